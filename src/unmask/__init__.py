@@ -1,0 +1,16 @@
+"""Masked autoencoders on your own images."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unmask.api import check, export, load, plan_pretraining, pretrain, reconstruct
+
+__all__ = ["check", "export", "load", "plan_pretraining", "pretrain", "reconstruct"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public functions are imported when they are first used: `unmask --help` needs no torch."""
+    if name in __all__:
+        return getattr(importlib.import_module("unmask.api"), name)
+    raise AttributeError(f"module 'unmask' has no attribute {name!r}")

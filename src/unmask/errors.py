@@ -1,0 +1,20 @@
+"""Mistakes that a user can mend. Each message is one sentence or two: what is wrong, and the mend.
+
+The command turns them into exit codes: ValueError 2, DataError 3, CheckpointError 4.
+"""
+
+
+class DataError(ValueError):
+    """The images cannot be used as they are."""
+
+
+class CheckpointError(ValueError):
+    """Weights or a run directory cannot be used as they are."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after it saved; the same command resumes it."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_code = 128 + signal_number
