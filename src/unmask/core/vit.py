@@ -1,0 +1,139 @@
+"""A plain Vision Transformer whose encoder can run on any subset of an image's patches.
+
+Legend: B images, C channels, H x W pixels, N patches, K patches given, P values per patch,
+R class tokens, T tokens (R + K), D width.
+Parameters carry timm's names.
+"""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unmask.core.blocks import LAYER_NORM_EPS, Block
+from unmask.core.masking import take
+from unmask.core.patches import Size, grid_of, patchify
+from unmask.core.position import sincos_positions
+
+SIZES = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3, "patch": 16},
+    "small": {"width": 384, "depth": 12, "heads": 6, "patch": 16},
+    "base": {"width": 768, "depth": 12, "heads": 12, "patch": 16},
+    "large": {"width": 1024, "depth": 24, "heads": 16, "patch": 16},
+    "huge": {"width": 1280, "depth": 32, "heads": 16, "patch": 14},
+}
+"""The usual ViT dimensions; the paper uses base, large and huge."""
+
+
+class PatchEmbed(nn.Module):
+    """The linear projection of patches, stored as the convolution that it equals."""
+
+    def __init__(self, patch_size: Size, channels: int, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, patches: Float[Tensor, "B K P"]) -> Float[Tensor, "B K D"]:
+        return F.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
+
+
+class VisionTransformer(nn.Module):
+    """The encoder (paper, Approach: MAE encoder; Dosovitskiy et al. 2020).
+
+    Fixed sine-cosine positions; `pos_embed.requires_grad_()` makes them trainable.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: Size,
+        patch_size: Size,
+        channels: int = 3,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        class_tokens: int = 1,
+        layer_scale: float | None = None,
+    ):
+        super().__init__()
+        self.image_size, self.patch_size, self.channels = image_size, patch_size, channels
+        self.grid = grid_of(image_size, patch_size)
+        self.class_tokens = class_tokens
+        self.patch_embed = PatchEmbed(patch_size, channels, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, class_tokens, width))
+        self.pos_embed = nn.Parameter(
+            sincos_positions(self.grid, width, class_tokens), requires_grad=False
+        )
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        initialize(self)
+
+    def forward(
+        self, images: Float[Tensor, "B C H W"], *, keep: Float[Tensor, "depth 2 B"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Features of whole images: class tokens first, then all patches, after the final norm."""
+        return self.encode(self.patchify(images), keep=keep)
+
+    def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
+        """Cuts images into this model's patches, or raises ValueError where they do not fit it."""
+        expected = (self.channels, *self.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"the model takes images of {_shape(expected)} and got {_shape(images.shape[1:])} "
+                f"(channels x height x width): resize the images, or build the model for them"
+            )
+        return patchify(images, self.patch_size)
+
+    def encode(
+        self,
+        patches: Float[Tensor, "B K P"],
+        index: Int[Tensor, "B K"] | None = None,
+        *,
+        keep: Float[Tensor, "depth 2 B"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Features of the given patches, which stand at `index` in the image.
+
+        Without `index` they are all patches, in order.
+        """
+        x = self.embed(patches, index)
+        for i, block in enumerate(self.blocks):
+            x = block(x, keep=None if keep is None else keep[i])
+        return self.norm(x)
+
+    def embed(
+        self, patches: Float[Tensor, "B K P"], index: Int[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Projected patches with their positions, behind the class tokens with theirs."""
+        prefix_positions, positions = self.pos_embed.split([self.class_tokens, self._patches()], 1)
+        if index is not None:
+            positions = take(positions.expand(len(index), -1, -1), index)
+        prefix = (self.cls_token + prefix_positions).expand(len(patches), -1, -1)
+        x = self.patch_embed(patches) + positions
+        return torch.cat([prefix.to(x.dtype), x], dim=1)
+
+    def _patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+def initialize(module: nn.Module) -> None:
+    """The reference's initialisation, drawn from torch's global generator.
+
+    Xavier-uniform for every Linear, and for the patch projection seen as a Linear; biases 0;
+    normal(0.02) for class and mask tokens.
+    """
+    for m in module.modules():
+        if isinstance(m, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(m.weight.detach().flatten(1))
+            nn.init.zeros_(cast(Tensor, m.bias))
+    for name, parameter in module.named_parameters():
+        if name.endswith(("cls_token", "mask_token")):
+            nn.init.normal_(parameter, std=0.02)
+
+
+def _shape(dimensions: Iterable[int]) -> str:
+    return " x ".join(map(str, dimensions))
