@@ -1,0 +1,83 @@
+"""A run as one page that opens anywhere: no scripts, nothing fetched, pictures inside."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8885; --quiet: #6b6b6b; }
+@media (prefers-color-scheme: dark) { :root { --quiet: #a5a5a5; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
+h1 { line-height: 1.2; overflow-wrap: anywhere; }
+section { margin: 2rem 0; overflow-x: auto; }
+table { border-collapse: collapse; }
+caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
+tr { border-bottom: 1px solid var(--line); }
+.facts th { font-weight: 400; color: var(--quiet); }
+.facts td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+figure { margin: 2rem 0; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figcaption { color: var(--quiet); }
+"""
+
+
+class Table(NamedTuple):
+    """Rows of text under a header."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def report_html(
+    title: str,
+    *,
+    facts: Sequence[tuple[str, str]],
+    pictures: Sequence[tuple[str, bytes]],
+    tables: Sequence[Table] = (),
+) -> str:
+    """A self-contained page; every string is shown as it is, never read as HTML.
+
+    Args:
+        facts: (name, value), in the order of reading.
+        pictures: (caption, PNG); the caption also stands in for those who do not see the picture.
+    """
+    parts = [f"<h1>{escape(title)}</h1>"]
+    if facts:
+        parts.append(_facts(facts))
+    parts += [_figure(caption, png) for caption, png in pictures]
+    parts += [_table(table) for table in tables]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts
+    ]
+    return "\n".join(['<section><table class="facts">', *rows, "</table></section>"])
+
+
+def _figure(caption: str, png: bytes) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    text = escape(caption)
+    return f'<figure>\n<img src="{source}" alt="{text}">\n<figcaption>{text}</figcaption>\n</figure>'
+
+
+def _table(table: Table) -> str:
+    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    rows = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in table.rows]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f"<section><table>\n<caption>{escape(table.caption)}</caption>\n"
+        f"<thead><tr>{header}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></section>"
+    )

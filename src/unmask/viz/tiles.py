@@ -1,0 +1,152 @@
+"""Small images as labelled tiles on a white sheet.
+
+Legend: B images, C channels, H x W pixels.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+Tile = UInt8[np.ndarray, "H W 3"]
+
+TILE_SIDE = 192
+"""Pixels that the longer side of a small tile is enlarged towards."""
+
+GAP, GROUP_GAP, MARGIN = 6, 28, 16
+TITLE_SIZE, TEXT_SIZE = 18, 14
+INK = (40, 40, 40)
+
+
+def displayable(
+    images: Float[Tensor, "B C H W"], *, mean: Sequence[float], std: Sequence[float]
+) -> UInt8[np.ndarray, "B H W 3"]:
+    """Undoes the normalisation and clips to what a screen shows, as red, green and blue.
+
+    One channel is shown as grey; three or more by the first three as red, green and blue; of two
+    the first as grey.
+
+    Args:
+        mean, std: of each channel, for values in [0, 1], as the images were normalised with.
+
+    Raises ValueError where they do not give one number per channel.
+    """
+    C = images.shape[1]
+    if not len(mean) == len(std) == C:
+        raise ValueError(
+            f"images of {C} channels came with {len(mean)} means and {len(std)} deviations: "
+            f"give the mean and the deviation that each channel was normalised with"
+        )
+    scale, offset = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (std, mean))
+    values = (images.float().cpu() * scale + offset)[:, [0, 1, 2] if C >= 3 else [0, 0, 0]]
+    levels = (values.nan_to_num(0.0).clamp(0, 1) * 255).round().byte()
+    return levels.permute(0, 2, 3, 1).numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Rows of equally large tiles (None leaves a place empty) with a heading over each column.
+
+    `row_labels` stand left of the rows, `title` above everything and `footnote` below. Wider gaps
+    separate groups of `columns_per_group` columns, and of `rows_per_group` rows.
+    """
+
+    rows: Sequence[Sequence[Tile | None]]
+    headings: Sequence[str]
+    row_labels: Sequence[str] = ()
+    title: str = ""
+    footnote: str = ""
+    columns_per_group: int | None = None
+    rows_per_group: int | None = None
+
+
+def draw(sheet: Sheet) -> Image.Image:
+    """Lays a sheet out; no text is cut: it wraps, and a long word widens its column."""
+    tiles = [[None if tile is None else _enlarged(tile) for tile in row] for row in sheet.rows]
+    tile_width, tile_height = next(tile.size for row in tiles for tile in row if tile is not None)
+
+    column_width = max(tile_width, *(_longest_word(text, TEXT_SIZE) for text in sheet.headings))
+    label_width = max([0, *(_length(label, TEXT_SIZE) + 2 * GAP for label in sheet.row_labels)])
+    lefts = _starts(len(sheet.headings), column_width, sheet.columns_per_group, MARGIN + label_width)
+    inner_width = max(
+        lefts[-1] + column_width - MARGIN,
+        _longest_word(sheet.title, TITLE_SIZE),
+        _longest_word(sheet.footnote, TEXT_SIZE),
+    )
+    title = _wrapped(sheet.title, TITLE_SIZE, inner_width)
+    headings = [_wrapped(text, TEXT_SIZE, column_width) for text in sheet.headings]
+    footnote = _wrapped(sheet.footnote, TEXT_SIZE, inner_width)
+
+    headings_top = MARGIN + _height(title, TITLE_SIZE)
+    first_row = headings_top + max(_height(lines, TEXT_SIZE) for lines in headings)
+    tops = _starts(len(tiles), tile_height, sheet.rows_per_group, first_row)
+    footnote_top = tops[-1] + tile_height + 2 * GAP
+    bottom = footnote_top + _height(footnote, TEXT_SIZE) + MARGIN - GAP
+
+    picture = Image.new("RGB", (inner_width + 2 * MARGIN, bottom), "white")
+    _write(picture, title, (MARGIN, MARGIN), TITLE_SIZE)
+    for lines, left in zip(headings, lefts, strict=True):
+        _write(picture, lines, (left, headings_top), TEXT_SIZE)
+    for label, top in zip(sheet.row_labels, tops, strict=bool(sheet.row_labels)):
+        _write(picture, [label], (MARGIN, top + (tile_height - _line(TEXT_SIZE)) // 2), TEXT_SIZE)
+    for row, top in zip(tiles, tops, strict=True):
+        for tile, left in zip(row, lefts, strict=True):
+            if tile is not None:
+                picture.paste(tile, (left, top))
+    _write(picture, footnote, (MARGIN, footnote_top), TEXT_SIZE)
+    return picture
+
+
+def _enlarged(tile: Tile) -> Image.Image:
+    """By a whole factor and without smoothing, so that a pixel stays a square."""
+    height, width = tile.shape[:2]
+    factor = max(1, TILE_SIDE // max(height, width))
+    return Image.fromarray(tile).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+
+
+def _starts(count: int, size: int, per_group: int | None, first: int) -> list[int]:
+    per_group = per_group or count
+    return [first + i * (size + GAP) + i // per_group * (GROUP_GAP - GAP) for i in range(count)]
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _length(text: str, size: int) -> int:
+    return math.ceil(_font(size).getlength(text))
+
+
+def _longest_word(text: str, size: int) -> int:
+    return max([0, *(_length(word, size) for word in text.split())])
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _length(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _line(size: int) -> int:
+    return round(1.4 * size)
+
+
+def _height(lines: list[str], size: int) -> int:
+    return len(lines) * _line(size) + (GAP if lines else 0)
+
+
+def _write(picture: Image.Image, lines: list[str], corner: tuple[int, int], size: int) -> None:
+    canvas, (left, top) = ImageDraw.Draw(picture), corner
+    for i, line in enumerate(lines):
+        canvas.text((left, top + i * _line(size)), line, INK, _font(size))

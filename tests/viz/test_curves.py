@@ -1,0 +1,105 @@
+import math
+
+import numpy as np
+import pytest
+
+from unmask.viz import curves, training_curves
+
+
+def records(n=30):
+    return [
+        {
+            "step": step,
+            "epoch": step / 10,
+            "loss": 1 / (1 + step),
+            "lr": 1e-3 * step / n,
+            "grad_norm": 1.0 + step % 3,
+            "images_per_second": 100.0,
+        }
+        for step in range(n)
+    ]
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """The axes that get drawn, by label."""
+    seen, draw = {}, curves._draw
+
+    def spy(axes, panel, recorded):
+        draw(axes, panel, recorded)
+        seen[panel.key] = axes
+
+    monkeypatch.setattr(curves, "_draw", spy)
+    return seen
+
+
+def is_clipped(picture):
+    pixels = np.asarray(picture)
+    edges = pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:]
+    return any((edge != 255).any() for edge in edges)
+
+
+def test_each_recorded_quantity_gets_a_labelled_panel(panels):
+    picture = training_curves(records())
+    assert list(panels) == ["loss", "lr", "grad_norm"]
+    assert all(axes.get_xlabel() == "step" and axes.get_ylabel() for axes in panels.values())
+    loss = panels["loss"].lines[0]
+    assert list(loss.get_xdata()) == list(range(30))
+    assert list(loss.get_ydata()) == [1 / (1 + step) for step in range(30)]
+    assert picture.mode == "RGB"
+    assert not is_clipped(picture)
+
+
+def test_a_wide_range_is_logarithmic_and_a_narrow_one_is_not(panels):
+    training_curves(records())
+    assert panels["loss"].get_yscale() == "log"
+    assert panels["grad_norm"].get_yscale() == "linear"
+    training_curves([{"step": 0, "loss": 0.0}, {"step": 1, "loss": 50.0}])
+    assert panels["loss"].get_yscale() == "linear"
+
+
+def test_the_held_out_ratio_is_drawn_where_it_was_measured_beside_harmonic_fill(panels):
+    some = records()
+    some[9]["held_out/ratio"], some[19]["held_out/ratio"] = 1.4, 0.8
+    picture = training_curves(some)
+    ratio, harmonic = panels["held_out/ratio"].lines
+    assert list(ratio.get_xdata()) == [9, 19]
+    assert list(harmonic.get_ydata()) == [1.0, 1.0]
+    assert harmonic.get_linestyle() == ":"
+    assert panels["held_out/ratio"].get_legend().get_texts()[0].get_text() == "harmonic fill"
+    assert not is_clipped(picture)
+
+
+def test_values_that_are_not_finite_are_counted_and_not_drawn(panels):
+    some = records(5)
+    some[1]["loss"], some[2]["loss"], some[3]["loss"] = math.nan, math.inf, None
+    training_curves(some)
+    assert list(panels["loss"].lines[0].get_xdata()) == [0, 4]
+    assert panels["loss"].get_title() == "not drawn because not finite: 3"
+    assert panels["lr"].get_title() == ""
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        [],
+        [{}],
+        [{"epoch": 1.0, "loss": 2.0}],
+        [{"step": 3}],
+        [{"step": 3, "loss": 0.5}],
+        [{"step": 3, "loss": math.nan}],
+        [{"step": 0, "loss": 1.0}, {"step": 1, "lr": 0.1}, {"step": 2, "held_out/ratio": 1.1}],
+        [{"step": 10**7 + i, "loss": 1e30 * 10.0**-i, "lr": 1e-9} for i in range(30)],
+    ],
+)
+def test_scarce_records_draw_without_a_crash(some):
+    assert not is_clipped(training_curves(some))
+
+
+def test_a_single_value_is_visible():
+    nothing, point = (
+        training_curves([{"step": 3, "loss": math.nan}]),
+        training_curves([{"step": 3, "loss": 0.5}]),
+    )
+    blue = [31, 119, 180]
+    assert [bool((np.asarray(p) == blue).all(axis=-1).any()) for p in (nothing, point)] == [False, True]

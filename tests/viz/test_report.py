@@ -1,0 +1,85 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+from PIL import Image
+
+from unmask.viz import Table, report_html
+
+EVIL = """<script>alert('1')</script> & "quoted" """
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and keeps what a reader and a browser see."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def png():
+    file = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def test_every_string_is_shown_as_it_is():
+    table = Table(EVIL + "5", [EVIL + "6"], [[EVIL + "7"]])
+    page = Page(
+        report_html(
+            EVIL + "1", facts=[(EVIL + "2", EVIL + "3")], pictures=[(EVIL + "4", png())], tables=[table]
+        )
+    )
+    assert not page.all("script")
+    for place in "1234567":
+        assert EVIL + place in page.text
+    assert page.all("img")[0]["alt"] == EVIL + "4"
+
+
+def test_pictures_are_inside_with_captions():
+    page = Page(report_html("run", facts=[], pictures=[("curves", png()), ("samples", b"\x89PNG2")]))
+    first, second = page.all("img")
+    assert base64.b64decode(first["src"].removeprefix("data:image/png;base64,")) == png()
+    assert (first["alt"], second["alt"]) == ("curves", "samples")
+    assert len(page.all("figcaption")) == 2
+
+
+def test_facts_and_tables_keep_their_order():
+    table = Table("timings", ["what", "seconds"], [["load", "1.5"], ["step", "0.2"]])
+    page = Page(report_html("run", facts=[("data", "/x"), ("images", "9")], pictures=[], tables=[table]))
+    body = page.text[page.text.rindex("}") + 1 :].split()
+    assert body == ["run", "data/x", "images9", "timings", "whatseconds", "load1.5", "step0.2"]
+
+
+def test_nothing_is_fetched_and_phones_and_dark_mode_are_served():
+    html = report_html("run", facts=[("a", "b")], pictures=[("c", png())])
+    page = Page(html)
+    assert not re.search(r"https?:|//|url\(|@import", re.sub(r"base64,[^\"]*", "", html))
+    assert not page.all("script")
+    assert not page.all("link")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+    assert "color-scheme: light dark" in html
+    assert "max-width: 100%" in html
+
+
+def test_an_empty_report_is_a_page_with_a_title():
+    page = Page(report_html("run", facts=[], pictures=[]))
+    assert page.text.count("run") == 2
+    assert not page.all("table")
