@@ -1,0 +1,271 @@
+"""From what was asked to what will run: one pure function, no files, no devices, no clock."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
+from unmask.core.mae import Architecture
+from unmask.core.masking import kept_patches
+from unmask.core.patches import Size, grid_of
+from unmask.core.vit import SIZES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the processor at hand offers."""
+
+    device: str
+    name: str
+    fast_bf16: bool
+    cores: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What was found out about the images before training."""
+
+    training_images: int
+    held_out_images: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    decoded_bytes: int
+    """A typical image, decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlan:
+    """How samples are made."""
+
+    image_size: Size
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_scale: tuple[float, float]
+    flip: bool
+    max_bad_share: float
+    max_pixels: int
+    workers: int
+    keep_decoded: bool
+    """Each worker keeps what it has decoded."""
+    noise_length: int
+    """Numbers drawn per sample for the mask: one per patch."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What the loop does."""
+
+    device: str
+    precision: Literal["bf16", "fp32"]
+    compile: bool
+    seed: int
+    steps: int
+    warmup_steps: int
+    steps_per_epoch: float
+    batch: int
+    process_batch: int
+    micro_batch: int
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float | None
+    ema: float | None
+    log_every: int
+    evaluate_every: int
+    sample_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run with every `auto` turned into a value; saved as plan.json."""
+
+    architecture: Architecture
+    data: DataPlan
+    training: TrainingPlan
+    facts: DataFacts
+    machine: Machine
+    processes: int
+    notes: tuple[str, ...]
+    """Choices that a user should hear about, in sentences."""
+
+
+def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world_size: int) -> Plan:
+    """Turns epochs into steps, base rate into rate, sizes into dimensions and `auto` into values.
+
+    Raises ValueError that names the mend where the request does not fit together.
+    """
+    notes: list[str] = []
+    architecture = resolve_architecture(config, channels=facts.channels)
+    grid = grid_of(architecture.image_size, architecture.patch_size)
+    kept = kept_patches(grid, config.mask.ratio, config.mask.unit)
+    notes.append(
+        f"{grid[0]} x {grid[1]} patches, of which the encoder sees {kept} and the decoder predicts "
+        f"{grid[0] * grid[1] - kept}"
+    )
+    training = _training(config.optim, config.run, facts.training_images, world_size, machine, notes)
+    data = _data(config.data, config.run.seed, facts, architecture, machine, world_size)
+    return Plan(
+        architecture=architecture,
+        data=data,
+        training=training,
+        facts=facts,
+        machine=machine,
+        processes=world_size,
+        notes=tuple(notes),
+    )
+
+
+def resolve_architecture(config: PretrainConfig, *, channels: int) -> Architecture:
+    """The dimensions of the model, for images of that many channels."""
+    m, size = config.model, SIZES[config.model.size]
+    patch = pair("model.patch", m.patch if m.patch is not None else (size["patch"],))
+    architecture = Architecture(
+        image_size=pair("data.size", config.data.size),
+        patch_size=patch,
+        channels=channels,
+        width=_either(m.width, size["width"]),
+        depth=_either(m.depth, size["depth"]),
+        heads=_either(m.heads, size["heads"]),
+        mlp_ratio=m.mlp_ratio,
+        class_tokens=m.class_tokens,
+        decoder_width=m.decoder_width,
+        decoder_depth=m.decoder_depth,
+        decoder_heads=m.decoder_heads,
+        mask_ratio=config.mask.ratio,
+        mask_unit=config.mask.unit,
+        target=config.target.kind,
+        loss_on=config.target.loss_on,
+    )
+    _check_dimensions(m, architecture)
+    return architecture
+
+
+def pair(flag: str, numbers: tuple[int, ...]) -> Size:
+    """One number means a square; two are height and width."""
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise ValueError(
+            f"--{flag} takes one positive number, or two for height and width, and got "
+            f"{' '.join(map(str, numbers)) or 'none'}: write --{flag} 224 or --{flag} 96 160"
+        )
+    return numbers[0], numbers[-1]
+
+
+def _check_dimensions(m: ModelConfig, a: Architecture) -> None:
+    for part, width, depth, heads in (
+        ("model.", a.width, a.depth, a.heads),
+        ("model.decoder-", a.decoder_width, a.decoder_depth, a.decoder_heads),
+    ):
+        for name, value in (("width", width), ("depth", depth), ("heads", heads)):
+            if value < 1:
+                raise ValueError(f"--{part}{name} is {value}: choose 1 or more")
+        if width % heads or width % 4:
+            raise ValueError(
+                f"--{part}width {width} must be a multiple of four and of its {heads} heads: "
+                f"choose --{part}width {math.lcm(4, heads) * max(1, round(width / math.lcm(4, heads)))} "
+                f"or other --{part}heads"
+            )
+    if m.class_tokens < 0:
+        raise ValueError("--model.class-tokens is negative: choose 0 or more")
+
+
+def _training(
+    o: OptimConfig, run: RunConfig, images: int, world_size: int, machine: Machine, notes: list[str]
+) -> TrainingPlan:
+    if o.batch % world_size:
+        valid = [b for b in range(o.batch - world_size, o.batch + world_size + 1) if b > 0]
+        choices = " or ".join(str(b) for b in valid if b % world_size == 0)
+        raise ValueError(
+            f"{world_size} processes do not divide a batch of {o.batch}: choose --optim.batch {choices}"
+        )
+    if o.batch > images:
+        raise ValueError(
+            f"a batch of {o.batch} is more than the {images} training images: "
+            f"choose --optim.batch {1 << (images.bit_length() - 1)} or give more images"
+        )
+    steps_per_epoch = images / o.batch
+    steps = max(1, _either(o.steps, math.ceil(o.epochs * steps_per_epoch)))
+    warmup = _either(o.warmup_steps, round(o.warmup_epochs * steps_per_epoch))
+    if warmup > steps:
+        raise ValueError(
+            f"the warm-up of {warmup} steps is longer than the run of {steps}: choose "
+            f"--optim.warmup-steps {steps // 10}, or a longer run"
+        )
+    process_batch = o.batch // world_size
+    every = _intervals(run, steps, steps_per_epoch)
+    return TrainingPlan(
+        device=machine.device,
+        precision=_precision(run, machine, notes),
+        compile=run.compile,
+        seed=run.seed,
+        steps=steps,
+        warmup_steps=warmup,
+        steps_per_epoch=steps_per_epoch,
+        batch=o.batch,
+        process_batch=process_batch,
+        micro_batch=min(process_batch, o.micro_batch or process_batch),
+        lr=o.base_lr * o.batch / 256,
+        weight_decay=o.weight_decay,
+        betas=o.betas,
+        clip=o.clip,
+        ema=o.ema,
+        keep_checkpoints=run.keep_checkpoints,
+        **every,
+    )
+
+
+def _intervals(run: RunConfig, steps: int, steps_per_epoch: float) -> dict[str, int]:
+    epoch = max(500, math.ceil(steps_per_epoch))
+    return {
+        "log_every": _either(run.log_every, max(1, steps // 1000)),
+        "evaluate_every": _either(run.evaluate_every, max(1, steps // 20)),
+        "sample_every": _either(run.sample_every, max(1, steps // 10)),
+        "checkpoint_every": _either(run.checkpoint_every, max(1, min(steps // 20, epoch))),
+    }
+
+
+def _precision(run: RunConfig, machine: Machine, notes: list[str]) -> Literal["bf16", "fp32"]:
+    if run.precision == "auto":
+        choice: Literal["bf16", "fp32"] = "bf16" if machine.fast_bf16 else "fp32"
+        has = "has" if machine.fast_bf16 else "has no"
+        notes.append(f"precision {choice}: {machine.name} {has} fast bf16 arithmetic")
+        return choice
+    if run.precision == "bf16" and not machine.fast_bf16:
+        notes.append(f"bf16 was asked for and {machine.name} emulates it: expect a slow run")
+    return run.precision
+
+
+def _data(
+    d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: Machine, world_size: int
+) -> DataPlan:
+    if not 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1:
+        raise ValueError(
+            f"--data.crop-scale takes two rising numbers in (0, 1] and got {d.crop_scale[0]:g} "
+            f"{d.crop_scale[1]:g}: the paper's are 0.2 1.0"
+        )
+    grid = grid_of(a.image_size, a.patch_size)
+    workers = _either(d.workers, min(16, max(1, machine.cores // world_size - 1)))
+    cache = max(1, workers) * world_size * facts.training_images * facts.decoded_bytes
+    return DataPlan(
+        image_size=a.image_size,
+        channels=facts.channels,
+        mean=facts.mean,
+        std=facts.std,
+        crop_scale=d.crop_scale,
+        flip=d.flip,
+        max_bad_share=d.max_bad_share,
+        max_pixels=round(d.max_megapixels * 1e6),
+        workers=workers,
+        keep_decoded=cache <= d.cache_gib * 2**30,
+        noise_length=grid[0] * grid[1],
+        seed=seed,
+    )
+
+
+def _either(asked: int | None, default: int) -> int:
+    return default if asked is None else asked

@@ -1,0 +1,34 @@
+"""Which images could not be read: each written down once."""
+
+import json
+from pathlib import Path
+
+from unmask.data.decode import BadImage
+from unmask.errors import DataError
+
+SHOWN = 10
+
+
+class BadImageLog:
+    """Appends to bad_images.jsonl; goes on from what an earlier part of the run wrote there."""
+
+    def __init__(self, file: Path, *, images: int, max_share: float):
+        self.file, self.images, self.max_share = file, images, max_share
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        self.known = {json.loads(line)["path"] for line in lines}
+
+    def add(self, found: list[BadImage]) -> None:
+        """Raises DataError, with the first paths, where the share of bad images is over the limit."""
+        for bad in found:
+            if bad.path in self.known:
+                continue
+            self.known.add(bad.path)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"path": bad.path, "reason": bad.reason}) + "\n")
+        if len(self.known) > self.max_share * self.images:
+            first = ", ".join(map(repr, sorted(self.known)[:SHOWN]))
+            raise DataError(
+                f"{len(self.known)} of {self.images} images cannot be read, more than "
+                f"--data.max-bad-share {self.max_share:g}: {first}; all of them and the reasons are in "
+                f"{self.file}; remove them, or raise that share"
+            )

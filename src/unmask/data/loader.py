@@ -1,0 +1,177 @@
+"""From paths to batches.
+
+A sample is a pure function of (seed, epoch, index): its crop, its flip and the noise of its mask
+do not depend on the number of workers, the process or the clock.
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unmask.config.resolve import DataPlan, TrainingPlan
+from unmask.core.patches import Size
+from unmask.data.bad_images import BadImageLog
+from unmask.data.decode import BadImage, decode
+from unmask.data.paths import PathList
+from unmask.data.sampler import MicroBatchSampler, SampleKey, generator
+from unmask.data.transforms import centre_crop, random_crop
+from unmask.errors import DataError
+
+WORKER_TIMEOUT_SECONDS = 300
+REPLACEMENT_TRIES = 100
+SECONDS_AFTER_SIGTERM = 60
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [B, C, H, W]; `noise` float32 [B, N]; `samples` int64 [B] into the training set."""
+
+    images: Tensor
+    noise: Tensor
+    samples: Tensor
+    bad: list[BadImage]
+
+
+class Sample(NamedTuple):
+    """One row of a batch, and the images that it had to pass over."""
+
+    image: Tensor
+    noise: Tensor
+    number: int
+    bad: list[BadImage]
+
+
+class TrainingSamples(Dataset[Sample]):
+    """Decodes, crops and draws mask noise for one key."""
+
+    def __init__(self, paths: PathList, plan: DataPlan):
+        self.paths, self.plan = paths, plan
+        self._known: dict[int, Tensor | BadImage] = {}
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        plan = self.plan
+        image, bad = self._readable(key.image)
+        rng = generator(plan.seed, key.epoch, key.image)
+        crop = random_crop(image, plan.image_size, plan.crop_scale, plan.flip, rng)
+        noise = torch.from_numpy(rng.random(plan.noise_length, dtype=np.float32))
+        return Sample(crop, noise, key.image, bad)
+
+    def _readable(self, index: int) -> tuple[Tensor, list[BadImage]]:
+        """The image, or, where it is broken, another one that depends on the index alone."""
+        replacements = generator(self.plan.seed, index, REPLACEMENT_TRIES)
+        bad: list[BadImage] = []
+        for _ in range(min(REPLACEMENT_TRIES, len(self.paths) + 1)):
+            image = self._decoded(index)
+            if not isinstance(image, BadImage):
+                return image, bad
+            bad.append(image)
+            index = int(replacements.integers(len(self.paths)))
+        raise DataError(
+            f"{len(bad)} images in a row cannot be read, the first is {bad[0].path} ({bad[0].reason}): "
+            f"run `unmask check` on the folder and remove what it lists"
+        )
+
+    def _decoded(self, index: int) -> Tensor | BadImage:
+        """Bad images are opened once per worker, and so are all where the plan says that they fit."""
+        if index in self._known:
+            return self._known[index]
+        image = decode(self.paths[index], self.plan.channels, self.plan.max_pixels)
+        if self.plan.keep_decoded or isinstance(image, BadImage):
+            self._known[index] = image
+        return image
+
+
+class Batches:
+    """Steps of micro-batches, from any step on."""
+
+    def __init__(
+        self,
+        paths: PathList,
+        plan: DataPlan,
+        training: TrainingPlan,
+        *,
+        rank: int,
+        bad_images: BadImageLog,
+    ):
+        self.samples = TrainingSamples(paths, plan)
+        self.plan, self.training, self.rank, self.bad_images = plan, training, rank, bad_images
+
+    def from_step(self, start: int) -> Iterator[list[Batch]]:
+        """The micro-batches of each step from `start` to the end of the run."""
+        t = self.training
+        sampler = MicroBatchSampler(
+            images=len(self.samples.paths),
+            seed=self.plan.seed,
+            batch=t.batch,
+            process_batch=t.process_batch,
+            micro_batch=t.micro_batch,
+            rank=self.rank,
+            steps=range(start, t.steps),
+        )
+        workers = self.plan.workers
+        loader = DataLoader(
+            self.samples,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=_leave_signals_to_the_main_process,
+            timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
+            pin_memory=t.device == "cuda",
+        )
+        batches = _name_worker_failures(loader)
+        for _ in sampler.steps:
+            micro_batches = [next(batches) for _ in sampler.sizes]
+            self.bad_images.add([bad for batch in micro_batches for bad in batch.bad])
+            yield micro_batches
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stacks samples."""
+    return Batch(
+        torch.stack([s.image for s in samples]),
+        torch.stack([s.noise for s in samples]),
+        torch.tensor([s.number for s in samples]),
+        [bad for s in samples for bad in s.bad],
+    )
+
+
+def load_centre_crops(
+    paths: Sequence[str], *, size: Size, channels: int, max_pixels: int
+) -> tuple[Tensor, list[str]]:
+    """Readable images as uint8 [n, C, H, W], each centrally cropped, and their paths."""
+    decoded = ((path, decode(path, channels, max_pixels)) for path in paths)
+    good = [(path, centre_crop(i, size)) for path, i in decoded if not isinstance(i, BadImage)]
+    if not good:
+        raise DataError(
+            f"none of {len(paths)} images could be read, the first is {paths[0]}: "
+            f"run `unmask check` on the folder and remove what it lists"
+        )
+    return torch.stack([crop for _, crop in good]), [path for path, _ in good]
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Signals often reach all processes; the main one still needs a batch to finish its step.
+
+    A worker therefore outlives SIGTERM for a while, and then leaves in peace: a death by signal
+    would make the loader raise in the middle of that step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
+
+
+def _name_worker_failures(loader: DataLoader) -> Iterator[Batch]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise DataError(
+            f"a loader process died or hung ({error}): this is often too little memory or shared "
+            f"memory (/dev/shm); try --data.workers 0, and run the same command again to resume"
+        ) from error

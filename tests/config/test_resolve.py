@@ -1,0 +1,99 @@
+"""From request to plan."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests_support import facts, resolved
+from unmask.config.io import from_dict, to_json
+from unmask.config.resolve import Plan, pair
+from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
+
+DEFAULT = PretrainConfig()
+
+
+def test_the_papers_numbers():
+    plan = resolved(DEFAULT)
+    t, a = plan.training, plan.architecture
+    assert t.lr == pytest.approx(1.5e-4 * 4096 / 256)
+    assert t.steps == -(-800 * 1_281_167 // 4096)
+    assert t.warmup_steps == round(40 * 1_281_167 / 4096)
+    assert (a.width, a.depth, a.heads, a.patch_size) == (768, 12, 12, (16, 16))
+    assert (a.decoder_width, a.decoder_depth, a.decoder_heads) == (512, 8, 16)
+    assert any("49" in note and "147" in note for note in plan.notes)
+
+
+def test_processes_and_micro_batches():
+    config = replace(DEFAULT, optim=OptimConfig(batch=96, micro_batch=20))
+    t = resolved(config, world_size=4).training
+    assert (t.process_batch, t.micro_batch) == (24, 20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fast", "chosen"),
+    [("auto", True, "bf16"), ("auto", False, "fp32"), ("bf16", False, "bf16"), ("fp32", True, "fp32")],
+)
+def test_precision(asked, fast, chosen):
+    config = replace(DEFAULT, run=RunConfig(precision=asked))
+    plan = resolved(config, fast_bf16=fast)
+    assert plan.training.precision == chosen
+    assert any("bf16" in note for note in plan.notes) == (asked != "fp32")
+
+
+def model(**changes) -> dict:
+    return {"model": ModelConfig(**changes)}
+
+
+def optim(**changes) -> dict:
+    return {"optim": OptimConfig(**changes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": DataConfig(size=(220,))}, r"patch of 16 pixels does not divide.*224"),
+        ({"data": DataConfig(size=(1, 2, 3))}, r"--data.size 96 160"),
+        ({"data": DataConfig(crop_scale=(0.0, 1.0))}, r"--data.crop-scale"),
+        (model(width=770), r"choose --model.width 768"),
+        (model(decoder_width=100), r"--model.decoder-width"),
+        (model(depth=0), r"--model.depth is 0"),
+        (model(heads=0), r"--model.heads is 0"),
+        (model(class_tokens=-1), r"class-tokens"),
+        (optim(warmup_steps=10, steps=5), r"--optim.warmup-steps"),
+        (optim(batch=2_000_000), r"--optim.batch 1048576"),
+    ],
+)
+def test_mends(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        resolved(replace(DEFAULT, **changes))
+
+
+def test_04_world_size_that_does_not_divide_the_batch():
+    with pytest.raises(ValueError, match=r"3 processes .* 4095 or 4098"):
+        resolved(DEFAULT, world_size=3)
+
+
+def test_mask_ratio_that_keeps_nothing():
+    config = replace(DEFAULT, mask=replace(DEFAULT.mask, ratio=0.999))
+    with pytest.raises(ValueError, match="keeps 0 of 196"):
+        resolved(config)
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_pair(height, width):
+    assert pair("x", (height,)) == (height, height)
+    assert pair("x", (height, width)) == (height, width)
+
+
+def test_json_round_trip():
+    import json
+
+    config = replace(DEFAULT, data=DataConfig(size=(96, 160), mean=(0.5,)))
+    assert from_dict(PretrainConfig, json.loads(to_json(config))) == config
+    plan = resolved(config)
+    assert from_dict(Plan, json.loads(to_json(plan))) == plan
+    with pytest.raises(ValueError, match="has no speed"):
+        from_dict(PretrainConfig, {"speed": 1})
+    assert facts().held_out_images == 256

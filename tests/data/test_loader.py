@@ -1,0 +1,107 @@
+"""Batches: the same samples for any number of workers; bad files replaced and written down."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unmask.config.resolve import DataPlan, TrainingPlan
+from unmask.data.bad_images import BadImageLog
+from unmask.data.folder import find_images
+from unmask.data.loader import Batches, TrainingSamples
+from unmask.data.sampler import SampleKey
+from unmask.errors import DataError
+
+PLAN = DataPlan(
+    image_size=(16, 24), channels=3, mean=(0.5,) * 3, std=(0.25,) * 3, crop_scale=(0.2, 1.0), flip=True,
+    max_bad_share=0.2, max_pixels=10**6, workers=0, keep_decoded=False, noise_length=24, seed=0,
+)  # fmt: skip
+TRAINING = TrainingPlan(
+    device="cpu", precision="fp32", compile=False, seed=0, steps=5, warmup_steps=1, steps_per_epoch=4.0,
+    batch=6, process_batch=6, micro_batch=4, lr=0.1, weight_decay=0.05, betas=(0.9, 0.95), clip=None,
+    ema=None, log_every=1, evaluate_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=2,
+)  # fmt: skip
+
+
+def batches(folder, tmp_path, plan=PLAN, training=TRAINING, rank=0) -> Batches:
+    paths = find_images((str(folder),)).paths
+    log = BadImageLog(tmp_path / "bad_images.jsonl", images=len(paths), max_share=plan.max_bad_share)
+    return Batches(paths, plan, training, rank=rank, bad_images=log)
+
+
+def flatten(steps) -> tuple:
+    micro = [batch for step in steps for batch in step]
+    return tuple(torch.cat([getattr(b, name) for b in micro]) for name in ("images", "noise", "samples"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("keep", [False, True])
+def test_workers_and_cache_change_nothing(photos, tmp_path, workers, keep):
+    expected = flatten(batches(photos, tmp_path).from_step(2))
+    plan = replace(PLAN, workers=workers, keep_decoded=keep)
+    got = flatten(batches(photos, tmp_path, plan).from_step(2))
+    assert all(a.equal(b) for a, b in zip(expected, got, strict=True))
+
+
+def test_processes_share_the_global_batch(photos, tmp_path):
+    whole = flatten(batches(photos, tmp_path).from_step(0))
+    half = replace(TRAINING, process_batch=3, micro_batch=3)
+    parts = [list(batches(photos, tmp_path, training=half, rank=r).from_step(0)) for r in (0, 1)]
+    together = [[*a, *b] for a, b in zip(*parts, strict=True)]
+    assert all(a.equal(b) for a, b in zip(whole, flatten(together), strict=True))
+
+
+def test_samples_change_with_epoch_and_image(photos):
+    samples = TrainingSamples(find_images((str(photos),)).paths, PLAN)
+    noises = {tuple(samples[SampleKey(e, i)].noise.tolist()) for e in (0, 1) for i in (0, 1)}
+    assert len(noises) == 4
+    noise = samples[SampleKey(0, 0)].noise
+    assert noise.dtype == torch.float32
+    assert (noise >= 0).all()
+    assert (noise < 1).all()
+
+
+def test_17_bad_files_are_replaced_the_same_way_each_time(photos, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    for name in ("a.png", "b.jpg"):
+        (folder / name).write_bytes(b"not an image")
+    first = flatten(batches(folder, tmp_path).from_step(0))
+    log = [json.loads(line) for line in (tmp_path / "bad_images.jsonl").read_text().splitlines()]
+    assert sorted(entry["path"][-5:] for entry in log) == ["a.png", "b.jpg"]
+    again = flatten(batches(folder, tmp_path, replace(PLAN, workers=2)).from_step(0))
+    assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+    assert len((tmp_path / "bad_images.jsonl").read_text().splitlines()) == 2
+
+
+def test_17_too_many_bad_files_stop_the_run(photos, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    for i in range(12):
+        (folder / f"bad{i}.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"more than --data.max-bad-share 0.2.*bad\d+.png"):
+        list(batches(folder, tmp_path).from_step(0))
+
+
+def test_21_killed_worker_is_an_error_that_names_the_cause(photos, tmp_path):
+    steps = batches(photos, tmp_path, replace(PLAN, workers=1), replace(TRAINING, steps=500)).from_step(
+        0
+    )
+    next(steps)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(DataError, match="/dev/shm"):
+        list(steps)
+
+
+def test_10_worker_goes_on_after_the_signals_of_a_group(photos, tmp_path):
+    steps = batches(photos, tmp_path, replace(PLAN, workers=1)).from_step(0)
+    first = next(steps)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(multiprocessing.active_children()[0].pid, number)
+    rest = list(steps)
+    assert len([first, *rest]) == 5

@@ -1,0 +1,46 @@
+"""Every recipe: the paper's numbers, a docstring that says what it costs, and a step on tiny data."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests_support import resolved
+from unmask import api
+from unmask.recipes import PRETRAIN, pretrain_recipe
+
+SIZES = {"base": (768, 12, 12, 16), "large": (1024, 24, 16, 16), "huge": (1280, 32, 16, 14)}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("epochs", [800, 1600])
+def test_table_8(size, epochs):
+    plan = resolved(pretrain_recipe(f"vit-{size}-{epochs}"), world_size=64)
+    a, t, d = plan.architecture, plan.training, plan.data
+    assert (a.width, a.depth, a.heads, a.patch_size[0]) == SIZES[size]
+    assert (a.decoder_width, a.decoder_depth, a.decoder_heads) == (512, 8, 16)
+    assert (a.mask_ratio, a.target, a.loss_on) == (0.75, "normalized-pixels", "masked")
+    assert (t.lr, t.weight_decay, t.betas) == (pytest.approx(2.4e-3), 0.05, (0.9, 0.95))
+    assert (t.batch, t.process_batch, t.clip, t.ema) == (4096, 64, None, None)
+    assert t.steps / t.steps_per_epoch == pytest.approx(epochs, abs=0.01)
+    assert t.warmup_steps / t.steps_per_epoch == pytest.approx(40, abs=0.01)
+    assert (d.image_size, d.crop_scale, d.flip) == ((224, 224), (0.2, 1.0), True)
+
+
+@pytest.mark.parametrize("name", PRETRAIN)
+def test_docstring_states_claim_cost_and_command(name):
+    text = PRETRAIN[name].__doc__
+    assert re.search(r"^    Claim", text, re.MULTILINE)
+    assert re.search(r"^    Cost", text, re.MULTILINE)
+    assert re.search(r"^    Command: .*unmask (pretrain|quickstart)", text, re.MULTILINE)
+    assert PRETRAIN[name]().recipe == name
+
+
+@pytest.mark.parametrize("name", PRETRAIN)
+def test_runs_on_tiny_data(name, tiny):
+    """Everything of the recipe but its dimensions and its length."""
+    recipe = pretrain_recipe(name)
+    small = replace(recipe.optim, batch=4, steps=2, warmup_steps=1)
+    config = replace(recipe, out=tiny.out, model=tiny.model, optim=small, run=tiny.run)
+    config = replace(config, data=replace(recipe.data, source=tiny.data.source, size=(16,), workers=0))
+    assert api.load(api.pretrain(config)).architecture.target == recipe.target.kind
