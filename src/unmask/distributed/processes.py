@@ -1,0 +1,88 @@
+"""The processes of one run, as torchrun started them, or just this one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Rank and number of processes, and the few things that they do together.
+
+    With one process every method is the identity.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """The process that writes files and talks."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Adds tensors up over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's value, on all."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def agree(self, what: str, value: Any) -> None:
+        """Raises ValueError on every process where they do not all hold the same value."""
+        if self.size == 1:
+            return
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        different = [rank for rank, other in enumerate(values) if other != values[0]]
+        if different:
+            raise ValueError(
+                f"processes {different} have another {what} than process 0: start all of them with "
+                f"the same command, on the same files"
+            )
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Averages the module's gradients over all processes (DDP)."""
+        if self.size == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids)
+
+    def wait(self) -> None:
+        """Returns when all have arrived."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def connected(device_type: str) -> Iterator[Processes]:
+    """Joins the processes that torchrun started: NCCL on CUDA devices, gloo elsewhere."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = (
+        torch.device(device_type, local_rank) if device_type == "cuda" else torch.device(device_type)
+    )
+    if size == 1:
+        yield Processes(0, 1, device)
+        return
+    if device_type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), size, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,124 @@
+"""What a person sees of a run: a progress bar in a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class RunConsole:
+    """Speaks to the terminal and to train.log; silent on all processes but the main one."""
+
+    def __init__(self, *, speaks: bool):
+        self.console = Console(quiet=not speaks, highlight=False, soft_wrap=True)
+        self._log: Path | None = None
+        self._unlogged: list[str] = []
+        self._speaks = speaks
+        self._progress: Progress | None = None
+        self._bar: Any = None
+        self._last_line = -SECONDS_BETWEEN_LINES
+
+    def log_to(self, path: Path) -> None:
+        """Writes to `path` from now on, with what was said so far."""
+        if self._speaks:
+            self._log = path
+            for text in self._unlogged:
+                self._write(text)
+            self._unlogged.clear()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self._log is None:
+            self._unlogged.append(text)
+        else:
+            self._write(text)
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, start: int, steps: int) -> Iterator[None]:
+        """Shows a bar, where the output is a terminal."""
+        self._started = (start, time.perf_counter())
+        self._steps = steps
+        if not self.console.is_terminal or not self._speaks:
+            yield
+            return
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        with Progress(*columns, console=self.console) as self._progress:
+            self._bar = self._progress.add_task("", total=steps, completed=start, numbers="")
+            yield
+        self._progress = None
+
+    def step_done(self, step: int) -> None:
+        """Moves the bar."""
+        if self._progress:
+            self._progress.update(self._bar, completed=step)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Shows a metrics record."""
+        numbers = describe(record)
+        if self._progress:
+            self._progress.update(self._bar, completed=record["step"], numbers=numbers)
+        now = time.perf_counter()
+        due = now - self._last_line >= SECONDS_BETWEEN_LINES or record["step"] == self._steps
+        if self._log is not None and due:
+            self._last_line = now
+            line = f"step {record['step']}/{self._steps}  {numbers}  {self._time_left(record['step'])}"
+            self._write(line)
+            if not self._progress:
+                self.console.print(line, markup=False)
+
+    def _time_left(self, step: int) -> str:
+        start, began = self._started
+        if step <= start:
+            return ""
+        seconds = (time.perf_counter() - began) / (step - start) * (self._steps - step)
+        ends = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        return f"left {duration(seconds)}, ends {ends}"
+
+    def _write(self, text: str) -> None:
+        assert self._log is not None
+        with self._log.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+
+def describe(record: dict[str, Any]) -> str:
+    """A metrics record in one line."""
+    forms = {
+        "loss": "loss {:.4f}",
+        "held_out/ratio": "held-out ratio {:.3f}",
+        "lr": "rate {:.2e}",
+        "grad_norm": "grad {:.2f}",
+        "images_per_second": "{:.0f} images/s",
+        "data_wait": "waiting for data {:.0%}",
+        "memory_gib": "{:.1f} GiB",
+    }
+    present = ((form, record.get(name)) for name, form in forms.items())
+    return "  ".join(form.format(value) for form, value in present if value is not None)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 3:25:07 or 4:05."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

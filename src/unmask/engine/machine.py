@@ -1,0 +1,64 @@
+"""What this machine offers, and how to use its arithmetic."""
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from unmask.config.resolve import Machine, TrainingPlan
+from unmask.config.schema import Device
+
+
+def detect_machine(device: Device) -> Machine:
+    """Looks for a GPU unless told otherwise.
+
+    Raises ValueError where the device that was asked for is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    chosen = next(name for name, there in available.items() if there) if device == "auto" else device
+    if not available[chosen]:
+        raise ValueError(f"this machine has no {chosen} device that torch can use: try --run.device cpu")
+    if chosen == "cuda":
+        return Machine(
+            device=chosen,
+            name=torch.cuda.get_device_name(),
+            fast_bf16=torch.cuda.get_device_capability() >= (8, 0),
+            cores=_cores(),
+        )
+    return Machine(
+        device=chosen,
+        name="this Apple GPU" if chosen == "mps" else f"this {platform.machine()} processor",
+        fast_bf16=chosen == "cpu" and _cpu_has_bf16(),
+        cores=_cores(),
+    )
+
+
+def autocast(plan: TrainingPlan) -> AbstractContextManager:
+    """Matrix multiplications in the plan's precision; weights and losses stay float32."""
+    if plan.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(plan.device, dtype=torch.bfloat16)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if platform.system() == "Darwin" else 2**20)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_has_bf16() -> bool:
+    has = torch.cpu.get_capabilities()
+    return any(has.get(feature, False) for feature in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,89 @@
+"""What is measured along the way."""
+
+import time
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from unmask.engine.machine import autocast, peak_memory_gib
+from unmask.engine.metrics import MetricsLog
+from unmask.engine.optim import learning_rate
+from unmask.engine.session import Session, TrainingState
+from unmask.engine.task import Evaluator
+
+
+class Clock:
+    """Speed and waiting time since the last record."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def waiting(self) -> "Clock":
+        """A context whose time counts as waiting."""
+        return self
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.waited += time.perf_counter() - self._entered
+
+    def lap(self, images: int) -> dict[str, float]:
+        """Images per second and share of time waiting for data; starts anew."""
+        seconds = time.perf_counter() - self.started
+        lap = {"images_per_second": images / seconds, "data_wait": self.waited / seconds}
+        self._restart()
+        return lap
+
+    def _restart(self) -> None:
+        self.started, self.waited = time.perf_counter(), 0.0
+
+
+def progress_record(session: Session, state: TrainingState, clock: Clock) -> dict[str, Any] | None:
+    """The record of this step, where one is due."""
+    plan, step = session.plan, state.step
+    if step % plan.log_every and step != plan.steps:
+        return None
+    speed = clock.lap(state.meter.steps * plan.batch)
+    return {
+        "step": step,
+        "epoch": round(step / plan.steps_per_epoch, 4),
+        "lr": learning_rate(step - 1, plan),
+        **state.meter.averages(),
+        **speed,
+        "memory_gib": round(peak_memory_gib(session.processes.device), 3),
+        "skipped_steps": state.meter.skipped_steps,
+    }
+
+
+def report(
+    session: Session, state: TrainingState, metrics: MetricsLog | None, record: dict[str, Any] | None
+) -> None:
+    """Evaluates what is due and writes it down, on the main process."""
+    if metrics is None:
+        return
+    step, last = state.step, state.step == session.plan.steps
+    measured: dict[str, float] = {}
+    for scheduled in session.task.evaluators():
+        if step == 0 or last or step % scheduled.every == 0:
+            measured |= _evaluate(session, scheduled.evaluator, step)
+    if record is None and measured:
+        record = {"step": step, "epoch": round(step / session.plan.steps_per_epoch, 4)}
+    if record is not None:
+        record |= measured
+        metrics.add(record)
+        session.console.record(record)
+
+
+def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, float]:
+    """Numbers are returned; pictures are saved under samples/."""
+    numbers = {}
+    with torch.inference_mode(), autocast(session.plan):
+        for name, value in evaluator.run(session.task.model):
+            if isinstance(value, Image):
+                session.run.samples.mkdir(exist_ok=True)
+                value.save(session.run.samples / f"{name}-{step:08d}.png")
+            else:
+                numbers[name] = value
+    return numbers

@@ -1,0 +1,142 @@
+"""The loop: averages by true counts, skips bad steps, follows the schedule."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tests_support import plan_for
+from unmask import api
+from unmask.config.schema import PretrainConfig
+from unmask.engine.ema import WeightAverage
+from unmask.engine.loop import take_step
+from unmask.engine.optim import build_optimizer, decay_groups, learning_rate
+from unmask.engine.session import TrainingState
+from unmask.engine.task import StepOutput
+
+FEATURES = 3
+
+
+class Regression(nn.Module):
+    """A task whose weights are the number of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = nn.Linear(FEATURES, 1)
+
+    def forward(self, batch, progress):
+        rows = batch.rows
+        loss = (self.model(rows) - rows.sum(dim=1, keepdim=True)).square().mean()
+        return StepOutput(loss, len(rows), {"mean": rows.mean()})
+
+
+def one_step(batches: list[torch.Tensor], **changes) -> tuple[Regression, TrainingState]:
+    module, plan = Regression(), replace(plan_for(PretrainConfig()), warmup_steps=0, **changes)
+    state = TrainingState(0, build_optimizer(decay_groups(module.model, 0.05), plan), None)
+    one_process = SimpleNamespace(size=1, sum=lambda tensor: tensor, is_main=True)
+    session = SimpleNamespace(
+        plan=plan, processes=one_process, task=module, run=SimpleNamespace(path=changes.get("path")),
+        console=SimpleNamespace(say=lambda text: None),
+    )  # fmt: skip
+    micro = [SimpleNamespace(rows=rows, samples=range(len(rows))) for rows in batches]
+    assert take_step(session, state, module, micro, stop=False) is False
+    return module, state
+
+
+@pytest.mark.parametrize("sizes", [(10,), (4, 4, 2), (1, 9), (3, 3, 3, 1)])
+def test_accumulation_equals_the_whole_batch(sizes):
+    rows = torch.randn(10, FEATURES, generator=torch.Generator().manual_seed(1))
+    whole, _ = one_step([rows])
+    parts, state = one_step(list(rows.split(sizes)))
+    torch.testing.assert_close(parts.model.weight, whole.model.weight, rtol=1e-6, atol=1e-7)
+    fresh = Regression()
+    expected = (fresh.model(rows) - rows.sum(dim=1, keepdim=True)).square().mean()
+    averages = state.meter.averages()
+    assert averages["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    assert averages["mean"] == pytest.approx(rows.mean().item(), rel=1e-5)
+
+
+def test_clip_bounds_the_update_and_reports_the_true_norm():
+    rows = torch.randn(10, FEATURES, generator=torch.Generator().manual_seed(1)) * 100
+    _, state = one_step([rows], clip=0.5)
+    clipped = state.optimizer.state
+    squares = sum(s["exp_avg"].div(1 - 0.9).square().sum() for s in clipped.values())
+    assert squares.sqrt().item() == pytest.approx(0.5, rel=1e-3)
+    assert state.meter.averages()["grad_norm"] > 100
+
+
+def test_25_bad_gradient_leaves_the_weights(tiny, monkeypatch):
+    """A NaN batch is skipped, counted and written down; the run goes on."""
+    from unmask.tasks.pretrain import PretrainTask
+
+    original, steps = PretrainTask.step, iter(range(100))
+
+    def step(self, batch, progress):
+        output = original(self, batch, progress)
+        return output._replace(loss=output.loss * math.nan) if next(steps) == 4 else output
+
+    monkeypatch.setattr(PretrainTask, "step", step)
+    run = api.pretrain(tiny)
+    (bad,) = map(json.loads, (run / "bad_steps.jsonl").read_text().splitlines())
+    assert bad["step"] == 2
+    assert len(bad["samples"]) == 6
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["skipped_steps"] == 1
+    assert all(p.isfinite().all() for p in api.load(run).parameters())
+
+
+def test_25_endless_bad_gradients_stop(tiny, monkeypatch):
+    from unmask.tasks.pretrain import PretrainTask
+
+    original = PretrainTask.step
+
+    def step(self, batch, progress):
+        output = original(self, batch, progress)
+        return output._replace(loss=output.loss * math.inf)
+
+    monkeypatch.setattr(PretrainTask, "step", step)
+    longer = replace(tiny, optim=replace(tiny.optim, steps=50))
+    with pytest.raises(ValueError, match="10 steps in a row"):
+        api.pretrain(longer)
+
+
+def test_learning_rate():
+    plan = replace(plan_for(PretrainConfig()), steps=110, warmup_steps=10, lr=2.0)
+    rates = [learning_rate(step, plan) for step in range(111)]
+    assert rates[0] == 0
+    assert rates[5] == 1.0
+    assert rates[10] == 2.0
+    assert rates[60] == pytest.approx(1.0)
+    assert rates[110] == pytest.approx(0.0)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_decay_groups(tiny):
+    from tests_support import architecture_for
+    from unmask.core import MaskedAutoencoder
+
+    model = MaskedAutoencoder(architecture_for(tiny))
+    decayed, free = decay_groups(model, 0.05)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    assert {names[id(p)] for p in free["params"]} == {
+        name for name in names.values() if name.endswith("bias") or "norm" in name
+    }
+    assert {"encoder.cls_token", "decoder.mask_token"} <= {names[id(p)] for p in decayed["params"]}
+    assert not any("pos_embed" in names[id(p)] for p in [*decayed["params"], *free["params"]])
+
+
+def test_average_follows():
+    model = nn.Linear(2, 1)
+    average = WeightAverage(model, 0.75)
+    before = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    average.update(model)
+    torch.testing.assert_close(average.weights["weight"], before + 0.25)

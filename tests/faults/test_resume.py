@@ -1,0 +1,114 @@
+"""Faults 1, 2, 5, 6, 7, 8 and 10: a stopped run goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from unmask import api
+from unmask.data.loader import Batches
+from unmask.errors import CheckpointError, DataError, Interrupted
+
+TIMING = ("images_per_second", "data_wait", "memory_gib")
+
+
+def weights(run: Path) -> dict:
+    return load_file(run / "model.safetensors")
+
+
+def learned(run: Path) -> list[dict]:
+    """The metrics, without what depends on the clock."""
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in r.items() if name not in TIMING} for r in records]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+    assert learned(one) == learned(other)
+
+
+def signal_at(monkeypatch, step: int, number: int) -> None:
+    """Sends this process a signal while the batch of `step` is being fetched."""
+    original = Batches.from_step
+
+    def from_step(self, start):
+        for current, micro_batches in enumerate(original(self, start), start):
+            if current == step:
+                os.kill(os.getpid(), number)
+            yield micro_batches
+
+    monkeypatch.setattr(Batches, "from_step", from_step)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("stop_at", [0, 1, 2, 3, 5])
+def test_01_bit_for_bit(tiny, tmp_path, monkeypatch, stop_at, ema):
+    """Steps 0 to 6 of 6 images over 20: stops fall first, last and in the middle of an epoch."""
+    tiny = replace(tiny, optim=replace(tiny.optim, ema=ema))
+    whole = api.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        signal_at(patch, stop_at, signal.SIGTERM)
+        with pytest.raises(Interrupted) as stop:
+            api.pretrain(tiny)
+    assert stop.value.exit_code == 143
+    assert_same_run(api.pretrain(tiny), whole)
+
+
+def test_02_workers_change_nothing(tiny, tmp_path, monkeypatch):
+    whole = api.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3, signal.SIGINT)
+        with pytest.raises(Interrupted) as stop:
+            api.pretrain(replace(tiny, data=replace(tiny.data, workers=2)))
+    assert stop.value.exit_code == 130
+    assert_same_run(api.pretrain(replace(tiny, data=replace(tiny.data, workers=1))), whole)
+
+
+def test_05_changed_settings_are_named(tiny):
+    api.pretrain(tiny)
+    changed = replace(
+        tiny, mask=replace(tiny.mask, ratio=0.5), optim=replace(tiny.optim, weight_decay=0.1)
+    )
+    with pytest.raises(CheckpointError, match=r"--mask.ratio was 0.75 and is 0.5; --optim.weight-decay"):
+        api.pretrain(changed)
+
+
+def test_06_finished_run_is_left_alone(tiny):
+    run = api.pretrain(tiny)
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    assert api.pretrain(tiny) == run
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_07_one_header_no_doubled_step(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_at(patch, 4, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            api.pretrain(tiny)
+    run = api.pretrain(tiny)
+    steps = [record["step"] for record in learned(run)]
+    assert steps == sorted(set(steps)) == [0, 2, 3, 4, 6, 7]
+    table = (run / "metrics.csv").read_text().splitlines()
+    assert len(table) == len(steps) + 1
+    assert table[0].startswith("step,epoch")
+
+
+def test_08_changed_data_stop_a_resume(tiny, photos, tmp_path, monkeypatch):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    tiny = replace(tiny, data=replace(tiny.data, source=(str(copy),)))
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            api.pretrain(tiny)
+    next(copy.rglob("*.png")).unlink()
+    with pytest.raises(DataError, match=r"then 24 images.*now 23 images"):
+        api.pretrain(tiny)
