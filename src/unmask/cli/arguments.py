@@ -1,0 +1,58 @@
+"""What the commands share in reading their arguments."""
+
+import sys
+from dataclasses import replace
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from unmask.config.schema import PretrainConfig
+
+T = TypeVar("T")
+
+
+def split_words(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Positional words, which come first, and the flags after them."""
+    first_flag = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return argv[:first_flag], argv[first_flag:]
+
+
+def take_switch(argv: list[str], name: str) -> bool:
+    """Removes a flag without a value; returns whether it was there."""
+    present = name in argv
+    argv[:] = [word for word in argv if word != name]
+    return present
+
+
+def take_value(argv: list[str], name: str) -> str | None:
+    """Removes `name VALUE` or `name=VALUE`; returns the value of the last."""
+    value: str | None = None
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == name:
+            value = next(words, None)
+            if value is None:
+                raise ValueError(f"{name} needs a value: write {name} VALUE")
+        elif word.startswith(f"{name}="):
+            value = word.split("=", 1)[1]
+        else:
+            kept.append(word)
+    argv[:] = kept
+    return value
+
+
+def parse(base: T, flags: list[str], *, prog: str, description: str) -> T:
+    """Flags over defaults. Exits with 2 and suggestions where a flag is unknown, as tyro does."""
+    return tyro.cli(type(base), default=base, args=flags, prog=prog, description=description)
+
+
+def with_source(config: PretrainConfig, words: list[str]) -> PretrainConfig:
+    """The data that the positional words name."""
+    return replace(config, data=replace(config.data, source=tuple(words))) if words else config
+
+
+def stop(text: str) -> NoReturn:
+    """Prints and ends the command well."""
+    print(text)
+    sys.exit(0)

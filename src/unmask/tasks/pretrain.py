@@ -1,0 +1,94 @@
+"""Masked-autoencoder pre-training as a task of the loop."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from unmask.config.resolve import Plan
+from unmask.core.mae import MaskedAutoencoder
+from unmask.data.loader import Batch
+from unmask.data.normalize import normalize
+from unmask.data.sampler import generator
+from unmask.engine.optim import decay_groups
+from unmask.engine.task import Scheduled, StepOutput
+from unmask.evals.reconstruction import HeldOutReconstruction
+from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
+
+PICTURED_IMAGES, STRIP_IMAGES = 8, 4
+
+
+class PretrainTask:
+    """Predicts masked patches; looks at held-out images along the way."""
+
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        plan: Plan,
+        device: torch.device,
+        *,
+        held_out: Tensor,
+        other: Tensor | None = None,
+    ):
+        """`held_out` and `other`: uint8 [n, C, H, W], to be measured and drawn, and only drawn."""
+        self.model = model.to(device)
+        self.plan, self.device = plan, device
+        self._evaluators = evaluators(plan, held_out, other)
+
+    def step(self, batch: Batch, progress: float) -> StepOutput:
+        """The loss of one micro-batch; `progress` is not needed."""
+        images = batch.images.to(self.device, non_blocking=True)
+        noise = batch.noise.to(self.device, non_blocking=True)
+        output = self.model(normalize(images, self.plan.data.mean, self.plan.data.std), noise=noise)
+        counted = output.prediction if self.plan.architecture.loss_on == "masked" else noise
+        return StepOutput(output.loss, weight=counted.shape[0] * counted.shape[1], scalars={})
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Weights decayed, biases and norms not."""
+        return decay_groups(self.model, self.plan.training.weight_decay)
+
+    def evaluators(self) -> Sequence[Scheduled]:
+        """The error on held-out images, and pictures of them."""
+        return self._evaluators
+
+
+class SamplePictures:
+    """The same images under the same masks, drawn again as the model learns."""
+
+    def __init__(self, name: str, title: str, images: Tensor, noise: Tensor, plan: Plan):
+        self.name, self.title, self.noise = name, title, noise
+        self.mean, self.std = plan.data.mean, plan.data.std
+        self.images = normalize(images, self.mean, self.std)
+
+    def run(self, model: MaskedAutoencoder) -> Iterator[tuple[str, Image]]:
+        """A grid at the mask ratio of the training, and a strip over higher ones (Fig. 4)."""
+        images, noise, mean, std = self.images, self.noise, self.mean, self.std
+        grid = reconstruction_grid(model, images, noise, mean=mean, std=std, title=self.title)
+        yield self.name, grid
+        few = slice(STRIP_IMAGES)
+        strip = mask_ratio_strip(model, images[few], noise[few], mean=mean, std=std)
+        yield f"{self.name}-ratios", strip
+
+
+def evaluators(plan: Plan, held_out: Tensor, other: Tensor | None) -> list[Scheduled]:
+    """What a pre-training run measures and draws, with masks that never change."""
+    t, d = plan.training, plan.data
+    noise = fixed_noise(len(held_out), d.noise_length)
+    error = HeldOutReconstruction(normalize(held_out, d.mean, d.std), noise)
+    few = slice(PICTURED_IMAGES)
+    which = "Held-out images" if plan.facts.held_out_images else "Training images"
+    pictures = SamplePictures("reconstruction", which, held_out[few], noise[few], plan)
+    scheduled = [Scheduled(error, t.evaluate_every), Scheduled(pictures, t.sample_every)]
+    if other is not None:
+        noise = fixed_noise(len(other), d.noise_length)
+        title = "Images of another data set"
+        elsewhere = SamplePictures("other-data", title, other[few], noise[few], plan)
+        scheduled.append(Scheduled(elsewhere, t.sample_every))
+    return scheduled
+
+
+def fixed_noise(images: int, length: int) -> Tensor:
+    """The noise of the evaluation masks: the same in every run."""
+    return torch.from_numpy(generator(0, length).random((images, length), dtype="float32"))

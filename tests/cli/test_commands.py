@@ -1,0 +1,216 @@
+"""The command as a user types it: what it prints, what it leaves behind, its exit codes."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unmask.cli.main import COMMANDS, run
+
+SMALL = (
+    "--data.size 16 24 --data.held-out 4 --data.workers 0 --model.patch 4 --model.width 16 "
+    "--model.depth 2 --model.heads 2 --model.decoder-width 8 --model.decoder-depth 1 "
+    "--model.decoder-heads 2 --optim.batch 6 --optim.warmup-steps 1"
+).split()
+
+
+def pretrain(*words: str) -> int:
+    return run(["pretrain", *words, *SMALL, "--optim.steps", "4"])
+
+
+@pytest.fixture
+def finished(photos, tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    assert pretrain(str(photos), "--data.other", str(photos)) == 0
+    return tmp_path / "runs" / "pretrain-photos"
+
+
+def test_a_run_leaves_what_the_design_names(finished):
+    names = {p.relative_to(finished).as_posix() for p in finished.rglob("*") if p.is_file()}
+    assert names >= {
+        "config.json", "plan.json", "env.json", "metrics.jsonl", "metrics.csv", "train.log",
+        "model.safetensors", "model.json", "report.html", "plots/curves.png",
+        "samples/reconstruction-00000000.png", "samples/reconstruction-00000004.png",
+        "samples/reconstruction-ratios-00000004.png", "samples/other-data-00000004.png",
+        "checkpoints/step-00000004/state.json",
+    }  # fmt: skip
+    assert not any(".unfinished" in name or name == ".lock" for name in names)
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 9
+    assert "http" not in page.replace("http-equiv", "")
+    assert json.loads((finished / "config.json").read_text())["recipe"] == "laptop"
+    rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
+    assert float(rows[-1]["held_out/ratio"]) > 0
+    log = (finished / "train.log").read_text()
+    assert "20 training images and 4 held out" in log
+    assert "next: unmask reconstruct IMAGES --init runs/pretrain-photos" in log
+
+
+def test_again_there_is_nothing_to_do(finished, photos, capsys):
+    assert pretrain(str(photos), "--data.other", str(photos)) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_reconstruct_and_export(finished, photos, tmp_path, capsys):
+    words = [
+        "reconstruct",
+        str(photos),
+        "--init",
+        str(finished),
+        "--out",
+        "pictures",
+        "--mask-ratio",
+        "0.5",
+    ]
+    assert run(words) == 0
+    for name in ("reconstruction.png", "reconstruction-ratios.png"):
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert picture.size[0] > 300
+    assert run(["export", str(finished), "--to", "official", "--out", "model.pth"]) == 0
+    assert "differ from the source's by 0 at most" in capsys.readouterr().out
+
+
+def test_init_starts_from_weights(finished, photos, capsys):
+    assert pretrain(str(photos), "--init", str(finished), "--out", "second") == 0
+    assert "encoder and decoder start from" in capsys.readouterr().out
+
+
+def test_check(photos, tmp_path, capsys):
+    import shutil
+
+    copy = shutil.copytree(photos, tmp_path / "messy")
+    shutil.copy(copy / "near" / "picture-00.png", copy / "again.png")
+    (copy / "broken.jpg").write_bytes(b"nothing")
+    assert run(["check", str(copy), "--data.size", "32"]) == 0
+    output = capsys.readouterr().out
+    assert "13 PNG" in output
+    assert "broken.jpg" in output
+    assert "the same content" in output
+    assert "next: unmask pretrain" in output
+
+
+def test_list(capsys):
+    assert run(["list"]) == 0
+    output = capsys.readouterr().out
+    assert all(word in output for word in ("vit-huge-1600", "laptop", "elpv", "1280"))
+
+
+def test_dry_run_and_print_config(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert pretrain(str(photos), "--dry-run") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["training"]["steps"] == 4
+    assert plan["facts"]["training_images"] == 20
+    assert pretrain(str(photos), "--print-config") == 0
+    config = json.loads(capsys.readouterr().out)
+    assert config["data"]["source"] == [str(photos)]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run(["pretrain", "--recipe", "config.json", "--print-config"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == config["model"]
+
+
+def test_recipe_from_a_module(photos, capsys):
+    words = ["pretrain", str(photos), "--recipe", "unmask.recipes.pretrain:laptop", "--print-config"]
+    assert run(words) == 0
+    assert json.loads(capsys.readouterr().out)["optim"]["steps"] == 5000
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ("pretrian", 2, "there is no command pretrian: choose one of"),
+        ("pretrain {photos} --recipe nothing", 2, "there is no recipe nothing"),
+        ("pretrain {photos} --recipe", 2, "needs a value"),
+        ("pretrain {photos} --recipe no.module:function", 2, "cannot be imported"),
+        ("pretrain {photos} --data.size 97 --optim.batch 4 --out x", 2, "does not divide"),
+        ("pretrain {photos} --mask.ratio 1.0 --optim.batch 4 --out x", 2, "keeps 0 of 144"),
+        ("pretrain {photos} --mask.ratio 0.0 --optim.batch 4 --out x", 2, "keeps 144 of 144"),
+        ("pretrain {photos} --out x", 2, "32 is more than the 18 training images"),
+        ("pretrain {photos} --data.held-out 24 --out x", 3, "leaves no training image"),
+        ("pretrain {photos} --data.mean 0.5 --optim.batch 4 --out x", 2, "1 values for 3 channels"),
+        ("pretrain {empty} --out x", 3, "no images in"),
+        ("pretrain nowhere", 3, "there is no folder"),
+        ("pretrain", 3, "no images were named"),
+        ("reconstruct {photos}", 2, "write --init RUN"),
+        ("reconstruct {photos} --init {empty}", 4, "holds no model.safetensors"),
+        ("export", 2, "export takes one run"),
+        ("export nowhere", 4, "no file or run directory"),
+        ("list everything", 2, "takes no arguments"),
+    ],
+)
+def test_mistakes_get_a_sentence(words, code, sentence, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert run(words.format(photos=photos, empty=tmp_path / "empty").split()) == code
+    error = capsys.readouterr().err
+    assert error.startswith("unmask: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_unknown_flag_gets_a_suggestion(photos, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(["pretrain", str(photos), "--mask.ration", "0.5"])
+    assert stop.value.code == 2
+    assert "--mask.ratio" in capsys.readouterr().err
+
+
+def test_unreadable_folder(tmp_path, monkeypatch, capsys):
+    import os
+
+    (tmp_path / "closed").mkdir()
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert run(["pretrain", str(tmp_path / "closed")]) == 3
+    assert "cannot be read (Permission denied): change its permissions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, ""])
+def test_help(name, capsys):
+    try:
+        code = run([name, "--help"] if name else ["--help"])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 0
+    assert "unmask" in capsys.readouterr().out
+
+
+def test_help_is_quick():
+    """Whole process, best of three: no torch is imported."""
+    command = [sys.executable, "-m", "unmask", "--help"]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_flags_are_the_golden_list(capsys):
+    """A new flag is a decision: add it to tests/golden/flags.txt."""
+    import dataclasses
+    import typing
+
+    from unmask.config.schema import PretrainConfig, ReconstructConfig
+
+    def flags(cls, prefix=""):
+        for name, hint in typing.get_type_hints(cls).items():
+            if dataclasses.is_dataclass(hint):
+                yield from flags(hint, f"{prefix}{name}.")
+            else:
+                yield f"--{prefix}{name}".replace("_", "-")
+
+    commands = {"pretrain": PretrainConfig, "reconstruct": ReconstructConfig}
+    lines = [f"{name} {flag}" for name, cls in commands.items() for flag in flags(cls)]
+    golden = Path(__file__).parents[1] / "golden" / "flags.txt"
+    assert lines == golden.read_text().splitlines()
