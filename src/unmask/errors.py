@@ -3,6 +3,8 @@
 The command turns them into exit codes: ValueError 2, DataError 3, CheckpointError 4.
 """
 
+import signal
+
 
 class DataError(ValueError):
     """The images cannot be used as they are."""
@@ -15,6 +17,7 @@ class CheckpointError(ValueError):
 class Interrupted(Exception):
     """A signal stopped the run after it saved; the same command resumes it."""
 
-    def __init__(self, signal_number: int):
-        super().__init__(f"stopped by signal {signal_number}")
+    def __init__(self, signal_number: int, step: int):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"saved after step {step} and stopped, as {name} asked")
         self.exit_code = 128 + signal_number

@@ -79,6 +79,13 @@ def test_05_changed_settings_are_named(tiny):
         api.pretrain(changed)
 
 
+def test_05_settings_can_be_mended_before_the_first_checkpoint(tiny):
+    wrong = replace(tiny, data=replace(tiny.data, size=(17,)))
+    with pytest.raises(ValueError, match="does not divide"):
+        api.pretrain(wrong)
+    api.pretrain(tiny)
+
+
 def test_06_finished_run_is_left_alone(tiny):
     run = api.pretrain(tiny)
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from contextlib import nullcontext
 from typing import Any
 
@@ -58,7 +59,7 @@ def train(session: Session) -> TrainingState:
             if last or stopping or state.step % plan.checkpoint_every == 0:
                 save(session, state, metrics)
             if stopping and not last:
-                raise Interrupted(stop.signal or 15)
+                raise Interrupted(stop.signal or signal.SIGTERM, state.step)
     return state
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from unmask.config.io import read_json, to_json
+from unmask.engine.checkpoint import steps_in
 from unmask.errors import CheckpointError
 
 HARMLESS = (
@@ -57,6 +58,11 @@ class RunDirectory:
     def model(self) -> Path:
         """Its presence means that the run is finished."""
         return self.path / "model.safetensors"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to resume; before that, settings may still be mended."""
+        return bool(steps_in(self.checkpoints))
 
     def write(self, name: str, content: str | bytes) -> None:
         """Writes a small file whole: aside, then renamed."""
@@ -114,6 +120,8 @@ def check_settings(run: RunDirectory, config: Any) -> None:
                 f"{run.path} is not empty and no run of unmask (it holds {strangers[0]}): "
                 f"choose another --out"
             )
+        return
+    if not run.has_begun and not run.model.exists():
         return
     before, now = _flat(earlier), _flat(asdict(config))
     changed = [

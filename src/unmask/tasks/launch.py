@@ -104,7 +104,7 @@ def look_at(config: PretrainConfig, processes: Processes, run: RunDirectory | No
             f"--data.held-out {held_out} leaves no training image of {len(images.paths)}: choose less"
         )
     training, aside = images.split(held_out)
-    earlier = run.read("plan.json") if run else None
+    earlier = run.read("plan.json") if run and run.has_begun else None
     if earlier is None:
         measured = _measure(config, images, training) if processes.is_main else None
         return Dataset(training, aside, processes.from_main(measured))
