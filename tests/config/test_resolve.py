@@ -22,6 +22,7 @@ def test_the_papers_numbers():
     assert t.warmup_steps == round(40 * 1_281_167 / 4096)
     assert (a.width, a.depth, a.heads, a.patch_size) == (768, 12, 12, (16, 16))
     assert (a.decoder_width, a.decoder_depth, a.decoder_heads) == (512, 8, 16)
+    assert plan.attention == {"encoder": "fused", "decoder": "fused"}
     assert any("49" in note and "147" in note for note in plan.notes)
 
 
@@ -40,6 +41,7 @@ def test_precision(asked, fast, chosen):
     plan = resolved(config, fast_bf16=fast)
     assert plan.training.precision == chosen
     assert any("bf16" in note for note in plan.notes) == (asked != "fp32")
+    assert plan.attention["decoder"] == ("plain" if chosen == "bf16" else "fused")
 
 
 def model(**changes) -> dict:

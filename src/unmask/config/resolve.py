@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
+from unmask.core.blocks import attention_kernel
 from unmask.core.mae import Architecture
 from unmask.core.masking import kept_patches
 from unmask.core.patches import Size, grid_of
@@ -86,6 +89,8 @@ class Plan:
     """A run with every `auto` turned into a value; saved as plan.json."""
 
     architecture: Architecture
+    attention: dict[str, str]
+    """The kernel that the encoder and the decoder use, by `attention_kernel`'s rule."""
     data: DataPlan
     training: TrainingPlan
     facts: DataFacts
@@ -109,9 +114,16 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
         f"{grid[0] * grid[1] - kept}"
     )
     training = _training(config.optim, config.run, facts.training_images, world_size, machine, notes)
+    tokens = {"encoder": kept + architecture.class_tokens}
+    tokens["decoder"] = grid[0] * grid[1] + architecture.class_tokens
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    attention: dict[str, str] = {
+        part: attention_kernel(machine.device, dtype, n) for part, n in tokens.items()
+    }
     data = _data(config.data, config.run.seed, facts, architecture, machine, world_size)
     return Plan(
         architecture=architecture,
+        attention=attention,
         data=data,
         training=training,
         facts=facts,

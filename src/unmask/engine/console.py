@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -29,6 +31,7 @@ class RunConsole:
         self._speaks = speaks
         self._progress: Progress | None = None
         self._bar: Any = None
+        self._numbers = Text()
         self._last_line = -SECONDS_BETWEEN_LINES
 
     def log_to(self, path: Path) -> None:
@@ -62,10 +65,10 @@ class RunConsole:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
         )
-        with Progress(*columns, console=self.console) as self._progress:
-            self._bar = self._progress.add_task("", total=steps, completed=start, numbers="")
+        self._progress = Progress(*columns)
+        self._bar = self._progress.add_task("", total=steps, completed=start)
+        with Live(Group(self._progress, self._numbers), console=self.console, refresh_per_second=4):
             yield
         self._progress = None
 
@@ -78,7 +81,7 @@ class RunConsole:
         """Shows a metrics record."""
         numbers = describe(record)
         if self._progress:
-            self._progress.update(self._bar, completed=record["step"], numbers=numbers)
+            self._numbers.plain = numbers
         now = time.perf_counter()
         due = now - self._last_line >= SECONDS_BETWEEN_LINES or record["step"] == self._steps
         if self._log is not None and due:

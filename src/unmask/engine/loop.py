@@ -47,17 +47,20 @@ def train(session: Session) -> TrainingState:
     clock = Clock()
     with StopRequest() as stop, session.console.progress(state.step, plan.steps):
         if state.step == 0:
-            report(session, state, metrics, {"step": 0, "epoch": 0.0})
+            with clock.set_aside():
+                report(session, state, metrics, {"step": 0, "epoch": 0.0})
         batches = session.batches.from_step(state.step)
         while state.step < plan.steps:
             with clock.waiting():
                 micro_batches = next(batches)
             stopping = take_step(session, state, step_module, micro_batches, stop.signal is not None)
             session.console.step_done(state.step)
-            report(session, state, metrics, progress_record(session, state, clock))
+            record = progress_record(session, state, clock)
             last = state.step == plan.steps
-            if last or stopping or state.step % plan.checkpoint_every == 0:
-                save(session, state, metrics)
+            with clock.set_aside():
+                report(session, state, metrics, record)
+                if last or stopping or state.step % plan.checkpoint_every == 0:
+                    save(session, state, metrics)
             if stopping and not last:
                 raise Interrupted(stop.signal or signal.SIGTERM, state.step)
     return state

@@ -1,6 +1,8 @@
 """What is measured along the way."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,25 +21,29 @@ class Clock:
     def __init__(self) -> None:
         self._restart()
 
-    def waiting(self) -> "Clock":
-        """A context whose time counts as waiting."""
-        return self
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time that counts as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - began
 
-    def __enter__(self) -> None:
-        self._entered = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.waited += time.perf_counter() - self._entered
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Time that is not training: evaluation, pictures, saving."""
+        began = time.perf_counter()
+        yield
+        self.aside += time.perf_counter() - began
 
     def lap(self, images: int) -> dict[str, float]:
         """Images per second and share of time waiting for data; starts anew."""
-        seconds = time.perf_counter() - self.started
+        seconds = time.perf_counter() - self.started - self.aside
         lap = {"images_per_second": images / seconds, "data_wait": self.waited / seconds}
         self._restart()
         return lap
 
     def _restart(self) -> None:
-        self.started, self.waited = time.perf_counter(), 0.0
+        self.started, self.waited, self.aside = time.perf_counter(), 0.0, 0.0
 
 
 def progress_record(session: Session, state: TrainingState, clock: Clock) -> dict[str, Any] | None:

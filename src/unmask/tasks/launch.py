@@ -69,7 +69,7 @@ def run_pretraining(config: PretrainConfig) -> Path:
             dataset = look_at(config, processes, run)
             plan = resolve(config, facts=dataset.facts, machine=machine, world_size=processes.size)
             processes.agree("plan", to_json(plan))
-            introduce(plan, dataset, run, processes, console)
+            introduce(config.recipe, plan, dataset, run, processes, console)
             session = assemble(config, plan, dataset, run, processes, console)
             state = _train(session, plan, processes)
             if processes.is_main:
@@ -142,12 +142,18 @@ def _measure(config: PretrainConfig, images: Images, training: Images) -> DataFa
 
 
 def introduce(
-    plan: Plan, dataset: Dataset, run: RunDirectory, processes: Processes, console: RunConsole
+    recipe: str,
+    plan: Plan,
+    dataset: Dataset,
+    run: RunDirectory,
+    processes: Processes,
+    console: RunConsole,
 ) -> None:
     """Says what will happen, and writes plan.json."""
     if processes.is_main:
         run.write("plan.json", to_json(plan))
     t, f = plan.training, plan.facts
+    console.say(f"recipe {recipe or 'of your own'}; run directory {run.path}")
     console.say(
         f"{f.training_images} training images and {f.held_out_images} held out, "
         f"{f.channels} channel(s), mean {_numbers(f.mean)}, std {_numbers(f.std)}"
@@ -156,7 +162,7 @@ def introduce(
         console.say(note)
     console.say(
         f"{t.steps} steps of {t.batch} images ({t.steps / t.steps_per_epoch:.4g} epochs) on "
-        f"{plan.processes} process(es), peak rate {t.lr:.3g}; run directory {run.path}"
+        f"{plan.processes} process(es), peak rate {t.lr:.3g}"
     )
     if dataset.training.licence_note:
         console.say(f"licence of the data: {dataset.training.licence_note}")
