@@ -44,6 +44,8 @@ class RunConsole:
 
     def say(self, text: str) -> None:
         """One line."""
+        if not self._speaks:
+            return
         if self._log is None:
             self._unlogged.append(text)
         else:
@@ -68,9 +70,11 @@ class RunConsole:
         )
         self._progress = Progress(*columns)
         self._bar = self._progress.add_task("", total=steps, completed=start)
-        with Live(Group(self._progress, self._numbers), console=self.console, refresh_per_second=4):
-            yield
-        self._progress = None
+        try:
+            with Live(Group(self._progress, self._numbers), console=self.console, refresh_per_second=4):
+                yield
+        finally:
+            self._progress = None
 
     def step_done(self, step: int) -> None:
         """Moves the bar."""

@@ -1,0 +1,138 @@
+"""Runs of every shape and option: they train, they reconstruct, and they keep their promises."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from conftest import photograph
+from unmask import api
+from unmask.core import MaskedAutoencoder
+from unmask.core.mae import LossOn
+from unmask.engine.machine import detect_machine
+
+
+def last_record(run) -> dict:
+    return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_one_channel_96_by_160(tiny, tmp_path):
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for i in range(12):
+        photograph(i, 120, 200).convert("L").save(folder / f"{i}.tif")
+    data = replace(tiny.data, source=(str(folder),), size=(96, 160))
+    model = replace(tiny.model, patch=(16, 8))
+    run = api.pretrain(replace(tiny, data=data, model=model))
+    trained = api.load(run)
+    assert trained.encoder.channels == 1
+    assert trained.encoder.grid == (6, 20)
+    assert len(trained.description.mean) == 1
+    assert math.isfinite(last_record(run)["held_out/ratio"])
+    for path in api.reconstruct(folder, init=run, out=tmp_path / "pictures", mask_ratio=0.9):
+        with Image.open(path) as picture:
+            assert picture.size[0] > 300
+
+
+@pytest.mark.parametrize("target", ["pixels", "normalized-pixels"])
+@pytest.mark.parametrize("loss_on", LossOn.__args__)
+def test_objectives(tiny, target, loss_on):
+    config = replace(tiny, target=replace(tiny.target, kind=target, loss_on=loss_on))
+    run = api.pretrain(config)
+    assert api.load(run).architecture.target == target
+    assert math.isfinite(last_record(run)["held_out/ratio"])
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("mask", {"unit": 2}),
+        ("model", {"class_tokens": 0}),
+        ("model", {"class_tokens": 3}),
+        ("model", {"decoder_depth": 1}),
+        ("optim", {"clip": 0.1}),
+        ("data", {"held_out": 0}),
+        ("run", {"precision": "bf16"}),
+    ],
+)
+def test_options(tiny, section, changes):
+    config = replace(tiny, **{section: replace(getattr(tiny, section), **changes)})
+    run = api.pretrain(config)
+    assert math.isfinite(last_record(run)["loss"])
+    assert isinstance(api.load(run), MaskedAutoencoder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_compiled_run_learns_the_same(tiny, tmp_path):
+    """In a process of its own: the shape checks of the tests stop the compiler."""
+    import subprocess
+    import sys
+
+    from unmask.config.io import to_json
+
+    losses = []
+    for compiled in (False, True):
+        out = tmp_path / f"compiled-{compiled}"
+        config = replace(tiny, recipe="", out=None, run=replace(tiny.run, log_every=1))
+        (tmp_path / "config.json").write_text(to_json(config))
+        words = ["pretrain", "--recipe", str(tmp_path / "config.json"), "--out", str(out)]
+        switch = ["--run.compile"] if compiled else []
+        result = subprocess.run(
+            [sys.executable, "-m", "unmask", *words, *switch],
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        losses.append(last_record(out)["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_average_is_what_is_kept(tiny):
+    run = api.pretrain(replace(tiny, optim=replace(tiny.optim, ema=0.5)))
+    kept = load_file(run / "model.safetensors")
+    newest = max((run / "checkpoints").iterdir())
+    average, last = load_file(newest / "average.safetensors"), load_file(newest / "model.safetensors")
+    name = "encoder.blocks.0.mlp.fc1.weight"
+    assert kept[name].equal(average[name])
+    assert not kept[name].equal(last[name])
+    assert api.load(run).description.weights == "running average"
+
+
+def test_init_from_an_encoder_leaves_the_decoder_new(tiny, tmp_path):
+    first = api.pretrain(tiny)
+    state = load_file(first / "model.safetensors")
+    encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
+    description = json.loads((first / "model.json").read_text())
+    (tmp_path / "encoder").mkdir()
+    from safetensors.torch import save_file
+
+    save_file(encoder, tmp_path / "encoder" / "model.safetensors")
+    (tmp_path / "encoder" / "model.json").write_text(json.dumps({**description, "has_decoder": False}))
+    frozen = replace(tiny, out=str(tmp_path / "second"), optim=replace(tiny.optim, base_lr=0.0))
+    second = load_file(api.pretrain(frozen, init=tmp_path / "encoder") / "model.safetensors")
+    assert all(second[name].equal(value) for name, value in encoder.items())
+    assert not second["decoder.mask_token"].equal(state["decoder.mask_token"])
+
+
+def test_initial_weights_depend_on_the_seed_alone(tiny, tmp_path):
+    still = replace(tiny, optim=replace(tiny.optim, base_lr=0.0))
+    weights = []
+    for i, seed in enumerate((0, 0, 1)):
+        torch.rand(i + 1)  # whatever was drawn before
+        config = replace(still, out=str(tmp_path / f"{i}"), run=replace(tiny.run, seed=seed))
+        weights.append(load_file(api.pretrain(config) / "model.safetensors")["encoder.cls_token"])
+    assert weights[0].equal(weights[1])
+    assert not weights[0].equal(weights[2])
+
+
+def test_a_device_that_is_not_there():
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="--run.device cpu"):
+            detect_machine("cuda")
