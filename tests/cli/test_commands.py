@@ -39,7 +39,7 @@ def test_a_run_leaves_what_the_design_names(finished):
         "samples/reconstruction-ratios-00000004.png", "samples/other-data-00000004.png",
         "checkpoints/step-00000004/state.json",
     }  # fmt: skip
-    assert not any(".unfinished" in name or name == ".lock" for name in names)
+    assert not any(".unfinished" in name for name in names)
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 9
     assert "http" not in page.replace("http-equiv", "")
@@ -86,10 +86,12 @@ def test_check(photos, tmp_path, capsys):
     copy = shutil.copytree(photos, tmp_path / "messy")
     shutil.copy(copy / "near" / "picture-00.png", copy / "again.png")
     (copy / "broken.jpg").write_bytes(b"nothing")
+    (copy / "dangling.jpg").symlink_to("nowhere.jpg")
     assert run(["check", str(copy), "--data.size", "32"]) == 0
     output = capsys.readouterr().out
     assert "13 PNG" in output
     assert "broken.jpg" in output
+    assert "dangling.jpg" in output
     assert "the same content" in output
     assert "next: unmask pretrain" in output
 
@@ -139,6 +141,8 @@ def test_recipe_from_a_module(photos, capsys):
         ("pretrain", 3, "no images were named"),
         ("reconstruct {photos}", 2, "write --init RUN"),
         ("reconstruct {photos} --init {empty}", 4, "holds no model.safetensors"),
+        ("reconstruct {photos} --count 0", 2, "--count must be 1 or more"),
+        ("check {empty}/nothing", 3, "there is no folder"),
         ("export", 2, "export takes one run"),
         ("export nowhere", 4, "no file or run directory"),
         ("list everything", 2, "takes no arguments"),

@@ -44,6 +44,11 @@ def test_precision(asked, fast, chosen):
     assert plan.attention["decoder"] == ("plain" if chosen == "bf16" else "fused")
 
 
+def test_micro_batch_on_a_gpu():
+    assert resolved(DEFAULT, device="cuda").training.micro_batch == 128
+    assert resolved(DEFAULT).training.micro_batch == 4096
+
+
 def model(**changes) -> dict:
     return {"model": ModelConfig(**changes)}
 
@@ -63,6 +68,12 @@ def optim(**changes) -> dict:
         (model(depth=0), r"--model.depth is 0"),
         (model(heads=0), r"--model.heads is 0"),
         (model(class_tokens=-1), r"class-tokens"),
+        (optim(batch=0), r"--optim.batch is 0 and must be 1 or more"),
+        (optim(clip=-1.0), r"--optim.clip"),
+        (optim(ema=1.5), r"between 0 and 1"),
+        ({"run": RunConfig(log_every=0)}, r"--run.log-every"),
+        ({"run": RunConfig(seed=-1)}, r"--run.seed"),
+        ({"data": DataConfig(std=(0.2, 0.0, 0.2))}, r"--data.std"),
         (optim(warmup_steps=10, steps=5), r"--optim.warmup-steps"),
         (optim(batch=2_000_000), r"--optim.batch 1048576"),
     ],

@@ -73,6 +73,18 @@ def test_split_is_stable_when_an_image_comes(tmp_path):
     assert len(training.paths) + len(after.paths) == 201
 
 
+def test_moved_folder_keeps_its_split_and_fingerprint():
+    def images(folder):
+        return Images("x", PathList([f"{folder}/{c}/{i}.png" for c in "ab" for i in range(30)]))
+
+    here, there = images("data"), images("/elsewhere/renamed")
+    assert here.fingerprint() == there.fingerprint()
+    names = [[path[-8:] for path in i.split(9)[1].paths] for i in (here, there)]
+    assert names[0] == names[1]
+    swapped = [f"data/{c}/{i}.png" for c in "ab" for i in range(30) if (c, i) != ("a", 0)]
+    assert Images("x", PathList([*swapped, "data/c/0.png"])).fingerprint() != here.fingerprint()
+
+
 def test_default_held_out():
     assert [default_held_out(n) for n in (2, 20, 100, 2624, 10**6)] == [0, 5, 8, 131, 256]
 

@@ -12,6 +12,7 @@ import torch
 
 from unmask.config.resolve import DataPlan, TrainingPlan
 from unmask.data.bad_images import BadImageLog
+from unmask.data.decode import BadImage
 from unmask.data.folder import find_images
 from unmask.data.loader import Batches, TrainingSamples
 from unmask.data.sampler import SampleKey
@@ -86,6 +87,15 @@ def test_17_too_many_bad_files_stop_the_run(photos, tmp_path):
         (folder / f"bad{i}.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"more than --data.max-bad-share 0.2.*bad\d+.png"):
         list(batches(folder, tmp_path).from_step(0))
+
+
+def test_17_list_of_bad_files_cut_short_by_a_kill(tmp_path):
+    file = tmp_path / "bad_images.jsonl"
+    file.write_text('{"path": "a.png", "reason": "x"}\n{"path": "b.p')
+    log = BadImageLog(file, images=100, max_share=0.5)
+    assert log.known == {"a.png"}
+    log.add([BadImage("c.png", "y")])
+    assert [json.loads(line)["path"] for line in file.read_text().splitlines()] == ["a.png", "c.png"]
 
 
 def test_21_killed_worker_is_an_error_that_names_the_cause(photos, tmp_path):

@@ -45,7 +45,7 @@ def one_step(batches: list[torch.Tensor], **changes) -> tuple[Regression, Traini
         console=SimpleNamespace(say=lambda text: None),
     )  # fmt: skip
     micro = [SimpleNamespace(rows=rows, samples=range(len(rows))) for rows in batches]
-    assert take_step(session, state, module, micro, stop=False) is False
+    assert take_step(session, state, module, micro, stop=SimpleNamespace(signal=None)) is False
     return module, state
 
 

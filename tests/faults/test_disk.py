@@ -1,10 +1,12 @@
 """Faults 11 to 16: the newest announced checkpoint survives."""
 
 import contextlib
-import fcntl
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -114,8 +116,11 @@ def test_15_foreign_folder(tiny, tmp_path):
 def test_16_second_writer(tiny):
     run = Path(tiny.out)
     run.mkdir()
-    with (run / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = str(run / ".lock")
+    holder = f"import fcntl; f = open({lock!r}, 'w'); fcntl.lockf(f, 2); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=PIPE, stdout=PIPE) as other:
+        other.stdout.readline()
         with pytest.raises(CheckpointError, match="another process"):
             api.pretrain(tiny)
+        other.kill()
     api.pretrain(tiny)  # the lock's file is still there, and stale

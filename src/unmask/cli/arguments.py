@@ -1,8 +1,7 @@
 """What the commands share in reading their arguments."""
 
-import sys
 from dataclasses import replace
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import tyro
 
@@ -50,9 +49,3 @@ def parse(base: T, flags: list[str], *, prog: str, description: str) -> T:
 def with_source(config: PretrainConfig, words: list[str]) -> PretrainConfig:
     """The data that the positional words name."""
     return replace(config, data=replace(config.data, source=tuple(words))) if words else config
-
-
-def stop(text: str) -> NoReturn:
-    """Prints and ends the command well."""
-    print(text)
-    sys.exit(0)

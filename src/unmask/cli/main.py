@@ -55,6 +55,11 @@ def run(argv: list[str]) -> int:
             raise
         complain(str(error))
         return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    except OSError as error:
+        if debug:
+            raise
+        complain(f"{error.filename or 'the disk'}: {error.strerror or error}; mend that and try again")
+        return 4
     return 0
 
 

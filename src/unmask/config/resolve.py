@@ -13,6 +13,34 @@ from unmask.core.masking import kept_patches
 from unmask.core.patches import Size, grid_of
 from unmask.core.vit import SIZES
 
+GPU_MICRO_BATCH = 128
+"""Images per forward pass on a GPU unless told otherwise; the batch stays as asked."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "data.max_bad_share": (0, 1),
+    "data.max_megapixels": (0.001, math.inf),
+    "data.workers": (0, 1024),
+    "data.channels": (1, 65_536),
+    "optim.batch": (1, math.inf),
+    "optim.micro_batch": (1, math.inf),
+    "optim.epochs": (1e-6, math.inf),
+    "optim.steps": (1, math.inf),
+    "optim.warmup_epochs": (0, math.inf),
+    "optim.warmup_steps": (0, math.inf),
+    "optim.base_lr": (0, math.inf),
+    "optim.weight_decay": (0, math.inf),
+    "optim.clip": (1e-12, math.inf),
+    "optim.ema": (0, 1),
+    "model.mlp_ratio": (0.01, math.inf),
+    "run.seed": (0, 2**63 - 1),
+    "run.log_every": (1, math.inf),
+    "run.evaluate_every": (1, math.inf),
+    "run.sample_every": (1, math.inf),
+    "run.checkpoint_every": (1, math.inf),
+    "run.keep_checkpoints": (1, math.inf),
+}
+"""Least and greatest value of each number, both allowed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -22,6 +50,7 @@ class Machine:
     name: str
     fast_bf16: bool
     cores: int
+    """For each process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +134,7 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
 
     Raises ValueError that names the mend where the request does not fit together.
     """
+    check_ranges(config)
     notes: list[str] = []
     architecture = resolve_architecture(config, channels=facts.channels)
     grid = grid_of(architecture.image_size, architecture.patch_size)
@@ -120,7 +150,7 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
     attention: dict[str, str] = {
         part: attention_kernel(machine.device, dtype, n) for part, n in tokens.items()
     }
-    data = _data(config.data, config.run.seed, facts, architecture, machine, world_size)
+    data = _data(config.data, config.run.seed, facts, architecture, machine)
     return Plan(
         architecture=architecture,
         attention=attention,
@@ -156,6 +186,22 @@ def resolve_architecture(config: PretrainConfig, *, channels: int) -> Architectu
     )
     _check_dimensions(m, architecture)
     return architecture
+
+
+def check_ranges(config: PretrainConfig) -> None:
+    """Raises ValueError where a number is outside what makes sense."""
+    for name, (least, greatest) in RANGES.items():
+        section, field = name.split(".")
+        value = getattr(getattr(config, section), field)
+        if value is not None and not least <= value <= greatest:
+            limit = (
+                f"{least:g} or more" if greatest == math.inf else f"between {least:g} and {greatest:g}"
+            )
+            raise ValueError(f"--{name.replace('_', '-')} is {value} and must be {limit}")
+    if config.data.std is not None and min(config.data.std) <= 0:
+        raise ValueError(
+            "--data.std must be positive in every channel: leave it out to have it measured"
+        )
 
 
 def pair(flag: str, numbers: tuple[int, ...]) -> Size:
@@ -209,6 +255,7 @@ def _training(
             f"--optim.warmup-steps {steps // 10}, or a longer run"
         )
     process_batch = o.batch // world_size
+    default_micro = GPU_MICRO_BATCH if machine.device == "cuda" else process_batch
     every = _intervals(run, steps, steps_per_epoch)
     return TrainingPlan(
         device=machine.device,
@@ -220,7 +267,7 @@ def _training(
         steps_per_epoch=steps_per_epoch,
         batch=o.batch,
         process_batch=process_batch,
-        micro_batch=min(process_batch, o.micro_batch or process_batch),
+        micro_batch=min(process_batch, _either(o.micro_batch, default_micro)),
         lr=o.base_lr * o.batch / 256,
         weight_decay=o.weight_decay,
         betas=o.betas,
@@ -252,17 +299,15 @@ def _precision(run: RunConfig, machine: Machine, notes: list[str]) -> Literal["b
     return run.precision
 
 
-def _data(
-    d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: Machine, world_size: int
-) -> DataPlan:
+def _data(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: Machine) -> DataPlan:
     if not 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1:
         raise ValueError(
             f"--data.crop-scale takes two rising numbers in (0, 1] and got {d.crop_scale[0]:g} "
             f"{d.crop_scale[1]:g}: the paper's are 0.2 1.0"
         )
     grid = grid_of(a.image_size, a.patch_size)
-    workers = _either(d.workers, min(16, max(1, machine.cores // world_size - 1)))
-    cache = max(1, workers) * world_size * facts.training_images * facts.decoded_bytes
+    workers = _either(d.workers, min(16, max(1, machine.cores - 1)))
+    cache = max(1, workers) * facts.training_images * facts.decoded_bytes
     return DataPlan(
         image_size=a.image_size,
         channels=facts.channels,

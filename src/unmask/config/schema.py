@@ -40,7 +40,7 @@ class DataConfig:
     max_megapixels: float = 200.0
     """Refuse larger images, in millions of pixels."""
     cache_gib: float = 2.0
-    """Keep decoded images in memory if all fit into this many GiB."""
+    """Keep decoded images in memory if all fit into this many GiB per process."""
     workers: int | None = None
     """Processes that decode images. Default: by the number of processor cores."""
 
@@ -106,7 +106,7 @@ class OptimConfig:
     batch: int = 4096
     """Images per step, over all processes."""
     micro_batch: int | None = None
-    """Images per forward pass on one process; gradients add up to the batch. Default: no division."""
+    """Images per forward pass on one process. Default: 128 on a GPU, else no division."""
     base_lr: float = 1.5e-4
     """Learning rate per 256 images of the batch."""
     weight_decay: float = 0.05

@@ -41,11 +41,16 @@ def kept_patches(grid: Size, mask_ratio: float, unit: int = 1) -> int:
             f"choose a mask unit that divides both, such as 1"
         )
     units = (h // unit) * (w // unit)
+    if units < 2:
+        raise ValueError(
+            f"a grid of {h} x {w} patches is a single mask unit, and one must stay while another "
+            f"goes: choose smaller patches, or a smaller mask unit"
+        )
     kept = int(units * (1 - mask_ratio))
     if not 0 < kept < units:
         raise ValueError(
             f"a mask ratio of {mask_ratio} keeps {kept} of {units} mask units visible, and at least "
-            f"one must stay and one must go: choose a ratio such as 0.75, or smaller patches"
+            f"one must stay and one must go: choose a ratio such as 0.5, or smaller patches"
         )
     return kept * unit * unit
 

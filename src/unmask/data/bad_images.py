@@ -14,8 +14,7 @@ class BadImageLog:
 
     def __init__(self, file: Path, *, images: int, max_share: float):
         self.file, self.images, self.max_share = file, images, max_share
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        self.known = {json.loads(line)["path"] for line in lines}
+        self.known = _paths_in(file)
 
     def add(self, found: list[BadImage]) -> None:
         """Raises DataError, with the first paths, where the share of bad images is over the limit."""
@@ -32,3 +31,12 @@ class BadImageLog:
                 f"--data.max-bad-share {self.max_share:g}: {first}; all of them and the reasons are in "
                 f"{self.file}; remove them, or raise that share"
             )
+
+
+def _paths_in(file: Path) -> set[str]:
+    """What the file lists; a line that a kill cut short is removed from it."""
+    if not file.exists():
+        return set()
+    whole = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    file.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+    return {json.loads(line)["path"] for line in whole}

@@ -43,6 +43,8 @@ def is_grey(path: str) -> bool | None:
 
 
 def _to_tensor(image: Image.Image, channels: int) -> Tensor:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no scale of their own")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     pixels = np.array(image.convert("L" if channels == 1 else "RGB"))

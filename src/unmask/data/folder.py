@@ -25,8 +25,8 @@ class Images:
     def fingerprint(self) -> str:
         """Changes when an image is added, removed or renamed."""
         checksum = 0
-        for path in self.paths:
-            checksum = zlib.crc32(os.path.basename(path).encode("utf-8", "surrogateescape"), checksum)
+        for name in self._names():
+            checksum = zlib.crc32(name.encode("utf-8", "surrogateescape"), checksum)
         return f"{len(self.paths)} images, names {checksum:08x}"
 
     def split(self, held_out: int) -> tuple["Images", "Images"]:
@@ -36,8 +36,8 @@ class Images:
         """
         if held_out == 0:
             return self, Images(self.name, PathList([]), self.licence_note)
-        ranked = sorted(range(len(self.paths)), key=lambda i: _name_hash(self.paths[i]))
-        chosen = set(ranked[:held_out])
+        hashes = [_hash(name) for name in self._names()]
+        chosen = set(sorted(range(len(hashes)), key=hashes.__getitem__)[:held_out])
         kept: list[str] = []
         aside: list[str] = []
         for i, path in enumerate(self.paths):
@@ -46,6 +46,12 @@ class Images:
             Images(self.name, PathList(kept), self.licence_note),
             Images(self.name, PathList(aside), self.licence_note),
         )
+
+    def _names(self) -> Iterator[str]:
+        """Each path from where all of them part, so that the folder may be moved or renamed."""
+        first, last = self.paths[0], self.paths[-1]  # sorted: what these share, all share
+        root = os.path.dirname(first) if first == last else os.path.commonpath([first, last])
+        return (path[len(root) :].lstrip(os.sep) for path in self.paths)
 
 
 def find_images(sources: tuple[str, ...]) -> Images:
@@ -109,9 +115,8 @@ def _walk(folder: str, seen: set[str]) -> Iterator[str]:
             yield entry.path
 
 
-def _name_hash(path: str) -> bytes:
-    parts = Path(path).parts[-2:]
-    return hashlib.blake2b("/".join(parts).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 def _elpv() -> Images:

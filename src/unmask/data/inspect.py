@@ -3,13 +3,13 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
 from unmask.data.decode import FORMATS, BadImage, decode
 from unmask.data.folder import Images
-from unmask.data.paths import PathList
 from unmask.data.statistics import measured_paths
 
 
@@ -61,11 +61,11 @@ def inspect(images: Images, max_pixels: int) -> Inspection:
         largest=sizes[-1] if sizes else nothing,
         decoded=len(sample),
         bad=sorted(bad.values(), key=lambda b: b.path),
-        duplicates=find_duplicates(images.paths),
+        duplicates=find_duplicates([path for path in images.paths if path not in bad]),
     )
 
 
-def find_duplicates(paths: PathList) -> list[list[str]]:
+def find_duplicates(paths: Sequence[str]) -> list[list[str]]:
     """Groups of files with equal content; only files of equal length are read."""
     by_length: dict[int, list[str]] = defaultdict(list)
     for path in paths:

@@ -6,6 +6,7 @@ do not depend on the number of workers, the process or the clock.
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from unmask.errors import DataError
 WORKER_TIMEOUT_SECONDS = 300
 REPLACEMENT_TRIES = 100
 SECONDS_AFTER_SIGTERM = 60
+WORKER_IS_GONE = ("exited unexpectedly", "killed by signal", "timed out")
 
 
 class Batch(NamedTuple):
@@ -121,6 +123,8 @@ class Batches:
             collate_fn=collate,
             worker_init_fn=_leave_signals_to_the_main_process,
             timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
+            # Forked workers share the list of paths, and need no guard in the caller's script.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             pin_memory=t.device == "cuda",
         )
         batches = _name_worker_failures(loader)
@@ -168,8 +172,10 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 def _name_worker_failures(loader: DataLoader) -> Iterator[Batch]:
     try:
         yield from loader
+    except DataError as error:  # raised in a worker, it comes with the worker's traceback
+        raise DataError(str(error).strip().splitlines()[-1].split("DataError: ")[-1]) from error
     except RuntimeError as error:
-        if "DataLoader" not in str(error):
+        if not any(sign in str(error) for sign in WORKER_IS_GONE):
             raise
         raise DataError(
             f"a loader process died or hung ({error}): this is often too little memory or shared "

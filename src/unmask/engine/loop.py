@@ -53,7 +53,7 @@ def train(session: Session) -> TrainingState:
         while state.step < plan.steps:
             with clock.waiting():
                 micro_batches = next(batches)
-            stopping = take_step(session, state, step_module, micro_batches, stop.signal is not None)
+            stopping = take_step(session, state, step_module, micro_batches, stop)
             session.console.step_done(state.step)
             record = progress_record(session, state, clock)
             last = state.step == plan.steps
@@ -67,7 +67,11 @@ def train(session: Session) -> TrainingState:
 
 
 def take_step(
-    session: Session, state: TrainingState, module: nn.Module, micro_batches: list[Any], stop: bool
+    session: Session,
+    state: TrainingState,
+    module: nn.Module,
+    micro_batches: list[Any],
+    stop: StopRequest,
 ) -> bool:
     """One optimizer step over all micro-batches and processes; returns whether any process must stop.
 
@@ -77,27 +81,47 @@ def take_step(
     plan, processes = session.plan, session.processes
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, plan) * group.get("lr_scale", 1.0)
-    totals: dict[str, Tensor] = {}
-    weight = 0
-    for i, batch in enumerate(micro_batches):
-        accumulating = processes.size > 1 and i < len(micro_batches) - 1
-        with module.no_sync() if accumulating else nullcontext():  # type: ignore[operator]
-            with autocast(plan):
-                output: StepOutput = module(batch, state.step / plan.steps)
-            (output.loss * output.weight).backward()
-        weight += output.weight
-        for name, value in {"loss": output.loss, **output.scalars}.items():
-            totals[name] = totals.get(name, 0.0) + detached_total(value, output.weight)
+    totals, weight = accumulate(session, module, micro_batches, state.step / plan.steps)
     names = list(totals)
-    shared = torch.stack([*totals.values(), *totals["loss"].new_tensor([weight, stop])])
+    shared = torch.stack(
+        [*totals.values(), *totals["loss"].new_tensor([weight, stop.signal is not None])]
+    )
     *sums, weight_of_all, stops = processes.sum(shared).tolist()
     norm = _apply_gradients(session, state, processes.size / weight_of_all)
-    state.meter.add(
-        {**dict(zip(names, sums, strict=True)), "grad_norm": norm * weight_of_all}, weight_of_all
-    )
+    if math.isfinite(norm):
+        averaged = {**dict(zip(names, sums, strict=True)), "grad_norm": norm * weight_of_all}
+        state.meter.add(averaged, weight_of_all)
     _guard(session, state, norm, micro_batches)
     state.step += 1
     return stops > 0
+
+
+def accumulate(
+    session: Session, module: nn.Module, micro_batches: list[Any], progress: float
+) -> tuple[dict[str, Tensor], int]:
+    """Forward and backward of each micro-batch; returns sums of what to log, and their weight.
+
+    Raises ValueError with a micro-batch to try where the device has too little memory.
+    """
+    totals: dict[str, Tensor] = {}
+    weight = 0
+    for i, batch in enumerate(micro_batches):
+        waits = session.processes.size > 1 and i < len(micro_batches) - 1  # DDP averages at the last
+        try:
+            with module.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with autocast(session.plan):
+                    output: StepOutput = module(batch, progress)
+                (output.loss * output.weight).backward()
+        except torch.OutOfMemoryError as error:
+            images = len(batch.samples)
+            raise ValueError(
+                f"the device has too little memory for {images} images at once: try "
+                f"--optim.micro-batch {max(1, images // 2)}; the batch stays as it is"
+            ) from error
+        weight += output.weight
+        for name, value in {"loss": output.loss, **output.scalars}.items():
+            totals[name] = totals.get(name, 0.0) + detached_total(value, output.weight)
+    return totals, weight
 
 
 def _apply_gradients(session: Session, state: TrainingState, scale: float) -> float:

@@ -56,6 +56,11 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def _cores() -> int:
+    """Of this process: torchrun says how many share the machine."""
+    return max(1, _cores_of_machine() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _cores_of_machine() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

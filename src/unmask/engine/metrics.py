@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unmask.engine.run_directory import RunDirectory
@@ -62,21 +63,19 @@ class Meter:
 
     weight: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
     skipped_steps: int = 0
     """Over the whole run: steps whose gradient was not finite."""
 
     def add(self, totals: dict[str, float], weight: float) -> None:
         """Adds one step: sums already multiplied by their weight."""
         self.weight += weight
-        self.steps += 1
         for name, total in totals.items():
             self.sums[name] = self.sums.get(name, 0.0) + total
 
     def averages(self) -> dict[str, float]:
         """The averages since the last call, which empties the meter."""
         averages = {name: total / self.weight for name, total in self.sums.items() if self.weight}
-        self.weight, self.sums, self.steps = 0.0, {}, 0
+        self.weight, self.sums = 0.0, {}
         return averages
 
     def state(self) -> dict[str, Any]:
@@ -85,8 +84,9 @@ class Meter:
 
 
 def detached_total(loss: Tensor, weight: int) -> Tensor:
-    """A micro-batch's share of the step's sum."""
-    return loss.detach().double() * weight
+    """A micro-batch's share of the step's sum; in double precision where the device has it."""
+    precision = torch.float32 if loss.device.type == "mps" else torch.float64
+    return loss.detach().to(precision) * weight
 
 
 def _line(record: dict[str, Any]) -> str:

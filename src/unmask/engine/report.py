@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,10 +23,11 @@ class Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time that counts as waiting for data."""
+        """Time that counts as waiting for the data of one step."""
         began = time.perf_counter()
         yield
         self.waited += time.perf_counter() - began
+        self.steps += 1
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
@@ -35,15 +36,15 @@ class Clock:
         yield
         self.aside += time.perf_counter() - began
 
-    def lap(self, images: int) -> dict[str, float]:
+    def lap(self, batch: int) -> dict[str, float]:
         """Images per second and share of time waiting for data; starts anew."""
         seconds = time.perf_counter() - self.started - self.aside
-        lap = {"images_per_second": images / seconds, "data_wait": self.waited / seconds}
+        lap = {"images_per_second": self.steps * batch / seconds, "data_wait": self.waited / seconds}
         self._restart()
         return lap
 
     def _restart(self) -> None:
-        self.started, self.waited, self.aside = time.perf_counter(), 0.0, 0.0
+        self.started, self.waited, self.aside, self.steps = time.perf_counter(), 0.0, 0.0, 0
 
 
 def progress_record(session: Session, state: TrainingState, clock: Clock) -> dict[str, Any] | None:
@@ -51,7 +52,7 @@ def progress_record(session: Session, state: TrainingState, clock: Clock) -> dic
     plan, step = session.plan, state.step
     if step % plan.log_every and step != plan.steps:
         return None
-    speed = clock.lap(state.meter.steps * plan.batch)
+    speed = clock.lap(plan.batch)
     return {
         "step": step,
         "epoch": round(step / plan.steps_per_epoch, 4),
@@ -70,9 +71,12 @@ def report(
     if metrics is None:
         return
     step, last = state.step, state.step == session.plan.steps
+    due = [s for s in session.task.evaluators() if step == 0 or last or step % s.every == 0]
     measured: dict[str, float] = {}
-    for scheduled in session.task.evaluators():
-        if step == 0 or last or step % scheduled.every == 0:
+    # What a run leaves behind is what is measured: the average, where there is one.
+    model = session.task.model
+    with state.average.applied(model) if state.average and due else nullcontext():
+        for scheduled in due:
             measured |= _evaluate(session, scheduled.evaluator, step)
     if record is None and measured:
         record = {"step": step, "epoch": round(step / session.plan.steps_per_epoch, 4)}

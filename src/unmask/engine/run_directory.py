@@ -1,6 +1,5 @@
 """One run, one folder: who may write there, what is in it, and whether it goes on."""
 
-import contextlib
 import fcntl
 import os
 import platform
@@ -88,33 +87,30 @@ def opened(path: Path, config: Any) -> Iterator[RunDirectory]:
     run = RunDirectory(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        check_settings(run, config)
         lock = (path / ".lock").open("w")
     except OSError as error:
         raise CheckpointError(
             f"the run directory {path} cannot be written ({error.strerror}): choose another --out"
         ) from error
-    with lock:
+    with lock:  # its file stays: another process may already wait on it
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock: loader workers would inherit that and outlive a killed run with it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CheckpointError(
                 f"another process is writing to {path}: wait for it, or choose another --out"
             ) from error
-        check_settings(run, config)
         run.write("config.json", to_json(config))
         run.write("env.json", to_json(_environment()))
-        try:
-            yield run
-        finally:
-            with contextlib.suppress(OSError):
-                (path / ".lock").unlink()
+        yield run
 
 
 def check_settings(run: RunDirectory, config: Any) -> None:
     """Refuses a foreign folder, and a run whose settings would change on resume."""
     earlier = run.read("config.json")
     if earlier is None:
-        strangers = sorted(p.name for p in run.path.iterdir() if p.name != ".lock")
+        strangers = sorted(p.name for p in run.path.iterdir() if p.name not in (".lock", ".DS_Store"))
         if strangers:
             raise CheckpointError(
                 f"{run.path} is not empty and no run of unmask (it holds {strangers[0]}): "
@@ -123,7 +119,8 @@ def check_settings(run: RunDirectory, config: Any) -> None:
         return
     if not run.has_begun and not run.model.exists():
         return
-    before, now = _flat(earlier), _flat(asdict(config))
+    # A setting that the earlier version did not have was at its default.
+    before, now = _flat(asdict(type(config)())) | _flat(earlier), _flat(asdict(config))
     changed = [
         f"--{name.replace('_', '-')} was {before.get(name)} and is {now.get(name)}"
         for name in sorted({*before, *now})

@@ -32,7 +32,7 @@ def harmonic_fill(
             "mask less of it, so that at least one pixel stays visible"
         )
     chunks = zip(
-        images.to("cpu", torch.float64).split(IMAGES_AT_ONCE),
+        images.cpu().double().split(IMAGES_AT_ONCE),
         known.cpu()[:, None].split(IMAGES_AT_ONCE),
         strict=True,
     )

@@ -52,6 +52,7 @@ def write_official(path: Path, weights: Weights) -> None:
             f"the reference's layout holds one class token and this model has {a.class_tokens}: "
             f"share the run's {WEIGHTS} instead"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     entry = {"model": to_official(weights.state), OUR_ENTRY: to_json(weights.description)}
     torch.save(entry, path)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from unmask.config.resolve import pair
 from unmask.config.schema import PretrainConfig
+from unmask.data.decode import FORMATS
 from unmask.data.folder import default_held_out, find_images
 from unmask.data.inspect import Inspection, inspect
 from unmask.data.statistics import PixelStatistics, count_channels, measure_pixels
+from unmask.errors import DataError
 
 SMALL_SIDE = 64
 """Images whose shorter side is below this get small patches."""
@@ -48,6 +50,12 @@ def run_check(config: PretrainConfig, *, gpu: bool) -> Check:
     images = find_images(config.data.source)
     max_pixels = round(config.data.max_megapixels * 1e6)
     inspection = inspect(images, max_pixels)
+    if len(inspection.bad) == inspection.images:
+        first = inspection.bad[0]
+        raise DataError(
+            f"none of the {inspection.images} images can be read, the first is {first.path} "
+            f"({first.reason}): give a folder of {', '.join(FORMATS)} images"
+        )
     channels = config.data.channels or count_channels(images.paths)
     size = pair("data.size", config.data.size)
     pixels = measure_pixels(images.paths, size=size, channels=channels, max_pixels=max_pixels)

@@ -68,7 +68,8 @@ def run_pretraining(config: PretrainConfig) -> Path:
             console.log_to(run.path / "train.log")
             dataset = look_at(config, processes, run)
             plan = resolve(config, facts=dataset.facts, machine=machine, world_size=processes.size)
-            processes.agree("plan", to_json(plan))
+            processes.agree("configuration", to_json(config))
+            processes.agree("plan", to_json(plan.architecture) + to_json(plan.training))
             introduce(config.recipe, plan, dataset, run, processes, console)
             session = assemble(config, plan, dataset, run, processes, console)
             state = _train(session, plan, processes)
@@ -103,6 +104,7 @@ def look_at(config: PretrainConfig, processes: Processes, run: RunDirectory | No
         raise DataError(
             f"--data.held-out {held_out} leaves no training image of {len(images.paths)}: choose less"
         )
+    processes.agree("list of images", images.fingerprint())
     training, aside = images.split(held_out)
     earlier = run.read("plan.json") if run and run.has_begun else None
     if earlier is None:
@@ -178,7 +180,7 @@ def assemble(
 ) -> Session:
     """Builds the model and everything around it."""
     model = new_model(plan)
-    if config.init:
+    if config.init and not run.has_begun:
         console.say(initialize_from(model, read_weights(config.init), config.init))
     d = plan.data
     held_out = crops(dataset.held_out.paths or dataset.training.paths[: 2 * PICTURED_IMAGES], d)
@@ -235,7 +237,7 @@ def finish(
     run, console, notes = session.run, session.console, dataset.training.licence_note
     write_summary(run, plan, title="Pre-training run")
     averaged = state.average is not None
-    write_model(run.path, weights, describe(plan, dataset, recipe=config.recipe, averaged=averaged))
+    write_model(run.path, weights, describe(config, plan, dataset, averaged=averaged))
     console.say(f"finished. {last_measurement(run)}")
     console.say(f"  report           {run.path / 'report.html'}")
     console.say(f"  reconstructions  {run.samples / f'reconstruction-{state.step:08d}.png'}")
@@ -244,17 +246,18 @@ def finish(
     console.say(f"next: {again}")
 
 
-def describe(plan: Plan, dataset: Dataset, *, recipe: str, averaged: bool) -> Description:
+def describe(config: PretrainConfig, plan: Plan, dataset: Dataset, *, averaged: bool) -> Description:
     """model.json of a finished run."""
+    origin = f"started from {config.init}, whose licence holds too" if config.init else ""
     return Description(
         architecture=plan.architecture,
         mean=plan.facts.mean,
         std=plan.facts.std,
-        recipe=recipe,
+        recipe=config.recipe,
         data=dataset.training.name,
         steps=plan.training.steps,
         weights="running average" if averaged else "last step",
-        licence_note=dataset.training.licence_note,
+        licence_note="; ".join(filter(None, [dataset.training.licence_note, origin])),
     )
 
 

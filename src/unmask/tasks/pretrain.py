@@ -89,6 +89,6 @@ def evaluators(plan: Plan, held_out: Tensor, other: Tensor | None) -> list[Sched
     return scheduled
 
 
-def fixed_noise(images: int, length: int) -> Tensor:
-    """The noise of the evaluation masks: the same in every run."""
-    return torch.from_numpy(generator(0, length).random((images, length), dtype="float32"))
+def fixed_noise(images: int, length: int, seed: int = 0) -> Tensor:
+    """The noise of evaluation masks: the same in every run."""
+    return torch.from_numpy(generator(seed, length).random((images, length), dtype="float32"))

@@ -5,19 +5,18 @@ from pathlib import Path
 
 import torch
 
-from unmask.config.schema import ReconstructConfig
+from unmask.config.schema import DataConfig, ReconstructConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.core.masking import kept_patches
 from unmask.data.folder import find_images
 from unmask.data.loader import load_centre_crops
 from unmask.data.normalize import normalize
-from unmask.data.sampler import generator
 from unmask.errors import CheckpointError
 from unmask.interop.weights import Weights, build, read_weights
+from unmask.tasks.pretrain import STRIP_IMAGES, fixed_noise
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
 
-MAX_PIXELS = 200_000_000
-STRIP_IMAGES = 4
+MAX_PIXELS = round(DataConfig().max_megapixels * 1e6)
 
 
 def run_reconstruction(config: ReconstructConfig) -> list[Path]:
@@ -25,6 +24,8 @@ def run_reconstruction(config: ReconstructConfig) -> list[Path]:
 
     Raises CheckpointError where the weights have no decoder, DataError where there are no images.
     """
+    if config.count < 1 or config.seed < 0:
+        raise ValueError("--count must be 1 or more, and --seed 0 or more")
     weights = _with_decoder(config)
     model = build(weights)
     assert isinstance(model, MaskedAutoencoder)
@@ -35,7 +36,7 @@ def run_reconstruction(config: ReconstructConfig) -> list[Path]:
     crops, _ = load_centre_crops(
         images.paths[: config.count], size=a.image_size, channels=a.channels, max_pixels=MAX_PIXELS
     )
-    noise = _noise(len(crops), model.encoder.grid[0] * model.encoder.grid[1], config.seed)
+    noise = fixed_noise(len(crops), model.encoder.grid[0] * model.encoder.grid[1], config.seed)
     normal = normalize(crops, mean, std)
     few = slice(STRIP_IMAGES)
     with torch.inference_mode():
@@ -64,7 +65,3 @@ def _with_decoder(config: ReconstructConfig) -> Weights:
         return weights
     architecture = replace(weights.description.architecture, target=config.target)
     return replace(weights, description=replace(weights.description, architecture=architecture))
-
-
-def _noise(images: int, length: int, seed: int) -> torch.Tensor:
-    return torch.from_numpy(generator(seed, length).random((images, length), dtype="float32"))
