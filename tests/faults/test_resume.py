@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,10 +39,11 @@ def signal_at(monkeypatch, step: int, number: int) -> None:
     original = Batches.from_step
 
     def from_step(self, start):
-        for current, micro_batches in enumerate(original(self, start), start):
-            if current == step:
-                os.kill(os.getpid(), number)
-            yield micro_batches
+        with closing(original(self, start)) as batches:
+            for current, micro_batches in enumerate(batches, start):
+                if current == step:
+                    os.kill(os.getpid(), number)
+                yield micro_batches
 
     monkeypatch.setattr(Batches, "from_step", from_step)
 

@@ -7,7 +7,8 @@ do not depend on the number of workers, the process or the clock.
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +104,7 @@ class Batches:
         self.samples = TrainingSamples(paths, plan)
         self.plan, self.training, self.rank, self.bad_images = plan, training, rank, bad_images
 
-    def from_step(self, start: int) -> Iterator[list[Batch]]:
+    def from_step(self, start: int) -> Generator[list[Batch], None, None]:
         """The micro-batches of each step from `start` to the end of the run."""
         t = self.training
         sampler = MicroBatchSampler(
@@ -128,10 +129,11 @@ class Batches:
             pin_memory=t.device == "cuda",
         )
         batches = _name_worker_failures(loader)
-        for _ in sampler.steps:
-            micro_batches = [next(batches) for _ in sampler.sizes]
-            self.bad_images.add([bad for batch in micro_batches for bad in batch.bad])
-            yield micro_batches
+        with closing(batches):  # an early end takes the workers with it
+            for _ in sampler.steps:
+                micro_batches = [next(batches) for _ in sampler.sizes]
+                self.bad_images.add([bad for batch in micro_batches for bad in batch.bad])
+                yield micro_batches
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -169,7 +171,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
 
 
-def _name_worker_failures(loader: DataLoader) -> Iterator[Batch]:
+def _name_worker_failures(loader: DataLoader) -> Generator[Batch, None, None]:
     try:
         yield from loader
     except DataError as error:  # raised in a worker, it comes with the worker's traceback

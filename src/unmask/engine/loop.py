@@ -3,7 +3,7 @@
 import json
 import math
 import signal
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -49,20 +49,20 @@ def train(session: Session) -> TrainingState:
         if state.step == 0:
             with clock.set_aside():
                 report(session, state, metrics, {"step": 0, "epoch": 0.0})
-        batches = session.batches.from_step(state.step)
-        while state.step < plan.steps:
-            with clock.waiting():
-                micro_batches = next(batches)
-            stopping = take_step(session, state, step_module, micro_batches, stop)
-            session.console.step_done(state.step)
-            record = progress_record(session, state, clock)
-            last = state.step == plan.steps
-            with clock.set_aside():
-                report(session, state, metrics, record)
-                if last or stopping or state.step % plan.checkpoint_every == 0:
-                    save(session, state, metrics)
-            if stopping and not last:
-                raise Interrupted(stop.signal or signal.SIGTERM, state.step)
+        with closing(session.batches.from_step(state.step)) as batches:
+            while state.step < plan.steps:
+                with clock.waiting():
+                    micro_batches = next(batches)
+                stopping = take_step(session, state, step_module, micro_batches, stop)
+                session.console.step_done(state.step)
+                record = progress_record(session, state, clock)
+                last = state.step == plan.steps
+                with clock.set_aside():
+                    report(session, state, metrics, record)
+                    if last or stopping or state.step % plan.checkpoint_every == 0:
+                        save(session, state, metrics)
+                if stopping and not last:
+                    raise Interrupted(stop.signal or signal.SIGTERM, state.step)
     return state
 
 

@@ -1,6 +1,6 @@
 """The parts of a run, and how they are saved and restored."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from unmask.engine.task import Task
 class BatchSource(Protocol):
     """Gives each step its micro-batches, from any step on."""
 
-    def from_step(self, start: int) -> Iterator[list[Any]]: ...
+    def from_step(self, start: int) -> Generator[list[Any], None, None]: ...
 
 
 @dataclass
