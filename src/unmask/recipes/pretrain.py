@@ -91,7 +91,8 @@ def small_images() -> PretrainConfig:
 def laptop() -> PretrainConfig:
     """A small ViT for half an hour on two processor cores, on any folder of images.
 
-    Claim (measured here): see benchmarks/reconstruction.md.
+    Claim (measured here, benchmarks/reconstruction.md): on ELPV the held-out error on masked pixels
+    is 0.25 of harmonic fill's.
     Cost: 160,000 samples whatever the size of the folder.
     Command: unmask pretrain FOLDER --recipe laptop
     """
@@ -114,7 +115,8 @@ def laptop() -> PretrainConfig:
 def quickstart() -> PretrainConfig:
     """The smallest run that draws recognisable cells: four minutes on two processor cores.
 
-    Claim (measured here): see benchmarks/reconstruction.md.
+    Claim (measured here, benchmarks/reconstruction.md): on ELPV the held-out error on masked pixels
+    is 0.58 of harmonic fill's.
     Cost: 35,200 samples.
     Command: unmask quickstart
     """
