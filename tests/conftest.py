@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
 from PIL import Image
 
+hypothesis.settings.register_profile("unhurried", deadline=None)  # machines of CI are busy
+hypothesis.settings.load_profile("unhurried")
 torch.set_num_threads(1)  # tiny operations only get in each other's way
 install_import_hook("unmask.core", "beartype.beartype")
 
