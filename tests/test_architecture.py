@@ -31,7 +31,7 @@ ON_TOP = {"cli", "demo", "__main__"}
 """Imported by nobody but themselves."""
 
 CORE_LIBRARIES = {"torch", "jaxtyping"}
-CONFIG_FILES_THAT_KNOW_CORE = {"config/schema.py", "config/resolve.py"}
+CONFIG_FILES_THAT_KNOW_CORE = {"config/schema.py", "config/plan.py", "config/resolve.py"}
 
 FILE_LINES, CORE_FILE_LINES, FUNCTION_LINES, PLAIN_METHOD_LINES = 400, 260, 60, 10
 

@@ -1,6 +1,7 @@
 """Plans for tests that need no images."""
 
-from unmask.config.resolve import DataFacts, Machine, Plan, TrainingPlan, resolve
+from unmask.config.plan import DataFacts, Machine, Plan, TrainingPlan
+from unmask.config.resolve import resolve
 from unmask.config.schema import PretrainConfig
 from unmask.core import Architecture
 

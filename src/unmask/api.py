@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from unmask.config.resolve import Plan
+from unmask.config.plan import Plan
 from unmask.config.schema import PretrainConfig, ReconstructConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.core.vit import VisionTransformer

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests_support import facts, resolved
 from unmask.config.io import from_dict, to_json
-from unmask.config.resolve import Plan, pair
+from unmask.config.plan import Plan
+from unmask.config.resolve import pair
 from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
 
 DEFAULT = PretrainConfig()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unmask.config.resolve import DataPlan, TrainingPlan
+from unmask.config.plan import DataPlan, TrainingPlan
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode import BadImage
 from unmask.data.folder import find_images

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unmask.config.resolve import DataPlan, TrainingPlan
+from unmask.config.plan import DataPlan, TrainingPlan
 from unmask.core.patches import Size
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode import BadImage, decode

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from unmask.config.resolve import Machine, TrainingPlan
+from unmask.config.plan import Machine, TrainingPlan
 from unmask.config.schema import Device
 
 

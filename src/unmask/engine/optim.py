@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.config.resolve import TrainingPlan
+from unmask.config.plan import TrainingPlan
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

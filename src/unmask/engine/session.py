@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from unmask.config.resolve import TrainingPlan
+from unmask.config.plan import TrainingPlan
 from unmask.distributed.processes import Processes
 from unmask.engine import checkpoint
 from unmask.engine.console import RunConsole

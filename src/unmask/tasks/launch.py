@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unmask.config.io import from_dict, to_json
-from unmask.config.resolve import DataFacts, DataPlan, Plan, pair, resolve
+from unmask.config.plan import DataFacts, DataPlan, Plan
+from unmask.config.resolve import pair, resolve
 from unmask.config.schema import PretrainConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.bad_images import BadImageLog

@@ -7,7 +7,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from unmask.config.resolve import Plan
+from unmask.config.plan import Plan
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.loader import Batch
 from unmask.data.normalize import normalize

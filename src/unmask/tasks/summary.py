@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from unmask.config.resolve import Plan
+from unmask.config.plan import Plan
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.viz.curves import training_curves

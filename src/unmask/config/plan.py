@@ -1,0 +1,94 @@
+"""What will run: every `auto` as a value. Made by `resolve`, saved as plan.json."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unmask.core.mae import Architecture
+from unmask.core.patches import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the processor at hand offers."""
+
+    device: str
+    name: str
+    fast_bf16: bool
+    cores: int
+    """For each process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What was found out about the images before training."""
+
+    training_images: int
+    held_out_images: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    decoded_bytes: int
+    """A typical image, decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlan:
+    """How samples are made."""
+
+    image_size: Size
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_scale: tuple[float, float]
+    flip: bool
+    max_bad_share: float
+    max_pixels: int
+    workers: int
+    keep_decoded: bool
+    """Each worker keeps what it has decoded."""
+    noise_length: int
+    """Numbers drawn per sample for the mask: one per patch."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What the loop does."""
+
+    device: str
+    precision: Literal["bf16", "fp32"]
+    compile: bool
+    seed: int
+    steps: int
+    warmup_steps: int
+    steps_per_epoch: float
+    batch: int
+    process_batch: int
+    micro_batch: int
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float | None
+    ema: float | None
+    log_every: int
+    evaluate_every: int
+    sample_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run with every `auto` turned into a value; saved as plan.json."""
+
+    architecture: Architecture
+    attention: dict[str, str]
+    """The kernel that the encoder and the decoder use, by `attention_kernel`'s rule."""
+    data: DataPlan
+    training: TrainingPlan
+    facts: DataFacts
+    machine: Machine
+    processes: int
+    notes: tuple[str, ...]
+    """Choices that a user should hear about, in sentences."""
