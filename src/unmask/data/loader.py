@@ -146,18 +146,16 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-def load_centre_crops(
-    paths: Sequence[str], *, size: Size, channels: int, max_pixels: int
-) -> tuple[Tensor, list[str]]:
-    """Readable images as uint8 [n, C, H, W], each centrally cropped, and their paths."""
-    decoded = ((path, decode(path, channels, max_pixels)) for path in paths)
-    good = [(path, centre_crop(i, size)) for path, i in decoded if not isinstance(i, BadImage)]
-    if not good:
+def load_centre_crops(paths: Sequence[str], *, size: Size, channels: int, max_pixels: int) -> Tensor:
+    """Readable images as uint8 [n, C, H, W], each centrally cropped."""
+    decoded = (decode(path, channels, max_pixels) for path in paths)
+    crops = [centre_crop(image, size) for image in decoded if not isinstance(image, BadImage)]
+    if not crops:
         raise DataError(
             f"none of {len(paths)} images could be read, the first is {paths[0]}: "
             f"run `unmask check` on the folder and remove what it lists"
         )
-    return torch.stack([crop for _, crop in good]), [path for path, _ in good]
+    return torch.stack(crops)
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:

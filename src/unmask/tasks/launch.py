@@ -105,22 +105,23 @@ def look_at(config: PretrainConfig, processes: Processes, run: RunDirectory | No
         raise DataError(
             f"--data.held-out {held_out} leaves no training image of {len(images.paths)}: choose less"
         )
-    processes.agree("list of images", images.fingerprint())
+    fingerprint = images.fingerprint()
+    processes.agree("list of images", fingerprint)
     training, aside = images.split(held_out)
     earlier = run.read("plan.json") if run and run.has_begun else None
     if earlier is None:
-        measured = _measure(config, images, training) if processes.is_main else None
+        measured = _measure(config, images, training, fingerprint) if processes.is_main else None
         return Dataset(training, aside, processes.from_main(measured))
     facts = from_dict(DataFacts, earlier["facts"])
-    if facts.fingerprint != images.fingerprint():
+    if facts.fingerprint != fingerprint:
         raise DataError(
             f"the images have changed since the run began (then {facts.fingerprint}; now "
-            f"{images.fingerprint()}): restore them, or start anew with another --out"
+            f"{fingerprint}): restore them, or start anew with another --out"
         )
     return Dataset(training, aside, facts)
 
 
-def _measure(config: PretrainConfig, images: Images, training: Images) -> DataFacts:
+def _measure(config: PretrainConfig, images: Images, training: Images, fingerprint: str) -> DataFacts:
     d = config.data
     channels = d.channels or count_channels(training.paths)
     if channels not in (1, 3):
@@ -139,7 +140,7 @@ def _measure(config: PretrainConfig, images: Images, training: Images) -> DataFa
         channels=channels,
         mean=d.mean or pixels.mean,
         std=d.std or pixels.std,
-        fingerprint=images.fingerprint(),
+        fingerprint=fingerprint,
         decoded_bytes=pixels.decoded_bytes,
     )
 
@@ -206,10 +207,9 @@ def assemble(
 
 def crops(paths: Sequence[str], plan: DataPlan) -> Tensor:
     """Centre crops as the run's model takes them, before normalisation."""
-    images, _ = load_centre_crops(
+    return load_centre_crops(
         paths, size=plan.image_size, channels=plan.channels, max_pixels=plan.max_pixels
     )
-    return images
 
 
 def new_model(plan: Plan) -> MaskedAutoencoder:

@@ -33,7 +33,7 @@ def run_reconstruction(config: ReconstructConfig) -> list[Path]:
     ratio = a.mask_ratio if config.mask_ratio is None else config.mask_ratio
     kept_patches(model.encoder.grid, ratio, a.mask_unit)
     images = find_images(config.source)
-    crops, _ = load_centre_crops(
+    crops = load_centre_crops(
         images.paths[: config.count], size=a.image_size, channels=a.channels, max_pixels=MAX_PIXELS
     )
     noise = fixed_noise(len(crops), model.encoder.grid[0] * model.encoder.grid[1], config.seed)
