@@ -10,17 +10,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unmask.config.plan import DataPlan, TrainingPlan
+from unmask.config.plan import DataPlan, PixelFormat, TrainingPlan
 from unmask.data.bad_images import BadImageLog
-from unmask.data.decode import BadImage
-from unmask.data.folder import find_images
 from unmask.data.loader import Batches, TrainingSamples
+from unmask.data.pictures import BadImage
 from unmask.data.sampler import SampleKey
+from unmask.data.sources import find_images
 from unmask.errors import DataError
 
 PLAN = DataPlan(
-    image_size=(16, 24), channels=3, mean=(0.5,) * 3, std=(0.25,) * 3, crop_scale=(0.2, 1.0), flip=True,
-    max_bad_share=0.2, max_pixels=10**6, workers=0, keep_decoded=False, noise_length=24, seed=0,
+    image_size=(16, 24), pixels=PixelFormat(channels=3, max_pixels=10**6), display=None,
+    mean=(0.5,) * 3, std=(0.25,) * 3, crop_scale=(0.2, 1.0), flip=True, max_bad_share=0.2,
+    workers=0, keep_decoded=False, noise_length=24, seed=0,
 )  # fmt: skip
 TRAINING = TrainingPlan(
     device="cpu", precision="fp32", compile=False, seed=0, steps=5, warmup_steps=1, steps_per_epoch=4.0,
@@ -30,9 +31,9 @@ TRAINING = TrainingPlan(
 
 
 def batches(folder, tmp_path, plan=PLAN, training=TRAINING, rank=0) -> Batches:
-    paths = find_images((str(folder),)).paths
-    log = BadImageLog(tmp_path / "bad_images.jsonl", images=len(paths), max_share=plan.max_bad_share)
-    return Batches(paths, plan, training, rank=rank, bad_images=log)
+    images = find_images((str(folder),))
+    log = BadImageLog(tmp_path / "bad_images.jsonl", images=len(images), max_share=plan.max_bad_share)
+    return Batches(images, plan, training, rank=rank, bad_images=log)
 
 
 def flatten(steps) -> tuple:
@@ -58,7 +59,7 @@ def test_processes_share_the_global_batch(photos, tmp_path):
 
 
 def test_samples_change_with_epoch_and_image(photos):
-    samples = TrainingSamples(find_images((str(photos),)).paths, PLAN)
+    samples = TrainingSamples(find_images((str(photos),)), PLAN)
     noises = {tuple(samples[SampleKey(e, i)].noise.tolist()) for e in (0, 1) for i in (0, 1)}
     assert len(noises) == 4
     noise = samples[SampleKey(0, 0)].noise

@@ -9,7 +9,7 @@ from unmask.core.targets import patch_statistics
 from unmask.evals import masked_pixels
 from unmask.viz import mask_ratio_strip, reconstruction, reconstruction_grid
 from unmask.viz.reconstruction import BORROWED_STATISTICS, MID_GREY, reconstruct
-from unmask.viz.tiles import displayable, draw
+from unmask.viz.tiles import Display, displayable, draw
 
 PIXELS = Architecture(
     image_size=(12, 16),
@@ -25,7 +25,7 @@ PIXELS = Architecture(
     target="pixels",
 )
 NORMALIZED = replace(PIXELS, target="normalized-pixels")
-SCALE = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+SCALE = {"display": Display((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))}
 
 
 def model_of(architecture):
@@ -137,6 +137,8 @@ def test_pictures_of_one_channel_and_of_many():
     for channels in (1, 2, 6):
         model = model_of(replace(PIXELS, channels=channels))
         images, noise = torch.randn(1, channels, 12, 16), torch.rand(1, 12)
-        picture = reconstruction_grid(model, images, noise, mean=[0.5] * channels, std=[0.2] * channels)
+        picture = reconstruction_grid(
+            model, images, noise, display=Display((0.5,) * channels, (0.2,) * channels)
+        )
         pixels = np.asarray(picture).astype(int)
         assert (np.ptp(pixels, axis=-1).max() == 0) == (channels < 3)

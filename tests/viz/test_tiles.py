@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from unmask.viz.tiles import INK, Sheet, displayable, draw
+from unmask.viz.tiles import INK, Display, Sheet, displayable, draw
 
 
 def tile(value, height=12, width=12):
@@ -25,11 +25,13 @@ def test_normalisation_is_undone_per_channel_and_clipped():
     values = torch.tensor([0.2, 0.5, 0.9])
     mean, std = torch.tensor([0.1, 0.5, 0.3]), torch.tensor([0.2, 0.3, 0.5])
     images = ((values - mean) / std)[None, :, None, None].expand(2, 3, 4, 5)
-    shown = displayable(images, mean=mean.tolist(), std=std.tolist())
+    shown = displayable(images, Display(tuple(mean.tolist()), tuple(std.tolist())))
     assert shown.shape == (2, 4, 5, 3)
     assert (shown == [51, 128, 230]).all()
-    assert (displayable(images * 100, mean=mean.tolist(), std=std.tolist()) == [255, 128, 255]).all()
-    assert (displayable(images * torch.nan, mean=[0, 0, 0], std=[1, 1, 1]) == 0).all()
+    assert (
+        displayable(images * 100, Display(tuple(mean.tolist()), tuple(std.tolist()))) == [255, 128, 255]
+    ).all()
+    assert (displayable(images * torch.nan, Display((0, 0, 0), (1, 1, 1))) == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -37,13 +39,13 @@ def test_normalisation_is_undone_per_channel_and_clipped():
 )
 def test_channels_on_display(channels, expected):
     images = (torch.arange(channels) / 5.0)[None, :, None, None].expand(1, channels, 2, 2)
-    shown = displayable(images, mean=[0.0] * channels, std=[1.0] * channels)
+    shown = displayable(images, Display((0.0,) * channels, (1.0,) * channels))
     assert (shown == expected).all()
 
 
 def test_numbers_per_channel_are_required():
     with pytest.raises(ValueError, match="images of 3 channels came with 1 means and 3 deviations"):
-        displayable(torch.zeros(1, 3, 2, 2), mean=[0.5], std=[1, 1, 1])
+        displayable(torch.zeros(1, 3, 2, 2), Display((0.5,), (1, 1, 1)))
 
 
 def test_small_tiles_are_enlarged_by_a_whole_factor_and_empty_places_stay_white():

@@ -18,6 +18,20 @@ class Machine:
     """For each process."""
 
 
+PixelType = Literal["uint8", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """What all decoded images of a run have in common."""
+
+    channels: int
+    pixel_type: PixelType = "uint8"
+    """uint8 from 0 to 255; or float32, where integers of 8 and 16 bits are put on the scale 0 to 1."""
+    max_pixels: int = 200_000_000
+    """Larger images are refused before they are decoded."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """What was found out about the images before training."""
@@ -30,6 +44,8 @@ class DataFacts:
     fingerprint: str
     decoded_bytes: int
     """A typical image, decoded."""
+    pixel_type: PixelType = "uint8"
+    """float32 where eight bits per value would lose something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +53,23 @@ class DataPlan:
     """How samples are made."""
 
     image_size: Size
-    channels: int
+    pixels: PixelFormat
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    display: tuple[int, ...] | None
+    """Bands shown as red, green and blue, counted from 1."""
     crop_scale: tuple[float, float]
     flip: bool
     max_bad_share: float
-    max_pixels: int
     workers: int
     keep_decoded: bool
     """Each worker keeps what it has decoded."""
     noise_length: int
     """Numbers drawn per sample for the mask: one per patch."""
     seed: int
+
+
+OptimizerName = Literal["adamw", "lars", "sgd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +96,11 @@ class TrainingPlan:
     sample_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    optimizer: OptimizerName = "adamw"
+    momentum: float = 0.9
+    """Of LARS and SGD; AdamW has betas instead."""
+    min_lr: float = 0.0
+    """What the cosine ends at."""
 
 
 @dataclass(frozen=True, kw_only=True)

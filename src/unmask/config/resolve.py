@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from unmask.config.plan import DataFacts, DataPlan, Machine, Plan, TrainingPlan
+from unmask.config.plan import DataFacts, DataPlan, Machine, PixelFormat, PixelType, Plan, TrainingPlan
 from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
 from unmask.core.blocks import attention_kernel
 from unmask.core.mae import Architecture
@@ -52,13 +52,17 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
     architecture = resolve_architecture(config, channels=facts.channels)
     grid = grid_of(architecture.image_size, architecture.patch_size)
     kept = kept_patches(grid, config.mask.ratio, config.mask.unit)
+    patches = grid[0] * grid[1]
     notes.append(
         f"{grid[0]} x {grid[1]} patches, of which the encoder sees {kept} and the decoder predicts "
-        f"{grid[0] * grid[1] - kept}"
+        f"{patches - kept}"
     )
+    if config.mask.tokens_in_encoder:
+        notes.append("the encoder gets mask tokens for the rest: slower and worse (paper, Table 1c)")
     training = _training(config.optim, config.run, facts.training_images, world_size, machine, notes)
-    tokens = {"encoder": kept + architecture.class_tokens}
-    tokens["decoder"] = grid[0] * grid[1] + architecture.class_tokens
+    encoded = patches if config.mask.tokens_in_encoder else kept
+    tokens = {"encoder": encoded + architecture.class_tokens}
+    tokens["decoder"] = patches + architecture.class_tokens
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
     attention: dict[str, str] = {
         part: attention_kernel(machine.device, dtype, n) for part, n in tokens.items()
@@ -94,6 +98,7 @@ def resolve_architecture(config: PretrainConfig, *, channels: int) -> Architectu
         decoder_heads=m.decoder_heads,
         mask_ratio=config.mask.ratio,
         mask_unit=config.mask.unit,
+        mask_tokens_in_encoder=config.mask.tokens_in_encoder,
         target=config.target.kind,
         loss_on=config.target.loss_on,
     )
@@ -223,17 +228,33 @@ def _data(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: 
     cache = max(1, workers) * facts.training_images * facts.decoded_bytes
     return DataPlan(
         image_size=a.image_size,
-        channels=facts.channels,
+        pixels=pixel_format(d, facts.channels, facts.pixel_type),
         mean=facts.mean,
         std=facts.std,
+        display=_display_bands(d.display, facts.channels),
         crop_scale=d.crop_scale,
         flip=d.flip,
         max_bad_share=d.max_bad_share,
-        max_pixels=round(d.max_megapixels * 1e6),
         workers=workers,
         keep_decoded=cache <= d.cache_gib * 2**30,
         noise_length=grid[0] * grid[1],
         seed=seed,
+    )
+
+
+def _display_bands(asked: tuple[int, ...] | None, channels: int) -> tuple[int, ...] | None:
+    if asked is not None and (len(asked) not in (1, 3) or not all(1 <= b <= channels for b in asked)):
+        raise ValueError(
+            f"--data.display takes one band or three, from 1 to {channels}, and got "
+            f"{' '.join(map(str, asked)) or 'none'}: write --data.display {min(3, channels)} for one"
+        )
+    return asked
+
+
+def pixel_format(d: DataConfig, channels: int, pixel_type: PixelType) -> PixelFormat:
+    """How every image of a data set is decoded."""
+    return PixelFormat(
+        channels=channels, pixel_type=pixel_type, max_pixels=round(d.max_megapixels * 1e6)
     )
 
 

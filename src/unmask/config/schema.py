@@ -18,15 +18,22 @@ class DataConfig:
     """The images and how they become samples."""
 
     source: tuple[str, ...] = ()
-    """Folders of images, or the name of a built-in data set; usually given as the first words."""
+    """Folders, image files, or lists of them (.txt, .csv, .jsonl); or one data set: elpv, fashion-mnist,
+    torchvision:NAME[:SPLIT], hf:NAME_OR_FOLDER[:SPLIT], an IDX file. Usually the first words."""
+    root: str = "data"
+    """Where torchvision keeps its data sets."""
+    download: bool = False
+    """Let torchvision download a data set that is not there."""
     size: tuple[int, ...] = (224,)
     """Pixels of the model's input: one number for a square, or height and width."""
     channels: int | None = None
-    """Channels per image: 1 for greyscale, 3 for colour. Default: 1 if all images are grey, else 3."""
+    """Channels per image. Default: 1 if all images are grey, 3 if some have colours, or their bands."""
+    display: tuple[int, ...] | None = None
+    """Bands drawn as red, green and blue in pictures, counted from 1. Default: the first three."""
     mean: tuple[float, ...] | None = None
-    """Mean per channel on the scale 0 to 1. Default: measured."""
+    """Mean per channel, on the scale 0 to 1 for integer pixels. Default: measured."""
     std: tuple[float, ...] | None = None
-    """Standard deviation per channel on the scale 0 to 1. Default: measured."""
+    """Standard deviation per channel, on the mean's scale. Default: measured."""
     other: tuple[str, ...] = ()
     """Images of another data set, to be reconstructed in the sample pictures (paper, Fig. 3)."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
@@ -79,6 +86,8 @@ class MaskConfig:
     """Share of the patches that is masked."""
     unit: int = 1
     """Mask squares of unit x unit patches together."""
+    tokens_in_encoder: bool = False
+    """Give the encoder mask tokens for what it does not see (paper, Table 1c): slower, worse."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from unmask.data.decode import BadImage
+from unmask.data.pictures import BadImage
 from unmask.errors import DataError
 
 SHOWN = 10
@@ -31,6 +31,14 @@ class BadImageLog:
                 f"--data.max-bad-share {self.max_share:g}: {first}; all of them and the reasons are in "
                 f"{self.file}; remove them, or raise that share"
             )
+
+
+def none_readable(bad: list[BadImage]) -> DataError:
+    """The error where not one of the images that were tried can be read."""
+    return DataError(
+        f"none of the {len(bad)} images that were tried can be read, the first is {bad[0].path!r} "
+        f"({bad[0].reason}): run `unmask check` on the data and mend or remove what it lists"
+    )
 
 
 def _paths_in(file: Path) -> set[str]:

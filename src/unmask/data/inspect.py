@@ -1,28 +1,32 @@
-"""A look at a folder of images before training on it."""
+"""A look at a data set before training on it."""
 
 import hashlib
 import os
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
+import numpy as np
 
-from unmask.data.decode import FORMATS, BadImage, decode
-from unmask.data.folder import Images
-from unmask.data.statistics import measured_paths
+from unmask.config.plan import PixelFormat
+from unmask.core.patches import Size
+from unmask.data.files import open_file
+from unmask.data.images import Images
+from unmask.data.pictures import BadImage
+from unmask.data.statistics import measured
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a folder."""
+    """What is in a data set."""
 
     images: int
-    formats: Counter[str]
-    modes: Counter[str]
-    smallest: tuple[int, int]
-    median: tuple[int, int]
-    largest: tuple[int, int]
+    kinds: Counter[str]
+    """Format and type of pixel, as 'JPEG RGB'."""
+    smallest: Size
+    median: Size
+    largest: Size
     """Height and width, ordered by area."""
     decoded: int
     """How many images were decoded in full to look for damage."""
@@ -31,37 +35,38 @@ class Inspection:
     """Groups of files with the same content."""
 
 
-def inspect(images: Images, max_pixels: int) -> Inspection:
-    """Reads every header, and decodes up to 512 images in full."""
-    formats: Counter[str] = Counter()
-    modes: Counter[str] = Counter()
-    sizes: list[tuple[int, int]] = []
+def inspect(images: Images, wanted: PixelFormat) -> Inspection:
+    """Reads every header, and decodes up to 512 images in full.
+
+    `wanted` is what a run would decode them as; what does not fit it is a bad image.
+    """
+    kinds: Counter[str] = Counter()
+    heights, widths = array("q"), array("q")
     bad: dict[str, BadImage] = {}
-    for path in images.paths:
+    for i, name in enumerate(images.paths):
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                formats[str(image.format)] += 1
-                modes[image.mode] += 1
-                sizes.append((image.height, image.width))
+            with images.open(i, wanted.channels) as picture:
+                kinds[picture.kind] += 1
+                heights.append(picture.size[0])
+                widths.append(picture.size[1])
         except Exception as error:  # broken headers raise almost anything
-            bad[path] = BadImage(path, f"{type(error).__name__}: {error}")
-    sample = measured_paths(images.paths)
-    for path in sample:
-        result = decode(path, channels=3, max_pixels=max_pixels)
+            bad[name] = BadImage(name, f"{type(error).__name__}: {error}")
+    sample = measured(images)
+    for i in range(len(sample)):
+        result = sample.decode(i, wanted)
         if isinstance(result, BadImage):
-            bad[path] = result
-    sizes.sort(key=lambda size: size[0] * size[1])
-    nothing = (0, 0)
+            bad[result.path] = result
+    sizes = _least_median_most(heights, widths)
+    files = images.paths if images.opener is open_file else []
     return Inspection(
-        images=len(images.paths),
-        formats=formats,
-        modes=modes,
-        smallest=sizes[0] if sizes else nothing,
-        median=sizes[len(sizes) // 2] if sizes else nothing,
-        largest=sizes[-1] if sizes else nothing,
+        images=len(images),
+        kinds=kinds,
+        smallest=sizes[0],
+        median=sizes[1],
+        largest=sizes[2],
         decoded=len(sample),
         bad=sorted(bad.values(), key=lambda b: b.path),
-        duplicates=find_duplicates([path for path in images.paths if path not in bad]),
+        duplicates=find_duplicates([path for path in files if path not in bad]),
     )
 
 
@@ -76,6 +81,13 @@ def find_duplicates(paths: Sequence[str]) -> list[list[str]]:
             for path in group:
                 by_content[_digest(path)].append(path)
     return sorted(group for group in by_content.values() if len(group) > 1)
+
+
+def _least_median_most(heights: Sequence[int], widths: Sequence[int]) -> list[Size]:
+    h, w = np.array(heights or [0]), np.array(widths or [0])
+    order = np.argsort(h * w, kind="stable")
+    chosen = order[[0, len(order) // 2, -1]]
+    return [(int(h[i]), int(w[i])) for i in chosen]
 
 
 def _digest(path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""From paths to batches.
+"""From images to batches.
 
 A sample is a pure function of (seed, epoch, index): its crop, its flip and the noise of its mask
 do not depend on the number of workers, the process or the clock.
@@ -7,7 +7,7 @@ do not depend on the number of workers, the process or the clock.
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unmask.config.plan import DataPlan, TrainingPlan
+from unmask.config.plan import DataPlan, PixelFormat, TrainingPlan
 from unmask.core.patches import Size
-from unmask.data.bad_images import BadImageLog
-from unmask.data.decode import BadImage, decode
-from unmask.data.paths import PathList
+from unmask.data.bad_images import BadImageLog, none_readable
+from unmask.data.images import Images
+from unmask.data.pictures import BadImage, DecodedPicture, Picture
 from unmask.data.sampler import MicroBatchSampler, SampleKey, generator
-from unmask.data.transforms import centre_crop, random_crop
+from unmask.data.transforms import centre_crop, may_be_kept, random_crop
 from unmask.errors import DataError
 
 WORKER_TIMEOUT_SECONDS = 300
@@ -32,7 +32,7 @@ WORKER_IS_GONE = ("exited unexpectedly", "killed by signal", "timed out")
 
 
 class Batch(NamedTuple):
-    """`images` uint8 [B, C, H, W]; `noise` float32 [B, N]; `samples` int64 [B] into the training set."""
+    """`images` [B, C, H, W]; `noise` float32 [B, N]; `samples` int64 [B]: which training images."""
 
     images: Tensor
     noise: Tensor
@@ -52,41 +52,48 @@ class Sample(NamedTuple):
 class TrainingSamples(Dataset[Sample]):
     """Decodes, crops and draws mask noise for one key."""
 
-    def __init__(self, paths: PathList, plan: DataPlan):
-        self.paths, self.plan = paths, plan
-        self._known: dict[int, Tensor | BadImage] = {}
+    def __init__(self, images: Images, plan: DataPlan):
+        self.images, self.plan = images, plan
+        self._decoded: dict[int, Tensor] = {}
+        self._known_bad: dict[int, BadImage] = {}
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        plan = self.plan
-        image, bad = self._readable(key.image)
-        rng = generator(plan.seed, key.epoch, key.image)
-        crop = random_crop(image, plan.image_size, plan.crop_scale, plan.flip, rng)
-        noise = torch.from_numpy(rng.random(plan.noise_length, dtype=np.float32))
-        return Sample(crop, noise, key.image, bad)
-
-    def _readable(self, index: int) -> tuple[Tensor, list[BadImage]]:
-        """The image, or, where it is broken, another one that depends on the index alone."""
-        replacements = generator(self.plan.seed, index, REPLACEMENT_TRIES)
-        bad: list[BadImage] = []
-        for _ in range(min(REPLACEMENT_TRIES, len(self.paths) + 1)):
-            image = self._decoded(index)
-            if not isinstance(image, BadImage):
-                return image, bad
-            bad.append(image)
-            index = int(replacements.integers(len(self.paths)))
+        """The sample of one key; where its image is broken, of another that depends on the key alone."""
+        replacements = generator(self.plan.seed, key.image, REPLACEMENT_TRIES)
+        index, bad = key.image, list[BadImage]()
+        for _ in range(min(REPLACEMENT_TRIES, len(self.images) + 1)):
+            drawn = self._draw(index, key)
+            if not isinstance(drawn, BadImage):
+                return Sample(*drawn, index, bad)
+            bad.append(drawn)
+            index = int(replacements.integers(len(self.images)))
         raise DataError(
             f"{len(bad)} images in a row cannot be read, the first is {bad[0].path} ({bad[0].reason}): "
             f"run `unmask check` on the folder and remove what it lists"
         )
 
-    def _decoded(self, index: int) -> Tensor | BadImage:
+    def _draw(self, index: int, key: SampleKey) -> tuple[Tensor, Tensor] | BadImage:
         """Bad images are opened once per worker, and so are all where the plan says that they fit."""
-        if index in self._known:
-            return self._known[index]
-        image = decode(self.paths[index], self.plan.channels, self.plan.max_pixels)
-        if self.plan.keep_decoded or isinstance(image, BadImage):
-            self._known[index] = image
-        return image
+        if index in self._known_bad:
+            return self._known_bad[index]
+        if index in self._decoded:
+            return self._crop_and_noise(DecodedPicture(self._decoded[index]), key)
+
+        def use(picture: Picture) -> tuple[Tensor, Tensor]:
+            if self.plan.keep_decoded and may_be_kept(picture, self.plan.image_size):
+                self._decoded[index] = picture.pixels(self.plan.pixels)
+                picture = DecodedPicture(self._decoded[index])
+            return self._crop_and_noise(picture, key)
+
+        drawn = self.images.take(index, self.plan.pixels, use)
+        if isinstance(drawn, BadImage):
+            self._known_bad[index] = drawn
+        return drawn
+
+    def _crop_and_noise(self, picture: Picture, key: SampleKey) -> tuple[Tensor, Tensor]:
+        plan, rng = self.plan, generator(self.plan.seed, key.epoch, key.image)
+        crop = random_crop(picture, plan.pixels, plan.image_size, plan.crop_scale, plan.flip, rng)
+        return crop, torch.from_numpy(rng.random(plan.noise_length, dtype=np.float32))
 
 
 class Batches:
@@ -94,21 +101,21 @@ class Batches:
 
     def __init__(
         self,
-        paths: PathList,
+        images: Images,
         plan: DataPlan,
         training: TrainingPlan,
         *,
         rank: int,
         bad_images: BadImageLog,
     ):
-        self.samples = TrainingSamples(paths, plan)
+        self.samples = TrainingSamples(images, plan)
         self.plan, self.training, self.rank, self.bad_images = plan, training, rank, bad_images
 
     def from_step(self, start: int) -> Generator[list[Batch], None, None]:
         """The micro-batches of each step from `start` to the end of the run."""
         t = self.training
         sampler = MicroBatchSampler(
-            images=len(self.samples.paths),
+            images=len(self.samples.images),
             seed=self.plan.seed,
             batch=t.batch,
             process_batch=t.process_batch,
@@ -146,15 +153,21 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-def load_centre_crops(paths: Sequence[str], *, size: Size, channels: int, max_pixels: int) -> Tensor:
-    """Readable images as uint8 [n, C, H, W], each centrally cropped."""
-    decoded = (decode(path, channels, max_pixels) for path in paths)
-    crops = [centre_crop(image, size) for image in decoded if not isinstance(image, BadImage)]
+def load_centre_crops(images: Images, *, size: Size, wanted: PixelFormat) -> Tensor:
+    """Readable images as [n, C, H, W], each centrally cropped."""
+    taken = (
+        images.take(i, wanted, lambda picture: centre_crop(picture, wanted, size))
+        for i in range(len(images))
+    )
+    crops: list[Tensor] = []
+    bad: list[BadImage] = []
+    for crop in taken:
+        if isinstance(crop, BadImage):
+            bad.append(crop)
+        else:
+            crops.append(crop)
     if not crops:
-        raise DataError(
-            f"none of {len(paths)} images could be read, the first is {paths[0]}: "
-            f"run `unmask check` on the folder and remove what it lists"
-        )
+        raise none_readable(bad)
     return torch.stack(crops)
 
 

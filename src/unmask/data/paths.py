@@ -29,5 +29,15 @@ class PathList(Sequence[str]):
         span = self._bytes[self._ends[index] : self._ends[index + 1]]
         return span.tobytes().decode("utf-8", "surrogateescape")
 
+    def take(self, indices: Sequence[int] | np.ndarray | range) -> "PathList":
+        """The paths at these indices, without a Python object for each."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        lengths = np.diff(self._ends)[chosen]
+        taken = PathList([])
+        taken._ends = np.concatenate([[0], np.cumsum(lengths)])
+        shift = np.repeat(self._ends[chosen] - taken._ends[:-1], lengths)
+        taken._bytes = self._bytes[shift + np.arange(taken._ends[-1])]
+        return taken
+
     def __iter__(self) -> Iterator[str]:
         return (self[i] for i in range(len(self)))

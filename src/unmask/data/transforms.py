@@ -1,4 +1,4 @@
-"""Augmentation on uint8 tensors; every draw comes from the generator that is passed in."""
+"""Crops and flips; every draw comes from the generator that is passed in."""
 
 import math
 
@@ -7,7 +7,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from unmask.config.plan import PixelFormat
 from unmask.core.patches import Size
+from unmask.data.pictures import SMALLER, Picture
 
 ASPECT_RANGE = (3 / 4, 4 / 3)
 """How far a crop may be stretched, relative to the aspect of the output."""
@@ -17,24 +19,51 @@ Box = tuple[int, int, int, int]
 
 
 def random_crop(
-    image: Tensor, size: Size, scale: tuple[float, float], flip: bool, rng: np.random.Generator
+    picture: Picture,
+    wanted: PixelFormat,
+    size: Size,
+    scale: tuple[float, float],
+    flip: bool,
+    rng: np.random.Generator,
 ) -> Tensor:
     """RandomResizedCrop, bicubic, then a flip of half of the samples (paper, Table 1e and 8).
 
-    Takes and returns uint8 [C, H, W].
+    Returns [C, *size]. The crop is decided before the image is decoded.
     """
-    box = random_box((image.shape[-2], image.shape[-1]), size, scale, rng)
+    box = random_box(picture.size, size, scale, rng)
     flipped = flip and rng.random() < 0.5
-    crop = _resize(image, box, size)
+    crop = crop_box(picture, wanted, box, size)
     return crop.flip(-1) if flipped else crop
 
 
-def centre_crop(image: Tensor, size: Size) -> Tensor:
-    """The largest central part with the output's aspect, resized to it; uint8 [C, H, W]."""
-    height, width = image.shape[-2:]
+def centre_crop(picture: Picture, wanted: PixelFormat, size: Size) -> Tensor:
+    """The largest central part with the output's aspect, resized to it; [C, *size]."""
+    height, width = picture.size
     scale = min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    return _resize(image, ((height - h) // 2, (width - w) // 2, h, w), size)
+    return crop_box(picture, wanted, ((height - h) // 2, (width - w) // 2, h, w), size)
+
+
+def crop_box(picture: Picture, wanted: PixelFormat, box: Box, size: Size) -> Tensor:
+    """A part of an image, resized; the image is decoded no larger than that needs."""
+    enough = max(size[0] / box[2], size[1] / box[3])
+    pixels = picture.pixels(wanted, min(1.0, enough))
+    down, across = pixels.shape[-2] / picture.size[0], pixels.shape[-1] / picture.size[1]
+    if (down, across) != (1, 1):
+        top, left = int(box[0] * down), int(box[1] * across)
+        box = (top, left, max(1, round(box[2] * down)), max(1, round(box[3] * across)))
+    return functional.resized_crop(
+        pixels, *box, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+
+
+def may_be_kept(picture: Picture, size: Size) -> bool:
+    """Whether crops of the whole decoded image equal those of the image decoded as small as they need.
+
+    They must, since what is kept depends on the memory and the number of workers.
+    """
+    least = max(size[0] / picture.size[0], size[1] / picture.size[1])
+    return not picture.decodes_smaller or least > SMALLER
 
 
 def random_box(
@@ -60,9 +89,3 @@ def _largest_box(image_size: Size, low: float, high: float) -> Box:
     h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
     h, w = max(1, h), max(1, w)
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _resize(image: Tensor, box: Box, size: Size) -> Tensor:
-    return functional.resized_crop(
-        image, *box, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
-    )

@@ -3,12 +3,13 @@
 import shlex
 from dataclasses import dataclass
 
-from unmask.config.resolve import pair
+from unmask.config.plan import PixelFormat
+from unmask.config.resolve import pair, pixel_format
 from unmask.config.schema import PretrainConfig
-from unmask.data.decode import FORMATS
-from unmask.data.folder import default_held_out, find_images
 from unmask.data.inspect import Inspection, inspect
-from unmask.data.statistics import PixelStatistics, count_channels, measure_pixels
+from unmask.data.pictures import FORMATS
+from unmask.data.sources import default_held_out, find_images
+from unmask.data.statistics import PixelStatistics, find_layout, measure_pixels
 from unmask.errors import DataError
 
 SMALL_SIDE = 64
@@ -21,7 +22,7 @@ class Check:
 
     name: str
     inspection: Inspection
-    channels: int
+    wanted: PixelFormat
     pixels: PixelStatistics
     recipe: str
     reason: str
@@ -33,35 +34,34 @@ class Check:
         aside = default_held_out(i.images)
         return [
             ("images", f"{i.images}, of which a run would hold out {aside}"),
-            ("formats", _counts(i.formats)),
-            ("pixel modes", _counts(i.modes)),
+            ("kinds", _counts(i.kinds)),
             ("height x width", f"{_size(i.smallest)} to {_size(i.largest)}, median {_size(i.median)}"),
             ("bad files", f"{len(i.bad)} (all headers read, {i.decoded} images decoded)"),
             ("duplicates", f"{len(i.duplicates)} groups of files with the same content"),
-            ("channels", str(self.channels)),
-            ("mean", " ".join(f"{value:.3f}" for value in self.pixels.mean)),
-            ("deviation", " ".join(f"{value:.3f}" for value in self.pixels.std)),
+            ("read as", f"{self.wanted.channels} channel(s) of {self.wanted.pixel_type}"),
+            ("mean", " ".join(f"{value:.4g}" for value in self.pixels.mean)),
+            ("deviation", " ".join(f"{value:.4g}" for value in self.pixels.std)),
             ("suggested recipe", f"{self.recipe}: {self.reason}"),
         ]
 
 
 def run_check(config: PretrainConfig, *, gpu: bool) -> Check:
     """Looks at the images that a configuration names."""
-    images = find_images(config.data.source)
-    max_pixels = round(config.data.max_megapixels * 1e6)
-    inspection = inspect(images, max_pixels)
+    d = config.data
+    images = find_images(d.source, root=d.root, download=d.download)
+    layout = find_layout(images, d.channels)
+    wanted = pixel_format(d, layout.channels, layout.pixel_type)
+    inspection = inspect(images, wanted)
     if len(inspection.bad) == inspection.images:
         first = inspection.bad[0]
         raise DataError(
             f"none of the {inspection.images} images can be read, the first is {first.path} "
             f"({first.reason}): give a folder of {', '.join(FORMATS)} images"
         )
-    channels = config.data.channels or count_channels(images.paths)
-    size = pair("data.size", config.data.size)
-    pixels = measure_pixels(images.paths, size=size, channels=channels, max_pixels=max_pixels)
+    pixels = measure_pixels(images, size=pair("data.size", d.size), wanted=wanted)
     recipe, reason = suggest_recipe(inspection, gpu=gpu)
     command = ["unmask", "pretrain", *config.data.source, "--recipe", recipe]
-    return Check(images.name, inspection, channels, pixels, recipe, reason, shlex.join(command))
+    return Check(images.name, inspection, wanted, pixels, recipe, reason, shlex.join(command))
 
 
 def suggest_recipe(inspection: Inspection, *, gpu: bool) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """A pre-training run from request to report: the rooms in the order in which data passes them."""
 
+import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from unmask.config.io import from_dict, to_json
 from unmask.config.plan import DataFacts, DataPlan, Plan
-from unmask.config.resolve import pair, resolve
+from unmask.config.resolve import pair, pixel_format, resolve
 from unmask.config.schema import PretrainConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.bad_images import BadImageLog
-from unmask.data.folder import Images, default_held_out, find_images
+from unmask.data.images import Images
 from unmask.data.loader import Batches, load_centre_crops
-from unmask.data.statistics import count_channels, measure_pixels
+from unmask.data.sources import default_held_out, find_images
+from unmask.data.statistics import find_layout, measure_pixels
 from unmask.distributed.processes import Processes, connected
 from unmask.engine.console import RunConsole
 from unmask.engine.loop import train
@@ -89,8 +91,13 @@ def dry_run(config: PretrainConfig) -> Plan:
 
 def run_path(config: PretrainConfig) -> Path:
     """`--out`, or a name made of the data's."""
-    names = "-".join(Path(source).resolve().name for source in config.data.source)
+    names = "-".join(run_name(source) for source in config.data.source)
     return Path(config.out or f"runs/pretrain-{names}")
+
+
+def run_name(source: str) -> str:
+    """What a source is called in the names of directories."""
+    return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name)
 
 
 def look_at(config: PretrainConfig, processes: Processes, run: RunDirectory | None) -> Dataset:
@@ -98,12 +105,12 @@ def look_at(config: PretrainConfig, processes: Processes, run: RunDirectory | No
 
     Raises DataError where the images have changed since the run began.
     """
-    images = find_images(config.data.source)
-    count = config.data.held_out
-    held_out = default_held_out(len(images.paths)) if count is None else count
-    if not 0 <= held_out < len(images.paths):
+    d = config.data
+    images = find_images(d.source, root=d.root, download=d.download)
+    held_out = default_held_out(len(images)) if d.held_out is None else d.held_out
+    if not 0 <= held_out < len(images):
         raise DataError(
-            f"--data.held-out {held_out} leaves no training image of {len(images.paths)}: choose less"
+            f"--data.held-out {held_out} leaves no training image of {len(images)}: choose less"
         )
     fingerprint = images.fingerprint()
     processes.agree("list of images", fingerprint)
@@ -123,25 +130,23 @@ def look_at(config: PretrainConfig, processes: Processes, run: RunDirectory | No
 
 def _measure(config: PretrainConfig, images: Images, training: Images, fingerprint: str) -> DataFacts:
     d = config.data
-    channels = d.channels or count_channels(training.paths)
-    if channels not in (1, 3):
-        raise DataError(f"--data.channels {channels} is not supported for image files: choose 1 or 3")
+    layout = find_layout(training, d.channels)
     for name, given in (("mean", d.mean), ("std", d.std)):
-        if given is not None and len(given) != channels:
+        if given is not None and len(given) != layout.channels:
             raise ValueError(
-                f"--data.{name} has {len(given)} values for {channels} channels: give one each"
+                f"--data.{name} has {len(given)} values for {layout.channels} channels: give one each"
             )
-    size = pair("data.size", d.size)
-    max_pixels = round(d.max_megapixels * 1e6)
-    pixels = measure_pixels(training.paths, size=size, channels=channels, max_pixels=max_pixels)
+    wanted = pixel_format(d, layout.channels, layout.pixel_type)
+    pixels = measure_pixels(training, size=pair("data.size", d.size), wanted=wanted)
     return DataFacts(
-        training_images=len(training.paths),
-        held_out_images=len(images.paths) - len(training.paths),
-        channels=channels,
+        training_images=len(training),
+        held_out_images=len(images) - len(training),
+        channels=layout.channels,
         mean=d.mean or pixels.mean,
         std=d.std or pixels.std,
         fingerprint=fingerprint,
         decoded_bytes=pixels.decoded_bytes,
+        pixel_type=layout.pixel_type,
     )
 
 
@@ -185,9 +190,11 @@ def assemble(
     if config.init and not run.has_begun:
         console.say(initialize_from(model, read_weights(config.init), config.init))
     d = plan.data
-    held_out = crops(dataset.held_out.paths or dataset.training.paths[: 2 * PICTURED_IMAGES], d)
-    elsewhere = find_images(config.data.other).paths[:PICTURED_IMAGES] if config.data.other else None
-    other = None if elsewhere is None else crops(elsewhere, d)
+    held_out = crops(dataset.held_out if len(dataset.held_out) else first(dataset.training, 16), d)
+    other = None
+    if config.data.other:
+        elsewhere = find_images(config.data.other, root=config.data.root)
+        other = crops(first(elsewhere, PICTURED_IMAGES), d)
     bad_images = BadImageLog(
         run.path / "bad_images.jsonl",
         images=plan.facts.training_images,
@@ -195,9 +202,7 @@ def assemble(
     )
     return Session(
         task=PretrainTask(model, plan, processes.device, held_out=held_out, other=other),
-        batches=Batches(
-            dataset.training.paths, d, plan.training, rank=processes.rank, bad_images=bad_images
-        ),
+        batches=Batches(dataset.training, d, plan.training, rank=processes.rank, bad_images=bad_images),
         plan=plan.training,
         run=run,
         processes=processes,
@@ -205,11 +210,14 @@ def assemble(
     )
 
 
-def crops(paths: Sequence[str], plan: DataPlan) -> Tensor:
+def crops(images: Images, plan: DataPlan) -> Tensor:
     """Centre crops as the run's model takes them, before normalisation."""
-    return load_centre_crops(
-        paths, size=plan.image_size, channels=plan.channels, max_pixels=plan.max_pixels
-    )
+    return load_centre_crops(images, size=plan.image_size, wanted=plan.pixels)
+
+
+def first(images: Images, count: int) -> Images:
+    """The first images, or all of fewer."""
+    return images.subset(range(min(count, len(images))))
 
 
 def new_model(plan: Plan) -> MaskedAutoencoder:
@@ -254,6 +262,8 @@ def describe(config: PretrainConfig, plan: Plan, dataset: Dataset, *, averaged: 
         architecture=plan.architecture,
         mean=plan.facts.mean,
         std=plan.facts.std,
+        pixel_type=plan.facts.pixel_type,
+        display=plan.data.display,
         recipe=config.recipe,
         data=dataset.training.name,
         steps=plan.training.steps,

@@ -7,7 +7,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from unmask.config.plan import Plan
+from unmask.config.plan import PixelFormat, Plan
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.loader import Batch
 from unmask.data.normalize import normalize
@@ -16,6 +16,7 @@ from unmask.engine.optim import decay_groups
 from unmask.engine.task import Scheduled, StepOutput
 from unmask.evals.reconstruction import HeldOutReconstruction
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
+from unmask.viz.tiles import Display
 
 PICTURED_IMAGES, STRIP_IMAGES = 8, 4
 
@@ -32,7 +33,7 @@ class PretrainTask:
         held_out: Tensor,
         other: Tensor | None = None,
     ):
-        """`held_out` and `other`: uint8 [n, C, H, W], to be measured and drawn, and only drawn."""
+        """`held_out` and `other`: [n, C, H, W], not normalised; measured and drawn, and only drawn."""
         self.model = model.to(device)
         self.plan, self.device = plan, device
         self._evaluators = evaluators(plan, held_out, other)
@@ -59,16 +60,16 @@ class SamplePictures:
 
     def __init__(self, name: str, title: str, images: Tensor, noise: Tensor, plan: Plan):
         self.name, self.title, self.noise = name, title, noise
-        self.mean, self.std = plan.data.mean, plan.data.std
-        self.images = normalize(images, self.mean, self.std)
+        self.display = display_of(plan.data.mean, plan.data.std, plan.data.display, plan.data.pixels)
+        self.images = normalize(images, plan.data.mean, plan.data.std)
 
     def run(self, model: MaskedAutoencoder) -> Iterator[tuple[str, Image]]:
         """A grid at the mask ratio of the training, and a strip over higher ones (Fig. 4)."""
-        images, noise, mean, std = self.images, self.noise, self.mean, self.std
-        grid = reconstruction_grid(model, images, noise, mean=mean, std=std, title=self.title)
+        images, noise, show = self.images, self.noise, self.display
+        grid = reconstruction_grid(model, images, noise, display=show, title=self.title)
         yield self.name, grid
         few = slice(STRIP_IMAGES)
-        strip = mask_ratio_strip(model, images[few], noise[few], mean=mean, std=std)
+        strip = mask_ratio_strip(model, images[few], noise[few], display=show)
         yield f"{self.name}-ratios", strip
 
 
@@ -87,6 +88,13 @@ def evaluators(plan: Plan, held_out: Tensor, other: Tensor | None) -> list[Sched
         elsewhere = SamplePictures("other-data", title, other[few], noise[few], plan)
         scheduled.append(Scheduled(elsewhere, t.sample_every))
     return scheduled
+
+
+def display_of(
+    mean: tuple[float, ...], std: tuple[float, ...], bands: tuple[int, ...] | None, pixels: PixelFormat
+) -> Display:
+    """How images of a run are shown: pixels without a usual range are stretched around their mean."""
+    return Display(mean, std, bands, stretch=pixels.pixel_type == "float32")
 
 
 def fixed_noise(images: int, length: int, seed: int = 0) -> Tensor:

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import torch
 
-from unmask.config.schema import DataConfig, ReconstructConfig
+from unmask.config.plan import PixelFormat
+from unmask.config.schema import ReconstructConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.core.masking import kept_patches
-from unmask.data.folder import find_images
 from unmask.data.loader import load_centre_crops
 from unmask.data.normalize import normalize
+from unmask.data.sources import find_images
 from unmask.errors import CheckpointError
 from unmask.interop.weights import Weights, build, read_weights
-from unmask.tasks.pretrain import STRIP_IMAGES, fixed_noise
+from unmask.tasks.pretrain import STRIP_IMAGES, display_of, fixed_noise
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
-
-MAX_PIXELS = round(DataConfig().max_megapixels * 1e6)
 
 
 def run_reconstruction(config: ReconstructConfig) -> list[Path]:
@@ -29,21 +28,22 @@ def run_reconstruction(config: ReconstructConfig) -> list[Path]:
     weights = _with_decoder(config)
     model = build(weights)
     assert isinstance(model, MaskedAutoencoder)
-    a, mean, std = model.architecture, weights.description.mean, weights.description.std
+    a, d = model.architecture, weights.description
     ratio = a.mask_ratio if config.mask_ratio is None else config.mask_ratio
     kept_patches(model.encoder.grid, ratio, a.mask_unit)
     images = find_images(config.source)
-    crops = load_centre_crops(
-        images.paths[: config.count], size=a.image_size, channels=a.channels, max_pixels=MAX_PIXELS
-    )
+    wanted = PixelFormat(channels=a.channels, pixel_type=d.pixel_type)
+    first = images.subset(range(min(config.count, len(images))))
+    crops = load_centre_crops(first, size=a.image_size, wanted=wanted)
     noise = fixed_noise(len(crops), model.encoder.grid[0] * model.encoder.grid[1], config.seed)
-    normal = normalize(crops, mean, std)
+    normal = normalize(crops, d.mean, d.std)
+    display = display_of(d.mean, d.std, d.display, wanted)
     few = slice(STRIP_IMAGES)
     with torch.inference_mode():
         grid = reconstruction_grid(
-            model, normal, noise, mean=mean, std=std, mask_ratio=ratio, title=images.name
+            model, normal, noise, display=display, mask_ratio=ratio, title=images.name
         )
-        strip = mask_ratio_strip(model, normal[few], noise[few], mean=mean, std=std)
+        strip = mask_ratio_strip(model, normal[few], noise[few], display=display)
     folder = Path(config.out or f"runs/reconstruct-{images.name}")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "reconstruction.png", folder / "reconstruction-ratios.png"]

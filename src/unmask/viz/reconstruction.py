@@ -17,7 +17,7 @@ from unmask.core.masking import kept_patches
 from unmask.core.patches import unpatchify
 from unmask.core.targets import patch_statistics
 from unmask.evals import masked_pixels
-from unmask.viz.tiles import Sheet, Tile, displayable, draw
+from unmask.viz.tiles import Display, Sheet, Tile, displayable, draw
 
 MID_GREY = 128
 
@@ -44,8 +44,7 @@ def reconstruction_grid(
     images: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B N"],
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    display: Display,
     mask_ratio: float | None = None,
     title: str = "",
 ) -> Image.Image:
@@ -54,14 +53,15 @@ def reconstruction_grid(
     The output is poor where patches were visible: no loss is computed there (paper, Fig. 2).
 
     Args:
-        images: as the model takes them, normalised with `mean` and `std` of each channel.
+        images: as the model takes them, normalised.
+        display: how they are shown.
         noise: what draws the masks, as in the model's forward.
         mask_ratio: the model's own if None.
         title: stands above the picture.
 
-    Raises ValueError where images, ratio, `mean` or `std` do not fit the model.
+    Raises ValueError where images, ratio, `display` do not fit the model.
     """
-    views = reconstruct(model, images, noise, mean=mean, std=std, mask_ratio=mask_ratio)
+    views = reconstruct(model, images, noise, display=display, mask_ratio=mask_ratio)
     groups = -(-len(images) // TALLEST)
     height = -(-len(images) // groups)
     rows: list[list[Tile | None]] = [[] for _ in range(height)]
@@ -87,8 +87,7 @@ def mask_ratio_strip(
     images: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B N"],
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    display: Display,
     ratios: Sequence[float] = (0.75, 0.80, 0.85, 0.90, 0.95),
 ) -> Image.Image:
     """Draws one model's plain output at several mask ratios (paper, Fig. 4): seen above, drawn below.
@@ -96,7 +95,7 @@ def mask_ratio_strip(
     One noise draws all masks, so that a higher ratio hides more of the same image. Ratios at
     which nothing would stay visible are left out.
 
-    Raises ValueError where no ratio is left, or images, `mean` or `std` do not fit the model.
+    Raises ValueError where no ratio is left, or images, `display` do not fit the model.
     """
     ratios = [ratio for ratio in ratios if _keeps_some(model, ratio)]
     if not ratios:
@@ -104,7 +103,7 @@ def mask_ratio_strip(
             f"at these mask ratios nothing of {model.encoder.grid[0]} x {model.encoder.grid[1]} "
             f"patches stays visible: give a lower ratio"
         )
-    at = [reconstruct(model, images, noise, mean=mean, std=std, mask_ratio=ratio) for ratio in ratios]
+    at = [reconstruct(model, images, noise, display=display, mask_ratio=ratio) for ratio in ratios]
     rows: list[list[Tile | None]] = []
     for b in range(len(images)):
         rows.append([at[0].original[b], *(views.masked[b] for views in at)])
@@ -129,8 +128,7 @@ def reconstruct(
     images: Float[Tensor, "B C H W"],
     noise: Float[Tensor, "B N"],
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    display: Display,
     mask_ratio: float | None = None,
 ) -> Views:
     """The views that the pictures are made of; arguments as in `reconstruction_grid`.
@@ -145,8 +143,8 @@ def reconstruct(
     pixels = unpatchify(predicted, model.encoder.image_size, model.encoder.patch_size)
 
     hidden = masked_pixels(model, model.mask(noise, mask_ratio)).cpu().numpy()[..., None]
-    original = displayable(images, mean=mean, std=std)
-    output = displayable(pixels, mean=mean, std=std)
+    original = displayable(images, display)
+    output = displayable(pixels, display)
     masked = np.where(hidden, np.uint8(MID_GREY), original)
     return Views(original, masked, output, np.where(hidden, output, original))
 

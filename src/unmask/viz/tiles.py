@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -24,27 +26,43 @@ TITLE_SIZE, TEXT_SIZE = 18, 14
 INK = (40, 40, 40)
 
 
-def displayable(
-    images: Float[Tensor, "B C H W"], *, mean: Sequence[float], std: Sequence[float]
-) -> UInt8[np.ndarray, "B H W 3"]:
-    """Undoes the normalisation and clips to what a screen shows, as red, green and blue.
-
-    One channel is shown as grey; three or more by the first three as red, green and blue; of two
-    the first as grey.
+@dataclass(frozen=True)
+class Display:
+    """How normalised images are shown on a screen.
 
     Args:
-        mean, std: of each channel, for values in [0, 1], as the images were normalised with.
+        mean, std: of each channel, as the images were normalised with.
+        bands: channels shown as red, green and blue, counted from 1. Without them one channel is
+            shown as grey, three or more by the first three, and of two the first as grey.
+        stretch: show each channel from two deviations below its mean to two above, for pixels that
+            have no usual range, instead of from 0 to 1.
+    """
 
-    Raises ValueError where they do not give one number per channel.
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bands: tuple[int, ...] | None = None
+    stretch: bool = False
+
+    def channels(self) -> list[int]:
+        """The three channels to show, counted from 0."""
+        bands = self.bands or ((1, 2, 3) if len(self.mean) >= 3 else (1,))
+        return [band - 1 for band in (bands if len(bands) == 3 else bands[:1] * 3)]
+
+
+def displayable(images: Float[Tensor, "B C H W"], display: Display) -> UInt8[np.ndarray, "B H W 3"]:
+    """Undoes the normalisation and clips to what a screen shows, as red, green and blue.
+
+    Raises ValueError where mean and deviation do not give one number per channel.
     """
     C = images.shape[1]
-    if not len(mean) == len(std) == C:
+    if not len(display.mean) == len(display.std) == C:
         raise ValueError(
-            f"images of {C} channels came with {len(mean)} means and {len(std)} deviations: "
-            f"give the mean and the deviation that each channel was normalised with"
+            f"images of {C} channels came with {len(display.mean)} means and {len(display.std)} "
+            f"deviations: give the mean and the deviation that each channel was normalised with"
         )
+    mean, std = ((0.5,) * C, (0.25,) * C) if display.stretch else (display.mean, display.std)
     scale, offset = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (std, mean))
-    values = (images.float().cpu() * scale + offset)[:, [0, 1, 2] if C >= 3 else [0, 0, 0]]
+    values = (images.float().cpu() * scale + offset)[:, display.channels()]
     levels = (values.nan_to_num(0.0).clamp(0, 1) * 255).round().byte()
     return levels.permute(0, 2, 3, 1).numpy()
 
@@ -53,12 +71,14 @@ def displayable(
 class Sheet:
     """Rows of equally large tiles (None leaves a place empty) with a heading over each column.
 
-    `row_labels` stand left of the rows, `title` above everything and `footnote` below. Wider gaps
-    separate groups of `columns_per_group` columns, and of `rows_per_group` rows.
+    `captions`, of one or more lines, stand below the tiles, `row_labels` left of the rows, `title`
+    above everything and `footnote` below. Wider gaps separate groups of `columns_per_group`
+    columns, and of `rows_per_group` rows.
     """
 
     rows: Sequence[Sequence[Tile | None]]
     headings: Sequence[str]
+    captions: Sequence[Sequence[str]] = ()
     row_labels: Sequence[str] = ()
     title: str = ""
     footnote: str = ""
@@ -71,7 +91,10 @@ def draw(sheet: Sheet) -> Image.Image:
     tiles = [[None if tile is None else _enlarged(tile) for tile in row] for row in sheet.rows]
     tile_width, tile_height = next(tile.size for row in tiles for tile in row if tile is not None)
 
-    column_width = max(tile_width, *(_longest_word(text, TEXT_SIZE) for text in sheet.headings))
+    below = [[_caption(text, tile_width) for text in row] for row in sheet.captions]
+    captions_height = max([0, *(_height(lines, TEXT_SIZE) for row in below for lines in row)])
+    words = [*sheet.headings, *(line for row in below for lines in row for line in lines)]
+    column_width = max(tile_width, *(_longest_word(text, TEXT_SIZE) for text in words))
     label_width = max([0, *(_length(label, TEXT_SIZE) + 2 * GAP for label in sheet.row_labels)])
     lefts = _starts(len(sheet.headings), column_width, sheet.columns_per_group, MARGIN + label_width)
     inner_width = max(
@@ -85,8 +108,8 @@ def draw(sheet: Sheet) -> Image.Image:
 
     headings_top = MARGIN + _height(title, TITLE_SIZE)
     first_row = headings_top + max(_height(lines, TEXT_SIZE) for lines in headings)
-    tops = _starts(len(tiles), tile_height, sheet.rows_per_group, first_row)
-    footnote_top = tops[-1] + tile_height + 2 * GAP
+    tops = _starts(len(tiles), tile_height + captions_height, sheet.rows_per_group, first_row)
+    footnote_top = tops[-1] + tile_height + captions_height + 2 * GAP
     bottom = footnote_top + _height(footnote, TEXT_SIZE) + MARGIN - GAP
 
     picture = Image.new("RGB", (inner_width + 2 * MARGIN, bottom), "white")
@@ -99,6 +122,9 @@ def draw(sheet: Sheet) -> Image.Image:
         for tile, left in zip(row, lefts, strict=True):
             if tile is not None:
                 picture.paste(tile, (left, top))
+    for captions, top in zip(below, tops, strict=bool(below)):
+        for lines, left in zip(captions, lefts, strict=True):
+            _write(picture, lines, (left, top + tile_height), TEXT_SIZE)
     _write(picture, footnote, (MARGIN, footnote_top), TEXT_SIZE)
     return picture
 
@@ -116,8 +142,9 @@ def _starts(count: int, size: int, per_group: int | None, first: int) -> list[in
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's: Pillow's own lacks accents, Greek and Cyrillic, which names of classes have."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _length(text: str, size: int) -> int:
@@ -136,6 +163,10 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def _caption(text: str, width: int) -> list[str]:
+    return [line for given in text.splitlines() for line in _wrapped(given, TEXT_SIZE, width)]
 
 
 def _line(size: int) -> int:

@@ -1,0 +1,108 @@
+"""The images of one data set: names, and how to open each."""
+
+import errno
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from unmask.config.plan import PixelFormat
+from unmask.data.files import open_file
+from unmask.data.paths import PathList
+from unmask.data.pictures import BadImage, Picture
+
+T = TypeVar("T")
+
+PASSING = {errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE, errno.EINTR, errno.ENOTCONN}
+"""Errors of a storage that may be over in a moment."""
+SECONDS_BETWEEN_TRIES = (0.1, 1.0)
+
+Opener = Callable[[str, int | None], AbstractContextManager[Picture]]
+"""From a name, and the number of channels if it is known, to an open picture."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one data set, in a fixed order.
+
+    A name is a path, or `container#number` where many images share a file.
+    """
+
+    name: str
+    paths: PathList
+    licence_note: str = ""
+    opener: Opener = open_file
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, index: int, channels: int | None = None) -> AbstractContextManager[Picture]:
+        """One image with its header read; raises almost anything where it is broken."""
+        return self.opener(self.paths[index], channels)
+
+    def decode(self, index: int, wanted: PixelFormat) -> Tensor | BadImage:
+        """All pixels of one image, [C, h, w], or why it cannot be used."""
+        return self.take(index, wanted, lambda picture: picture.pixels(wanted))
+
+    def take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
+        """What `use` makes of one open picture, or why it cannot be used.
+
+        `use` may be called again where the storage fails for a moment.
+        """
+        for wait in SECONDS_BETWEEN_TRIES:
+            try:
+                return self._take(index, wanted, use)
+            except OSError:
+                time.sleep(wait)
+        try:
+            return self._take(index, wanted, use)
+        except OSError as error:
+            return BadImage(self.paths[index], f"{type(error).__name__}: {error}")
+
+    def _take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
+        """Raises OSError where it may be worth another try."""
+        try:
+            with self.open(index, wanted.channels) as picture:
+                return use(picture)
+        except Exception as error:  # broken files raise almost anything out of their decoders
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
+            return BadImage(self.paths[index], f"{type(error).__name__}: {error}")
+
+    def subset(self, indices: Sequence[int] | np.ndarray | range) -> "Images":
+        """Some of the images, in the order given."""
+        return replace(self, paths=self.paths.take(indices))
+
+    def fingerprint(self) -> str:
+        """Changes when an image is added, removed or renamed."""
+        checksum = 0
+        for name in self._names():
+            checksum = zlib.crc32(name.encode("utf-8", "surrogateescape"), checksum)
+        return f"{len(self.paths)} images, names {checksum:08x}"
+
+    def split(self, held_out: int) -> tuple["Images", "Images"]:
+        """Training and held-out images.
+
+        The choice depends on each image's own name, so that it hardly changes when images come or go.
+        """
+        hashes = np.fromiter(map(_hash, self._names()), dtype=np.uint64, count=len(self))
+        order = np.argsort(hashes, kind="stable")
+        return self.subset(np.sort(order[held_out:])), self.subset(np.sort(order[:held_out]))
+
+    def _names(self) -> Iterator[str]:
+        """Each path from where all of them part, so that the folder may be moved or renamed."""
+        first, last = min(self.paths), max(self.paths)  # what these share, all share
+        root = os.path.dirname(first) if first == last else os.path.commonpath([first, last])
+        return (path[len(root) :].lstrip(os.sep) for path in self.paths)
+
+
+def _hash(name: str) -> int:
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
