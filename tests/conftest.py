@@ -12,7 +12,7 @@ from PIL import Image
 hypothesis.settings.register_profile("unhurried", deadline=None)  # machines of CI are busy
 hypothesis.settings.load_profile("unhurried")
 torch.set_num_threads(1)  # tiny operations only get in each other's way
-install_import_hook("unmask.core", "beartype.beartype")
+install_import_hook(["unmask.core", "unmask.models"], "beartype.beartype")
 
 from unmask.config.schema import (  # noqa: E402  # after the hook
     DataConfig,

@@ -1,9 +1,12 @@
-"""Plans for tests that need no images."""
+"""Plans and weights for tests that need no images."""
+
+import torch
 
 from unmask.config.plan import DataFacts, Machine, Plan, TrainingPlan
 from unmask.config.resolve import resolve
 from unmask.config.schema import PretrainConfig
-from unmask.core import Architecture
+from unmask.core import Architecture, MaskedAutoencoder
+from unmask.interop.description import Description, Weights
 
 CPU = Machine(device="cpu", name="a test", fast_bf16=False, cores=2)
 
@@ -31,3 +34,25 @@ def plan_for(config: PretrainConfig) -> TrainingPlan:
 
 def architecture_for(config: PretrainConfig) -> Architecture:
     return resolved(config, images=1000).architecture
+
+
+def random_weights(architecture: Architecture, **description) -> Weights:
+    """Every weight matters: none is zero or one, positions neither."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MaskedAutoencoder(architecture)
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.02)
+    channels = architecture.channels
+    mean, std = tuple(0.4 + 0.01 * c for c in range(channels)), (0.2,) * channels
+    return Weights(
+        model.state_dict(),
+        Description(architecture=architecture, mean=mean, std=std, **description),
+    )
+
+
+def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    differing = [name for name, value in one.items() if not value.equal(other[name])]
+    assert not differing, f"{differing[:3]} differ"

@@ -4,9 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unmask.api import check, export, load, plan_pretraining, pretrain, reconstruct
+    from unmask.api import check, embed, export, load, plan_pretraining, pretrain, read, reconstruct
 
-__all__ = ["check", "export", "load", "plan_pretraining", "pretrain", "reconstruct"]
+__all__ = ["check", "embed", "export", "load", "plan_pretraining", "pretrain", "read", "reconstruct"]
 
 
 def __getattr__(name: str) -> Any:

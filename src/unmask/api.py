@@ -2,19 +2,30 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-import torch
+from torch import Tensor
 
+from unmask.bench.card import Card
+from unmask.bench.predict import DECODE_MS, Prediction, predict
+from unmask.bench.run import run_bench
+from unmask.bench.setting import IMAGENET_IMAGES, BenchConfig
 from unmask.config.plan import Plan
-from unmask.config.schema import PretrainConfig, ReconstructConfig
+from unmask.config.schema import EmbedConfig, PretrainConfig, ReconstructConfig
 from unmask.core.mae import MaskedAutoencoder
-from unmask.core.vit import VisionTransformer
-from unmask.interop.weights import build, read_weights, write_official
+from unmask.core.vit import Pool, VisionTransformer
+from unmask.data.sources import find_images
+from unmask.engine.metrics import read_metrics
+from unmask.engine.run_directory import RunDirectory
+from unmask.interop.export import Exported, Layout, default_path, export_weights
+from unmask.interop.fit import at_size
+from unmask.interop.weights import build, read_weights
 from unmask.recipes import pretrain_recipe
-from unmask.tasks import launch
 from unmask.tasks.check import Check, run_check
+from unmask.tasks.embed import Embedded, read_for, run_embedding
+from unmask.tasks.launch import Pretraining
 from unmask.tasks.reconstruct import run_reconstruction
+from unmask.tasks.run import dry_run, run_job
+from unmask.tasks.summary import last_measurement
 
 Source = str | Path
 
@@ -43,21 +54,56 @@ def pretrain(
         data = replace(data, out=str(out))
     if init is not None:
         data = replace(data, init=str(init))
-    return launch.run_pretraining(data)
+    return run_job(Pretraining(data))
 
 
 def plan_pretraining(config: PretrainConfig) -> Plan:
     """What a pre-training run would do on this machine: every `auto` as a value."""
-    return launch.dry_run(config)
+    return dry_run(Pretraining(config))
 
 
-def load(run_or_file: Source) -> MaskedAutoencoder | VisionTransformer:
-    """The model of a run directory, or of a checkpoint of the reference (.pth), in evaluation mode.
+def plan(
+    recipe: str | PretrainConfig = "vit-large-800",
+    *,
+    devices: str = "8xh100",
+    images: int = IMAGENET_IMAGES,
+    utilisation: float | None = None,
+    decode_ms: float = DECODE_MS,
+) -> Prediction:
+    """Hours, memory and loader cores of a pre-training run on devices that need not be here.
+
+    Args:
+        recipe: a recipe's name, or a whole configuration.
+        devices: how many of which, such as 64xa100; cpu or cuda measures this machine.
+        images: training images; ImageNet-1K's unless told otherwise.
+        utilisation: share of the devices' peak that training reaches; 0.4, or 0.5 of what cpu
+            measures, if None.
+        decode_ms: milliseconds of one core per decoded image.
+    """
+    config = pretrain_recipe(recipe) if isinstance(recipe, str) else recipe
+    return predict(config, devices=devices, images=images, utilisation=utilisation, decode_ms=decode_ms)
+
+
+def bench(name: str = "step", config: BenchConfig | None = None) -> list[Card]:
+    """Measured speed: step, speedup, peers, or all; each card's `record` holds the numbers."""
+    return run_bench(name, config or BenchConfig())
+
+
+def load(
+    run_or_file: Source, size: int | tuple[int, int] | None = None
+) -> MaskedAutoencoder | VisionTransformer:
+    """A model in evaluation mode: a run directory's, or the reference's, timm's or Hugging Face's.
 
     The encoder alone where there is no decoder. `model.description` says what it is, and holds the
     mean and deviation that its input is normalised with.
+
+    Args:
+        run_or_file: a run directory, a hub folder, or a file of weights.
+        size: pixels of the images, one number or height and width, for which positions are
+            interpolated; as it was trained if None.
     """
-    return build(read_weights(run_or_file))
+    weights = read_weights(run_or_file)
+    return build(weights if size is None else at_size(weights, size))
 
 
 def check(data: Source | PretrainConfig) -> Check:
@@ -65,7 +111,7 @@ def check(data: Source | PretrainConfig) -> Check:
     if not isinstance(data, PretrainConfig):
         config = PretrainConfig()
         data = replace(config, data=replace(config.data, source=(str(data),)))
-    return run_check(data, gpu=torch.cuda.is_available())
+    return run_check(data)
 
 
 def reconstruct(
@@ -93,31 +139,46 @@ def reconstruct(
     return run_reconstruction(images)
 
 
-def export(
-    run_or_file: Source, *, to: Literal["official"] = "official", out: Source | None = None
-) -> tuple[Path, float]:
-    """Writes a model in another layout; returns the file and the largest difference of outputs.
+def embed(
+    images: Source | EmbedConfig,
+    *,
+    init: Source = "",
+    out: Source = "features.safetensors",
+    pool: Pool = "mean",
+    layer: int | None = None,
+) -> Embedded:
+    """Writes a feature per image, unmasked and in the order of the data.
 
-    The file is read back, and both models see the same random images.
+    Args:
+        images: whatever `pretrain` takes, or a whole configuration.
+        init: whatever `load` takes.
+        out: the file: .safetensors or .parquet.
+        pool: the class token, the mean over patches, or every patch.
+        layer: the block whose output is taken, counted from 1; the last, after the final norm, if None.
+    """
+    if not isinstance(images, EmbedConfig):
+        images = EmbedConfig(source=(str(images),), init=str(init), out=str(out), pool=pool, layer=layer)
+    return run_embedding(images)
+
+
+def read(images: Source, model: MaskedAutoencoder | VisionTransformer) -> Tensor:
+    """Images as a loaded model takes them: centre crops [n, C, H, W], normalised."""
+    return read_for(model, find_images((str(images),)))
+
+
+def export(run_or_file: Source, *, to: Layout = "official", out: Source | None = None) -> Exported:
+    """Writes a model in another layout, beside it a model card; returns path and largest difference.
+
+    The files are read back by the library that they are for, and both models see the same random images.
+
+    Args:
+        run_or_file: whatever `load` takes.
+        to: official (the reference's .pth), safetensors (one file), timm or hf (a folder each).
+        out: the file or folder; beside the model if None.
     """
     source = Path(run_or_file)
-    path = Path(out) if out else (source if source.is_dir() else source.parent) / f"{to}.pth"
-    weights = read_weights(source)
-    write_official(path, weights)
-    return path, largest_difference(build(weights), build(read_weights(path)))
-
-
-def largest_difference(
-    one: MaskedAutoencoder | VisionTransformer, other: MaskedAutoencoder | VisionTransformer
-) -> float:
-    """The largest absolute difference of two models' outputs on the same two random images."""
-    encoder = one.encoder if isinstance(one, MaskedAutoencoder) else one
-    seed = torch.Generator().manual_seed(0)
-    images = torch.randn(2, encoder.channels, *encoder.image_size, generator=seed)
-    noise = torch.rand(2, encoder.grid[0] * encoder.grid[1], generator=seed)
-    with torch.inference_mode():
-        outputs = [
-            m.reconstruct(images, noise) if isinstance(m, MaskedAutoencoder) else m(images)
-            for m in (one, other)
-        ]
-    return float((outputs[0] - outputs[1]).abs().max())
+    folder = source if source.is_dir() else source.parent
+    default, run = default_path(to, folder), RunDirectory(folder)
+    measured = last_measurement(run) if source.is_dir() and read_metrics(run) else ""
+    path = Path(out) if out else default
+    return export_weights(read_weights(source), to, path, measured=measured)

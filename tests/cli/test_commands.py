@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -80,9 +81,10 @@ def test_init_starts_from_weights(finished, photos, capsys):
     assert "encoder and decoder start from" in capsys.readouterr().out
 
 
-def test_check(photos, tmp_path, capsys):
+def test_check(photos, tmp_path, capsys, monkeypatch):
     import shutil
 
+    monkeypatch.chdir(tmp_path)
     copy = shutil.copytree(photos, tmp_path / "messy")
     shutil.copy(copy / "near" / "picture-00.png", copy / "again.png")
     (copy / "broken.jpg").write_bytes(b"nothing")
@@ -94,12 +96,60 @@ def test_check(photos, tmp_path, capsys):
     assert "dangling.jpg" in output
     assert "the same content" in output
     assert "next: unmask pretrain" in output
+    assert re.search(r"time +about [\d.]+ (seconds|minutes|hours) here: 5000 steps of 21 images", output)
+    assert re.search(r"memory +about 0\.\d+ GiB", output)
+    with Image.open("runs/check-messy/samples.png") as picture:
+        assert picture.width > 300
+
+
+def test_check_of_another_recipe(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run(
+            [
+                "check",
+                str(photos),
+                "--recipe",
+                "small-images",
+                "--optim.steps",
+                "9",
+                "--optim.warmup-steps",
+                "0",
+            ]
+        )
+        == 0
+    )
+    output = capsys.readouterr().out
+    assert "small-images: as asked" in output
+    assert "9 steps of" in output
 
 
 def test_list(capsys):
     assert run(["list"]) == 0
     output = capsys.readouterr().out
     assert all(word in output for word in ("vit-huge-1600", "laptop", "elpv", "1280"))
+
+
+def test_plan(capsys):
+    words = "plan --recipe vit-huge-800 --devices 64xa100 --mask.tokens-in-encoder --optim.epochs 100"
+    assert run(words.split()) == 0
+    *card, line = capsys.readouterr().out.splitlines()
+    record = json.loads(line)
+    assert (record["devices"], record["device"]["memory_gib"]) == (64, 40)
+    assert record["parameters"] == 657_075_276
+    assert record["steps"] == -(-100 * 1_281_167 // 4096)
+    assert any("657.1 million" in text for text in card)
+    assert any("42.4" in text and "34%" in text for text in card), "the paper's Table 2"
+
+
+def test_bench(capsys):
+    words = "bench step --model quickstart --batch 2 --rounds 1 --threads 1 --device cpu"
+    assert run(words.split()) == 0
+    *card, line = capsys.readouterr().out.splitlines()
+    record = json.loads(line)
+    assert (record["bench"], record["model"], record["batch"]) == ("step", "quickstart", 2)
+    assert 0 < record["share_of_limit"] < 2
+    assert any("share of the limit" in text for text in card)
 
 
 def test_dry_run_and_print_config(photos, tmp_path, monkeypatch, capsys):
@@ -146,6 +196,12 @@ def test_recipe_from_a_module(photos, capsys):
         ("export", 2, "export takes one run"),
         ("export nowhere", 4, "no file or run directory"),
         ("list everything", 2, "takes no arguments"),
+        ("plan --devices 8xabacus", 2, "there is no device abacus: choose one of"),
+        ("plan --recipe nothing", 2, "there is no recipe nothing"),
+        ("bench", 2, "bench takes one name"),
+        ("bench warp", 2, "there is no benchmark warp"),
+        ("bench step --model enormous", 2, "there is no model enormous"),
+        ("bench step --rounds 0", 2, "--rounds is 0 and must be 1 or more"),
     ],
 )
 def test_mistakes_get_a_sentence(words, code, sentence, photos, tmp_path, monkeypatch, capsys):
@@ -205,6 +261,8 @@ def test_flags_are_the_golden_list(capsys):
     import dataclasses
     import typing
 
+    from unmask.bench.setting import BenchConfig
+    from unmask.cli.plan import PlanFlags
     from unmask.config.schema import PretrainConfig, ReconstructConfig
 
     def flags(cls, prefix=""):
@@ -214,7 +272,9 @@ def test_flags_are_the_golden_list(capsys):
             else:
                 yield f"--{prefix}{name}".replace("_", "-")
 
-    commands = {"pretrain": PretrainConfig, "reconstruct": ReconstructConfig}
+    commands = {"pretrain": PretrainConfig, "reconstruct": ReconstructConfig, "bench": BenchConfig}
     lines = [f"{name} {flag}" for name, cls in commands.items() for flag in flags(cls)]
+    shared = set(flags(PretrainConfig))
+    lines += [f"plan {flag}" for flag in flags(PlanFlags) if flag not in shared]
     golden = Path(__file__).parents[1] / "golden" / "flags.txt"
     assert lines == golden.read_text().splitlines()

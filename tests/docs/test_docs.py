@@ -52,6 +52,8 @@ def test_every_command_of_the_readme_runs(place):
     for i, words in enumerate(commands()):
         seen.add(words[0])
         extra = [*TINY.split(), "--out", f"runs/{i}"] if words[0] == "pretrain" else []
+        if words[0] == "bench":
+            extra = "--model quickstart --batch 2 --rounds 1".split()
         assert run([*words, *extra]) == 0, shlex.join(words)
     assert seen == set(COMMANDS) - {"quickstart"}
     assert re.search(

@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests_support import assert_same_state, random_weights
 from unmask import api
 from unmask.core import Architecture, MaskedAutoencoder, VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Description
-from unmask.interop.official import from_official, infer_architecture, to_official
+from unmask.interop.official import from_official, infer_architecture, mlp_ratio, to_official
 from unmask.interop.weights import Weights, build, read_weights, write_model
 
 SMALL = Architecture(
@@ -62,6 +63,11 @@ def test_reference_file_alone_says_enough(tmp_path):
     images, noise = torch.randn(2, 3, 32, 32), torch.rand(2, 16)
     expected = build(weights).reconstruct(images, noise)
     assert build(read).reconstruct(images, noise).equal(expected)
+
+
+@pytest.mark.parametrize("width", [24, 768, 1408])
+def test_hidden_width_comes_back(width):
+    assert all(int(width * mlp_ratio(hidden, width)) == hidden for hidden in range(1, 8 * width))
 
 
 def test_encoder_alone(tmp_path):
@@ -136,7 +142,7 @@ def test_wrong_shapes_name_the_first(tmp_path):
 def test_init_of_another_architecture(tiny, tmp_path):
     weights = weights_of(SMALL)
     write_model(tmp_path, weights.state, weights.description)
-    with pytest.raises(CheckpointError, match="do not fit this architecture"):
+    with pytest.raises(CheckpointError, match=r"encoder has width 192.*add --model\.width 192"):
         api.pretrain(tiny, init=tmp_path)
 
 
@@ -153,6 +159,52 @@ def test_files_that_are_something_else(tmp_path, content, sentence):
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(CheckpointError, match=sentence):
         api.load(path)
+
+
+def test_one_file_that_says_what_it_is(tmp_path):
+    weights = random_weights(ODD, recipe="laptop")
+    path, difference = api.export(written(tmp_path, weights), to="safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    path = path.rename(tmp_path / "elsewhere" / "model.safetensors")
+    again = read_weights(path)
+    assert difference == 0
+    assert again.description == weights.description
+    assert_same_state(again.state, weights.state)
+    assert_same_state(read_weights(path.parent).state, weights.state)
+
+
+def written(folder, weights: Weights):
+    write_model(folder, weights.state, weights.description)
+    return folder
+
+
+@pytest.mark.parametrize("entry", ["{", "3", "{}", '{"architecture": {}}', '{"architecture": {"a": 1}}'])
+def test_entries_that_describe_nothing(tmp_path, entry):
+    official = to_official(weights_of(SMALL).state)
+    torch.save({"model": official, "unmask": entry}, tmp_path / "a.pth")
+    save_file(official, tmp_path / "a.safetensors", {"unmask": entry})
+    for name in ("a.pth", "a.safetensors"):
+        with pytest.raises(CheckpointError, match=f"{name} does not describe a model"):
+            read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", ["{", "3", "\udcff"])
+def test_damaged_settings(tmp_path, content):
+    written(tmp_path, weights_of(SMALL))
+    (tmp_path / "model.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CheckpointError, match=r"model\.json"):
+        read_weights(tmp_path)
+
+
+def test_hub_folder_with_torch_weights(tmp_path):
+    official = to_official(weights_of(SMALL).encoder_only().state)
+    torch.save(official, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
+    for source in (tmp_path, tmp_path / "pytorch_model.bin"):
+        assert read_weights(source).description.architecture.width == 192
+    torch.save(Payload(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="weights only"):
+        read_weights(tmp_path)
 
 
 def test_missing_and_unfinished(tmp_path):

@@ -13,7 +13,10 @@ COMMANDS = {
     "check": "look at a folder of images: counts, sizes, bad files, what the model will see",
     "pretrain": "masked autoencoding on any folder of images; no labels needed",
     "reconstruct": "show what a model makes of masked images",
+    "embed": "features of images, in a file",
     "export": "write a model in another library's layout",
+    "plan": "hours, memory and loader cores of a pre-training run elsewhere, by arithmetic",
+    "bench": "measured speed: a step, the paper's Table 2, other libraries",
     "list": "the recipes and model sizes",
 }
 

@@ -67,6 +67,11 @@ class DataPlan:
     noise_length: int
     """Numbers drawn per sample for the mask: one per patch."""
     seed: int
+    rand_augment: bool = False
+    erasing: float = 0.0
+    """Probability of erasing a random part."""
+    eval_crop: float = 1.0
+    """Share of the image's side that evaluation crops."""
 
 
 OptimizerName = Literal["adamw", "lars", "sgd"]

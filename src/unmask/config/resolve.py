@@ -1,7 +1,7 @@
 """From what was asked to what will run: one pure function, no files, no devices, no clock."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -59,7 +59,7 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
     )
     if config.mask.tokens_in_encoder:
         notes.append("the encoder gets mask tokens for the rest: slower and worse (paper, Table 1c)")
-    training = _training(config.optim, config.run, facts.training_images, world_size, machine, notes)
+    training = training_plan(config.optim, config.run, facts.training_images, world_size, machine, notes)
     encoded = patches if config.mask.tokens_in_encoder else kept
     tokens = {"encoder": encoded + architecture.class_tokens}
     tokens["decoder"] = patches + architecture.class_tokens
@@ -67,7 +67,7 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
     attention: dict[str, str] = {
         part: attention_kernel(machine.device, dtype, n) for part, n in tokens.items()
     }
-    data = _data(config.data, config.run.seed, facts, architecture, machine)
+    data = data_plan(config.data, config.run.seed, facts, architecture, machine)
     return Plan(
         architecture=architecture,
         attention=attention,
@@ -108,18 +108,21 @@ def resolve_architecture(config: PretrainConfig, *, channels: int) -> Architectu
 
 def check_ranges(config: PretrainConfig) -> None:
     """Raises ValueError where a number is outside what makes sense."""
-    for name, (least, greatest) in RANGES.items():
-        section, field = name.split(".")
-        value = getattr(getattr(config, section), field)
-        if value is not None and not least <= value <= greatest:
-            limit = (
-                f"{least:g} or more" if greatest == math.inf else f"between {least:g} and {greatest:g}"
-            )
-            raise ValueError(f"--{name.replace('_', '-')} is {value} and must be {limit}")
+    for name, limits in RANGES.items():
+        check_range(config, name, limits)
     if config.data.std is not None and min(config.data.std) <= 0:
         raise ValueError(
             "--data.std must be positive in every channel: leave it out to have it measured"
         )
+
+
+def check_range(config: Any, name: str, limits: tuple[float, float]) -> None:
+    """Raises ValueError where the setting `section.field` is outside of the limits."""
+    section, field = name.split(".")
+    value, (least, greatest) = getattr(getattr(config, section), field), limits
+    if value is not None and not least <= value <= greatest:
+        limit = f"{least:g} or more" if greatest == math.inf else f"between {least:g} and {greatest:g}"
+        raise ValueError(f"--{name.replace('_', '-')} is {value} and must be {limit}")
 
 
 def pair(flag: str, numbers: tuple[int, ...]) -> Size:
@@ -150,7 +153,7 @@ def _check_dimensions(m: ModelConfig, a: Architecture) -> None:
         raise ValueError("--model.class-tokens is negative: choose 0 or more")
 
 
-def _training(
+def training_plan(
     o: OptimConfig, run: RunConfig, images: int, world_size: int, machine: Machine, notes: list[str]
 ) -> TrainingPlan:
     if o.batch % world_size:
@@ -192,6 +195,7 @@ def _training(
         clip=o.clip,
         ema=o.ema,
         keep_checkpoints=run.keep_checkpoints,
+        optimizer="adamw",
         **every,
     )
 
@@ -217,14 +221,14 @@ def _precision(run: RunConfig, machine: Machine, notes: list[str]) -> Literal["b
     return run.precision
 
 
-def _data(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: Machine) -> DataPlan:
+def data_plan(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: Machine) -> DataPlan:
     if not 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1:
         raise ValueError(
             f"--data.crop-scale takes two rising numbers in (0, 1] and got {d.crop_scale[0]:g} "
             f"{d.crop_scale[1]:g}: the paper's are 0.2 1.0"
         )
     grid = grid_of(a.image_size, a.patch_size)
-    workers = _either(d.workers, min(16, max(1, machine.cores - 1)))
+    workers = _either(d.workers, default_workers(machine))
     cache = max(1, workers) * facts.training_images * facts.decoded_bytes
     return DataPlan(
         image_size=a.image_size,
@@ -249,6 +253,11 @@ def _display_bands(asked: tuple[int, ...] | None, channels: int) -> tuple[int, .
             f"{' '.join(map(str, asked)) or 'none'}: write --data.display {min(3, channels)} for one"
         )
     return asked
+
+
+def default_workers(machine: Machine) -> int:
+    """Processes that decode images: one core is left for the loop."""
+    return min(16, max(1, machine.cores - 1))
 
 
 def pixel_format(d: DataConfig, channels: int, pixel_type: PixelType) -> PixelFormat:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unmask.core.mae import LossOn, TargetName
+from unmask.core.vit import Pool
 
 Precision = Literal["auto", "bf16", "fp32"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -188,3 +189,29 @@ class ReconstructConfig:
     """Images to draw."""
     seed: int = 0
     """Decides which patches are masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Features of images, one row per image, in a file."""
+
+    source: tuple[str, ...] = ()
+    """Images, as for pre-training; usually the first words."""
+    root: str = "data"
+    """Where torchvision keeps its data sets."""
+    init: str = ""
+    """The model: a run directory, a hub folder or a file of weights."""
+    out: str = "features.safetensors"
+    """The file to write: .safetensors, or .parquet, which is written piece by piece."""
+    pool: Pool = "mean"
+    """The class token, the mean over patches, or every patch."""
+    layer: int | None = None
+    """The block whose output is taken, counted from 1. Default: the last, after the final norm."""
+    size: tuple[int, ...] | None = None
+    """Pixels of the model's input: positions are interpolated. Default: as it was trained."""
+    batch: int = 32
+    """Images per forward pass."""
+    workers: int | None = None
+    """Processes that decode images. Default: by the number of processor cores."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""

@@ -16,7 +16,11 @@ from unmask.core.vit import initialize
 
 
 class Decoder(nn.Module):
-    """Predicts patches from the encoded visible ones and one shared mask token."""
+    """Predicts patches from the encoded visible ones and one shared mask token.
+
+    With `mask_tokens=False` it adds none: the encoder has seen them, and `latent` holds all patches,
+    the visible ones first.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class Decoder(nn.Module):
         heads: int = 16,
         mlp_ratio: float = 4.0,
         class_tokens: int = 1,
+        mask_tokens: bool = True,
     ):
         super().__init__()
         if depth < 1:
@@ -38,7 +43,7 @@ class Decoder(nn.Module):
             )
         self.class_tokens = class_tokens
         self.decoder_embed = nn.Linear(encoder_width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if mask_tokens else None
         self.decoder_pos_embed = nn.Parameter(
             sincos_positions(grid, width, class_tokens), requires_grad=False
         )
@@ -76,7 +81,8 @@ class Decoder(nn.Module):
         """
         B, M = mask.masked.shape
         x = self.decoder_embed(latent)
-        x = torch.cat([x, self.mask_token.to(x.dtype).expand(B, M, -1)], dim=1)
+        if self.mask_token is not None:
+            x = torch.cat([x, self.mask_token.to(x.dtype).expand(B, M, -1)], dim=1)
         prefix, positions = self.decoder_pos_embed[0].tensor_split([self.class_tokens])
         shuffled = positions[torch.cat(mask, dim=1)]
         return x + torch.cat([prefix.expand(B, -1, -1), shuffled], dim=1)

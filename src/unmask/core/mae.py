@@ -14,7 +14,7 @@ from unmask.core.decoder import Decoder
 from unmask.core.masking import Mask, kept_patches, mask_from_noise, take
 from unmask.core.patches import Size
 from unmask.core.targets import TARGETS, squared_error
-from unmask.core.vit import VisionTransformer
+from unmask.core.vit import Pool, VisionTransformer
 
 TargetName = Literal["pixels", "normalized-pixels"]
 LossOn = Literal["masked", "all"]
@@ -37,6 +37,8 @@ class Architecture:
     decoder_heads: int = 16
     mask_ratio: float = 0.75
     mask_unit: int = 1
+    mask_tokens_in_encoder: bool = False
+    """The variant of Table 1c: less accurate, and several times the computation."""
     target: TargetName = "normalized-pixels"
     loss_on: LossOn = "masked"
 
@@ -95,8 +97,13 @@ class MaskedAutoencoder(nn.Module):
             heads=a.decoder_heads,
             mlp_ratio=a.mlp_ratio,
             class_tokens=a.class_tokens,
+            mask_tokens=not a.mask_tokens_in_encoder,
         )
         self.target = TARGETS[a.target]
+        self.encoder_mask_token: nn.Parameter | None = None
+        if a.mask_tokens_in_encoder:
+            self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, a.width))
+            nn.init.normal_(self.encoder_mask_token, std=0.02)
 
     def forward(
         self,
@@ -121,7 +128,7 @@ class MaskedAutoencoder(nn.Module):
         mask = self.mask(noise)
 
         # Encoder: only the visible patches; masked ones are removed before they cost anything.
-        latent = self.encoder.encode(take(patches, mask.visible), mask.visible)
+        latent = self._encode(patches, mask)
 
         # Decoder: visible patches and mask tokens, each with its position.
         # Reconstruction target: mean squared error, on masked patches only.
@@ -150,14 +157,28 @@ class MaskedAutoencoder(nn.Module):
         patches = self.encoder.patchify(images)
         _check_fits("noise", noise, patches)
         mask = self.mask(noise, mask_ratio)
-        latent = self.encoder.encode(take(patches, mask.visible), mask.visible)
+        latent = self._encode(patches, mask)
         return self.decoder.predict_all(latent, mask)
+
+    def features(
+        self, images: Float[Tensor, "B C H W"], *, pool: Pool = "mean", layer: int | None = None
+    ) -> Float[Tensor, "B *N D"]:
+        """The encoder's features of whole images; see `VisionTransformer.features`."""
+        return self.encoder.features(images, pool=pool, layer=layer)
 
     def mask(self, noise: Float[Tensor, "B N"], mask_ratio: float | None = None) -> Mask:
         """The mask that this noise draws."""
         a = self.architecture
         ratio = a.mask_ratio if mask_ratio is None else mask_ratio
         return mask_from_noise(noise, self.encoder.grid, ratio, a.mask_unit)
+
+    def _encode(self, patches: Float[Tensor, "B N P"], mask: Mask) -> Float[Tensor, "B T D"]:
+        visible = take(patches, mask.visible)
+        if self.encoder_mask_token is None:
+            return self.encoder.encode(visible, mask.visible)
+        # Table 1c's variant: mask tokens take the places of the rest.
+        tokens = self.encoder_mask_token.expand(*mask.masked.shape, -1)
+        return self.encoder.encode(visible, torch.cat(mask, dim=1), mask_tokens=tokens)
 
 
 def _check_fits(name: str, value: Tensor, patches: Tensor) -> None:

@@ -1,12 +1,12 @@
 """A plain Vision Transformer whose encoder can run on any subset of an image's patches.
 
-Legend: B images, C channels, H x W pixels, N patches, K patches given, P values per patch,
-R class tokens, T tokens (R + K), D width.
+Legend: B images, C channels, H x W pixels, N patches, K patches given, M mask tokens, A = K + M,
+P values per patch, R class tokens, T tokens (R + A), D width.
 Parameters carry timm's names.
 """
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from unmask.core.blocks import LAYER_NORM_EPS, Block
 from unmask.core.masking import take
 from unmask.core.patches import Size, grid_of, patchify
 from unmask.core.position import sincos_positions
+
+Pool = Literal["class", "mean", "patches"]
 
 SIZES = {
     "tiny": {"width": 192, "depth": 12, "heads": 3, "patch": 16},
@@ -79,6 +81,36 @@ class VisionTransformer(nn.Module):
         """Features of whole images: class tokens first, then all patches, after the final norm."""
         return self.encode(self.patchify(images), keep=keep)
 
+    def features(
+        self, images: Float[Tensor, "B C H W"], *, pool: Pool = "mean", layer: int | None = None
+    ) -> Float[Tensor, "B *N D"]:
+        """What the encoder makes of whole images, nothing masked.
+
+        Args:
+            images: normalised images.
+            pool: the class token, the mean over patches (both [B, D]), or all patches [B, N, D].
+            layer: the block whose output is taken, counted from 1; the last one, followed by the
+                final norm, if None.
+
+        Raises ValueError where the encoder has no such layer, or no class token.
+        """
+        depth = len(self.blocks)
+        if layer is not None and not 1 <= layer <= depth:
+            raise ValueError(f"the encoder has blocks 1 to {depth} and no block {layer}: choose one")
+        x = self.embed(self.patchify(images))
+        for block in self.blocks[:layer]:
+            x = block(x)
+        return self.pool(self.norm(x) if layer is None else x, pool)
+
+    def pool(self, tokens: Float[Tensor, "B T D"], pool: Pool) -> Float[Tensor, "B *N D"]:
+        """The class token, the mean over patches, or the patches themselves."""
+        if pool == "class":
+            if not self.class_tokens:
+                raise ValueError("the encoder has no class token: choose the mean over patches")
+            return tokens[:, 0]
+        patches = tokens[:, self.class_tokens :]
+        return patches.mean(dim=1) if pool == "mean" else patches
+
     def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
         """Cuts images into this model's patches, or raises ValueError where they do not fit it."""
         expected = (self.channels, *self.image_size)
@@ -92,28 +124,35 @@ class VisionTransformer(nn.Module):
     def encode(
         self,
         patches: Float[Tensor, "B K P"],
-        index: Int[Tensor, "B K"] | None = None,
+        index: Int[Tensor, "B A"] | None = None,
         *,
+        mask_tokens: Float[Tensor, "B M D"] | None = None,
         keep: Float[Tensor, "depth 2 B"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Features of the given patches, which stand at `index` in the image.
+        """Features of the given patches, and of mask tokens after them, which stand at `index`.
 
-        Without `index` they are all patches, in order.
+        Without `index` they are all patches of the image, in order.
         """
-        x = self.embed(patches, index)
+        x = self.embed(patches, index, mask_tokens)
         for i, block in enumerate(self.blocks):
             x = block(x, keep=None if keep is None else keep[i])
         return self.norm(x)
 
     def embed(
-        self, patches: Float[Tensor, "B K P"], index: Int[Tensor, "B K"] | None = None
+        self,
+        patches: Float[Tensor, "B K P"],
+        index: Int[Tensor, "B A"] | None = None,
+        mask_tokens: Float[Tensor, "B M D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Projected patches with their positions, behind the class tokens with theirs."""
+        """Projected patches and mask tokens, behind the class tokens, each with its position."""
         prefix_positions, positions = self.pos_embed.split([self.class_tokens, self._patches()], 1)
         if index is not None:
             positions = take(positions.expand(len(index), -1, -1), index)
         prefix = (self.cls_token + prefix_positions).expand(len(patches), -1, -1)
-        x = self.patch_embed(patches) + positions
+        x = self.patch_embed(patches)
+        if mask_tokens is not None:
+            x = torch.cat([x, mask_tokens.to(x.dtype)], dim=1)
+        x = x + positions
         return torch.cat([prefix.to(x.dtype), x], dim=1)
 
     def _patches(self) -> int:

@@ -7,9 +7,10 @@ do not depend on the number of workers, the process or the clock.
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unmask.config.plan import DataPlan, PixelFormat, TrainingPlan
 from unmask.core.patches import Size
+from unmask.data.augment import rand_augment, random_erasing
 from unmask.data.bad_images import BadImageLog, none_readable
 from unmask.data.images import Images
 from unmask.data.pictures import BadImage, DecodedPicture, Picture
@@ -38,6 +40,9 @@ class Batch(NamedTuple):
     noise: Tensor
     samples: Tensor
     bad: list[BadImage]
+    step: int = 0
+    first: int = 0
+    """Where these samples begin in the step's batch over all processes."""
 
 
 class Sample(NamedTuple):
@@ -93,6 +98,10 @@ class TrainingSamples(Dataset[Sample]):
     def _crop_and_noise(self, picture: Picture, key: SampleKey) -> tuple[Tensor, Tensor]:
         plan, rng = self.plan, generator(self.plan.seed, key.epoch, key.image)
         crop = random_crop(picture, plan.pixels, plan.image_size, plan.crop_scale, plan.flip, rng)
+        if plan.rand_augment:
+            crop = rand_augment(crop, plan.mean, rng)
+        if plan.erasing:
+            crop = random_erasing(crop, plan.mean, plan.std, rng, plan.erasing)
         return crop, torch.from_numpy(rng.random(plan.noise_length, dtype=np.float32))
 
 
@@ -123,22 +132,18 @@ class Batches:
             rank=self.rank,
             steps=range(start, t.steps),
         )
-        workers = self.plan.workers
-        loader = DataLoader(
+        loader = _loader(
             self.samples,
             batch_sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=_leave_signals_to_the_main_process,
-            timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
-            # Forked workers share the list of paths, and need no guard in the caller's script.
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            workers=self.plan.workers,
+            collate=collate,
             pin_memory=t.device == "cuda",
         )
         batches = _name_worker_failures(loader)
         with closing(batches):  # an early end takes the workers with it
-            for _ in sampler.steps:
-                micro_batches = [next(batches) for _ in sampler.sizes]
+            for step in sampler.steps:
+                firsts = accumulate(sampler.sizes[:-1], initial=sampler.first)
+                micro_batches = [next(batches)._replace(step=step, first=first) for first in firsts]
                 self.bad_images.add([bad for batch in micro_batches for bad in batch.bad])
                 yield micro_batches
 
@@ -153,22 +158,65 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
+class CentreCrops(Dataset[Tensor | BadImage]):
+    """Each image's centre crop, or why it has none."""
+
+    def __init__(self, images: Images, *, size: Size, wanted: PixelFormat, share: float = 1.0):
+        """`share` of the side of the largest part that fits is taken."""
+        self.images, self.size, self.wanted, self.share = images, size, wanted, share
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor | BadImage:
+        def crop(picture: Picture) -> Tensor:
+            return centre_crop(picture, self.wanted, self.size, self.share)
+
+        return self.images.take(index, self.wanted, crop)
+
+    def batches(self, size: int, workers: int = 0) -> Generator["CropBatch", None, None]:
+        """All images in order."""
+        numbers = iter(range(len(self)))
+        loader = _loader(self, batch_size=size, workers=workers, collate=lambda items: items)
+        with closing(_name_worker_failures(loader)) as batches:
+            for items in batches:
+                mine = [next(numbers) for _ in items]
+                good = [i for i, item in zip(mine, items, strict=True) if isinstance(item, Tensor)]
+                crops = [item for item in items if isinstance(item, Tensor)]
+                bad = [item for item in items if isinstance(item, BadImage)]
+                empty = torch.empty(0, self.wanted.channels, *self.size)
+                yield CropBatch(torch.stack(crops) if crops else empty, good, bad)
+
+
+class CropBatch(NamedTuple):
+    """`images` [n, C, H, W] of the readable ones, whose numbers in the data set are `numbers`."""
+
+    images: Tensor
+    numbers: list[int]
+    bad: list[BadImage]
+
+
 def load_centre_crops(images: Images, *, size: Size, wanted: PixelFormat) -> Tensor:
     """Readable images as [n, C, H, W], each centrally cropped."""
-    taken = (
-        images.take(i, wanted, lambda picture: centre_crop(picture, wanted, size))
-        for i in range(len(images))
+    batches = list(CentreCrops(images, size=size, wanted=wanted).batches(max(1, len(images))))
+    if not any(batch.numbers for batch in batches):
+        raise none_readable([bad for batch in batches for bad in batch.bad])
+    return torch.cat([batch.images for batch in batches])
+
+
+def _loader(
+    dataset: Dataset, *, workers: int, collate: Callable[[list[Any]], Any], **options: Any
+) -> DataLoader:
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
+        # Forked workers share the list of paths, and need no guard in the caller's script.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        **options,
     )
-    crops: list[Tensor] = []
-    bad: list[BadImage] = []
-    for crop in taken:
-        if isinstance(crop, BadImage):
-            bad.append(crop)
-        else:
-            crops.append(crop)
-    if not crops:
-        raise none_readable(bad)
-    return torch.stack(crops)
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
@@ -182,7 +230,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
 
 
-def _name_worker_failures(loader: DataLoader) -> Generator[Batch, None, None]:
+def _name_worker_failures(loader: DataLoader) -> Generator[Any, None, None]:
     try:
         yield from loader
     except DataError as error:  # raised in a worker, it comes with the worker's traceback

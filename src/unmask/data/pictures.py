@@ -188,7 +188,7 @@ def _array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _wrong_channels(has: int, wanted: int) -> str:
-    return f"it has {has} channel(s) and the model takes {wanted}: remove it, or choose --data.channels {has}"
+    return f"it has {has} channel(s) and {wanted} are wanted: remove it, or choose --data.channels {has}"
 
 
 def _channels_first(pixels: np.ndarray) -> np.ndarray:

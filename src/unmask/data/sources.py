@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from unmask.config.schema import DataConfig
@@ -55,6 +57,11 @@ def default_held_out(images: int) -> int:
     return min(256, max(images // 20, min(8, images // 4)))
 
 
+def slug(source: str) -> str:
+    """What a source is called in the names of directories."""
+    return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name)
+
+
 def _is_whole_dataset(source: str) -> bool:
     return (
         source in BUILT_IN
@@ -100,8 +107,6 @@ def _elpv(root: str) -> Images:
 
 
 def _fashion_mnist(root: str) -> Images:
-    from dataclasses import replace
-
     for folder in FASHION_MNIST:
         place = os.path.join(root, folder)
         if os.path.isdir(place) and (file := idx_file_in(place)):

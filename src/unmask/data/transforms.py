@@ -36,10 +36,10 @@ def random_crop(
     return crop.flip(-1) if flipped else crop
 
 
-def centre_crop(picture: Picture, wanted: PixelFormat, size: Size) -> Tensor:
-    """The largest central part with the output's aspect, resized to it; [C, *size]."""
+def centre_crop(picture: Picture, wanted: PixelFormat, size: Size, share: float = 1.0) -> Tensor:
+    """The largest central part with the output's aspect, or a share of its side; [C, *size]."""
     height, width = picture.size
-    scale = min(height / size[0], width / size[1])
+    scale = share * min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return crop_box(picture, wanted, ((height - h) // 2, (width - w) // 2, h, w), size)
 

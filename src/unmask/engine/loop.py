@@ -98,13 +98,13 @@ def take_step(
 
 def accumulate(
     session: Session, module: nn.Module, micro_batches: list[Any], progress: float
-) -> tuple[dict[str, Tensor], int]:
+) -> tuple[dict[str, Tensor], float]:
     """Forward and backward of each micro-batch; returns sums of what to log, and their weight.
 
     Raises ValueError with a micro-batch to try where the device has too little memory.
     """
     totals: dict[str, Tensor] = {}
-    weight = 0
+    weight = 0.0
     for i, batch in enumerate(micro_batches):
         waits = session.processes.size > 1 and i < len(micro_batches) - 1  # DDP averages at the last
         try:

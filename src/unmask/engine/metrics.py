@@ -83,7 +83,7 @@ class Meter:
         return asdict(self)
 
 
-def detached_total(loss: Tensor, weight: int) -> Tensor:
+def detached_total(loss: Tensor, weight: float) -> Tensor:
     """A micro-batch's share of the step's sum; in double precision where the device has it."""
     precision = torch.float32 if loss.device.type == "mps" else torch.float64
     return loss.detach().to(precision) * weight

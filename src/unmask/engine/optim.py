@@ -1,15 +1,23 @@
-"""AdamW, its parameter groups, and the learning rate of each step."""
+"""Optimizers, their parameter groups, and the learning rate of each step."""
 
 import math
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from unmask.config.plan import TrainingPlan
+from unmask.config.plan import OptimizerName, TrainingPlan
+
+TRUST = 0.001
+"""LARS: length of a step relative to the weights, before the learning rate (paper, Table 10)."""
+
+Groups = list[dict[str, Any]]
+"""As torch's optimizers take them; `lr_scale`, where a group has one, multiplies its rate."""
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(model: nn.Module, weight_decay: float) -> Groups:
     """Weights are decayed; biases and norms, all of one dimension, are not.
 
     Class and mask tokens have three dimensions and are decayed, as in the reference.
@@ -21,18 +29,92 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def build_optimizer(groups: list[dict[str, Any]], plan: TrainingPlan) -> torch.optim.AdamW:
-    """AdamW (paper, Table 8); the loop sets the rate before each step."""
+def layer_decay_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    depth: int,
+    weight_decay: float,
+    layer_decay: float,
+    undecayed: tuple[str, ...] = ("pos_embed", "cls_token"),
+) -> Groups:
+    """For fine-tuning: rates that fall towards the input (paper, Table 9; Clark et al. 2020).
+
+    A group's `lr_scale` is layer_decay^(depth + 1 - layer), where the embeddings are layer 0, block i
+    is layer i + 1, and all behind the blocks is layer depth + 1. Weights are decayed; what has
+    one dimension, and parameters whose last name is in `undecayed`, are not.
+
+    timm counts a final norm to the last block; here it goes with the head, as in the reference.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad:
+            continue
+        layer = _layer_of(name, depth)
+        decayed = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in undecayed
+        group = groups.setdefault(
+            (layer, decayed),
+            {
+                "params": [],
+                "weight_decay": weight_decay if decayed else 0.0,
+                "lr_scale": layer_decay ** (depth + 1 - layer),
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _layer_of(name: str, depth: int) -> int:
+    if block := re.search(r"(?:^|\.)blocks\.(\d+)\.", name):
+        return int(block[1]) + 1
+    return 0 if re.search(r"(?:^|\.)(?:cls_token|pos_embed|patch_embed)(?:\.|$)", name) else depth + 1
+
+
+def build_optimizer(groups: Groups, plan: TrainingPlan) -> torch.optim.Optimizer:
+    """The plan's optimizer; the loop sets the rate of each group before each step."""
+    return OPTIMIZERS[plan.optimizer](groups, plan)
+
+
+def _adamw(groups: Groups, plan: TrainingPlan) -> torch.optim.Optimizer:
     fused = plan.device in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=plan.lr, betas=plan.betas, fused=fused)
 
 
+def _lars(groups: Groups, plan: TrainingPlan) -> torch.optim.Optimizer:
+    """LARS (You et al. 2017) for weights; for biases and norms plain momentum without decay.
+
+    `always_adapt`, since timm's otherwise adapts nothing where the weight decay is zero.
+    """
+    from timm.optim import Lars  # importing timm takes seconds, and few runs need it
+
+    parts = [
+        {**g, "params": weights, "always_adapt": True}
+        for g in groups
+        if (weights := [p for p in g["params"] if p.ndim > 1])
+    ] + [
+        {**g, "params": others, "always_adapt": False, "weight_decay": 0.0}
+        for g in groups
+        if (others := [p for p in g["params"] if p.ndim <= 1])
+    ]
+    return Lars(parts, lr=plan.lr, momentum=plan.momentum, trust_coeff=TRUST)
+
+
+def _sgd(groups: Groups, plan: TrainingPlan) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=plan.lr, momentum=plan.momentum)
+
+
+OPTIMIZERS: dict[OptimizerName, Callable[[Groups, TrainingPlan], torch.optim.Optimizer]] = {
+    "adamw": _adamw,  # paper, Tables 8, 9 and 11
+    "lars": _lars,  # Table 10
+    "sgd": _sgd,  # works alike at a batch of 4096
+}
+
+
 def learning_rate(step: int, plan: TrainingPlan) -> float:
-    """Linear warm-up from zero, then half a cosine to zero; `step` counts from 0."""
+    """Linear warm-up from zero, then half a cosine to the plan's least; `step` counts from 0."""
     if step < plan.warmup_steps:
         return plan.lr * step / plan.warmup_steps
     progress = (step - plan.warmup_steps) / max(1, plan.steps - plan.warmup_steps)
-    return plan.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return plan.min_lr + (plan.lr - plan.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def scale_gradients(parameters: list[nn.Parameter], scale: float, clip: float | None) -> float:

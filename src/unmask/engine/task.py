@@ -12,8 +12,8 @@ class StepOutput(NamedTuple):
     """Loss of a micro-batch, and the true count that it is an average over."""
 
     loss: Tensor
-    weight: int
-    """Masked patches, labelled pixels, images: micro-batches and processes are averaged by it."""
+    weight: float
+    """Masked patches, labelled pixels, weighted images: micro-batches and processes are averaged by it."""
     scalars: dict[str, Tensor]
     """Further values to log, averaged like the loss."""
 

@@ -4,17 +4,26 @@ Our encoder has timm's names and our decoder the reference's, so the two differ 
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from unmask.core.mae import Architecture
+from unmask.core.patches import Size
 from unmask.errors import CheckpointError
+from unmask.interop.description import Weights, foreign_description
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """Of the usual encoders, by width: weights do not show their heads."""
 DECODER_HEADS = 16
 DECODER_NAMES = ("decoder_", "mask_token")
+LICENCE = "of unknown origin; the authors' weights are CC BY-NC 4.0"
+
+LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+ENCODER_LAYERS, ENCODER_TABLES = ("patch_embed.proj", "norm"), {"cls_token", "pos_embed"}
+DECODER_LAYERS = ("decoder_embed", "decoder_norm", "decoder_pred")
+DECODER_TABLES = {"mask_token", "decoder_pos_embed"}
 
 
 def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -28,17 +37,32 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{sides[name.startswith(DECODER_NAMES)]}.{name}": v for name, v in state.items()}
 
 
-def infer_architecture(state: dict[str, Tensor]) -> Architecture:
+def read_official(state: dict[str, Tensor]) -> Weights:
+    """Weights without a description, with or without a decoder."""
+    has_decoder = "decoder_embed.weight" in state
+    architecture = infer_architecture(state)
+    check_names(state, architecture, has_decoder=has_decoder)
+    description = foreign_description(architecture, has_decoder=has_decoder, licence_note=LICENCE)
+    return Weights(from_official(state), description)
+
+
+def infer_architecture(
+    state: dict[str, Tensor], *, image_sizes: Sequence[Size] = (), heads: int | None = None
+) -> Architecture:
     """Reads the dimensions off the weights' shapes.
 
-    What shapes do not show is the reference's: square images, one class token, heads by width,
-    a decoder of 16 heads, a mask ratio of 75 % and plain pixels as target.
+    What shapes do not show is the reference's: square images, heads by width, a decoder of 16 heads,
+    a mask ratio of 75 % and plain pixels as target.
     Raises CheckpointError where the weights are of something else.
+
+    Args:
+        image_sizes: what may be known of the images; the first that fits the positions counts.
+        heads: attention heads of the encoder, if known.
     """
     try:
         width, channels, p, q = state["patch_embed.proj.weight"].shape
-        tokens = state["pos_embed"].shape[1] - 1
-        side = math.isqrt(tokens)
+        class_tokens = state["cls_token"].shape[1]
+        tokens = state["pos_embed"].shape[1] - class_tokens
         hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
         decoder: dict[str, Any] = {}
         if "decoder_embed.weight" in state:
@@ -49,24 +73,63 @@ def infer_architecture(state: dict[str, Tensor]) -> Architecture:
             }
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"these weights are not a masked autoencoder in the reference's layout (no {error}): "
-            f"give a checkpoint of the reference, or a run of unmask"
+            f"these weights are not a masked autoencoder or Vision Transformer in the layout of the "
+            f"reference or of timm (no {error}): give a checkpoint of theirs, a folder with its "
+            f"config.json, or a run of unmask"
         ) from error
-    if side * side != tokens:
-        raise CheckpointError(
-            f"{tokens} positions are no square grid, and the reference's layout does not say which "
-            f"grid they are: give the run directory, whose model.json does"
-        )
+    h, w = _grid(tokens, [(height // p, width // q) for height, width in image_sizes])
     return Architecture(
-        image_size=(side * p, side * q),
+        image_size=(h * p, w * q),
         patch_size=(p, q),
         channels=channels,
         width=width,
         depth=_depth(state, "blocks."),
-        heads=HEADS.get(width, max(1, width // 64)),
-        mlp_ratio=hidden / width,
+        heads=heads or HEADS.get(width, max(1, width // 64)),
+        mlp_ratio=mlp_ratio(hidden, width),
+        class_tokens=class_tokens,
         target="pixels",
         **decoder,
+    )
+
+
+def mlp_ratio(hidden: int, width: int) -> float:
+    """The ratio that gives exactly this hidden width, whose product is truncated."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def check_names(names: Iterable[str], a: Architecture, *, has_decoder: bool) -> None:
+    """Raises CheckpointError where weights are missing, or stand for what our model does not have."""
+    expected = ENCODER_TABLES | _parameters(ENCODER_LAYERS) | _blocks("blocks", a.depth)
+    if has_decoder:
+        expected |= DECODER_TABLES | _parameters(DECODER_LAYERS)
+        expected |= _blocks("decoder_blocks", a.decoder_depth)
+    found = set(names)
+    odd = [f"they hold {name}, for which it has no place" for name in sorted(found - expected)]
+    odd += [f"they lack {name}" for name in sorted(expected - found)]
+    if odd:
+        raise CheckpointError(
+            f"these weights are not of the plain Vision Transformer that masked autoencoders have: "
+            f"{odd[0]}; choose weights of a plain one, such as timm's vit_base_patch16_224"
+        )
+
+
+def _parameters(layers: Iterable[str]) -> set[str]:
+    return {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+
+
+def _blocks(prefix: str, depth: int) -> set[str]:
+    return _parameters(f"{prefix}.{i}.{layer}" for i in range(depth) for layer in LAYERS)
+
+
+def _grid(tokens: int, likely: Sequence[Size]) -> Size:
+    side = math.isqrt(tokens)
+    for h, w in [*likely, (side, side)]:
+        if h * w == tokens:
+            return h, w
+    raise CheckpointError(
+        f"{tokens} positions are no square grid, and weights alone do not say which grid they are: give "
+        f"the run directory, whose model.json does, or the folder with the weights' config.json"
     )
 
 

@@ -1,75 +1,48 @@
-"""Reading and writing models: our runs, and the reference's .pth files."""
+"""Reading models of any known layout, and writing our own."""
 
-import argparse
-import json
-import pickle
-import warnings
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unmask.config.io import from_dict, read_json, to_json
-from unmask.core.mae import Architecture, MaskedAutoencoder
+from unmask.config.io import to_json
+from unmask.core.mae import MaskedAutoencoder
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
-from unmask.interop.description import IMAGENET_MEAN, IMAGENET_STD, Description
-from unmask.interop.official import from_official, infer_architecture, to_official
+from unmask.interop.description import OUR_ENTRY, Description, Weights, parse_description
+from unmask.interop.files import read_pth, read_safetensors, read_settings, weights_in, write_safetensors
+from unmask.interop.fit import fit
+from unmask.interop.hf import is_hf, read_hf
+from unmask.interop.official import from_official, read_official
+from unmask.interop.timm import read_timm
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-OUR_ENTRY = "unmask"
-"""Beside 'model' in the .pth files that we write: the description, as JSON text."""
+CONFIG, PREPROCESSOR, TORCH_WEIGHTS = "config.json", "preprocessor_config.json", "pytorch_model.bin"
+"""Of folders as the hub holds them."""
 
-
-@dataclass(frozen=True)
-class Weights:
-    """A state dict under our names, and what it is."""
-
-    state: dict[str, Tensor]
-    description: Description
+__all__ = ["Weights", "build", "initialize_from", "load_state", "read_weights", "write_model"]
 
 
 def write_model(folder: Path, state: dict[str, Tensor], description: Description) -> None:
     """Writes model.json, then model.safetensors, whose presence means that both are there."""
     (folder / DESCRIPTION).write_text(to_json(description), encoding="utf-8")
-    aside = folder / f".{WEIGHTS}.unfinished"
-    save_file({name: value.contiguous() for name, value in state.items()}, aside)
-    aside.replace(folder / WEIGHTS)
-
-
-def write_official(path: Path, weights: Weights) -> None:
-    """Writes the reference's layout; its own loader reads the result.
-
-    Raises CheckpointError where that layout cannot hold the model.
-    """
-    a = weights.description.architecture
-    if a.class_tokens != 1:
-        raise CheckpointError(
-            f"the reference's layout holds one class token and this model has {a.class_tokens}: "
-            f"share the run's {WEIGHTS} instead"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    entry = {"model": to_official(weights.state), OUR_ENTRY: to_json(weights.description)}
-    torch.save(entry, path)
+    write_safetensors(folder / WEIGHTS, state, {})
 
 
 def read_weights(source: str | Path) -> Weights:
-    """Reads a run directory, its model.safetensors, or a .pth file of the reference.
+    """Reads a run directory, a folder of timm or Hugging Face, or a file of weights.
 
+    Files are our safetensors, the reference's .pth, and timm's in either format; one inside such a
+    folder is read with what lies beside it. Values become float32.
     Raises CheckpointError with the mend; never unpickles objects.
     """
     path = Path(source)
-    if path.is_dir():
-        return _read_run(path)
     if not path.exists():
         raise CheckpointError(f"there is no file or run directory {path}: check the path")
-    if path.suffix == ".safetensors":
-        return _read_run(path.parent) if path.name == WEIGHTS else _described(_safetensors(path))
-    return _read_pth(path)
+    weights = _read_folder(path) if path.is_dir() else _read_file(path)
+    state = {n: v.float() if v.is_floating_point() else v for n, v in weights.state.items()}
+    return Weights(state, weights.description)
 
 
 def build(weights: Weights) -> MaskedAutoencoder | VisionTransformer:
@@ -105,81 +78,86 @@ def load_state(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def initialize_from(model: MaskedAutoencoder, weights: Weights, source: str) -> str:
-    """Copies weights into a model that is about to be trained; returns what was done, in a sentence."""
-    if not weights.description.has_decoder:
-        load_state(model.encoder, {n.removeprefix("encoder."): v for n, v in weights.state.items()})
-        return f"the encoder starts from {source}; the decoder, which it does not have, is new"
-    load_state(model, weights.state)
-    return f"encoder and decoder start from {source}"
+    """Copies weights into a model that is about to be trained; returns what was done, in a sentence.
+
+    Positions, patches and channels are fitted to the model's, and a decoder that does not fit stays
+    new. Raises CheckpointError where the encoder is another one.
+    """
+    state, changes = fit(weights, model.architecture)
+    has_decoder = any(name.startswith("decoder.") for name in state)
+    if not has_decoder:
+        fresh = {n: v for n, v in model.state_dict().items() if not n.startswith("encoder.")}
+        state = {**fresh, **state}
+    load_state(model, state)
+    start = "encoder and decoder start" if has_decoder else "the encoder starts"
+    return "; ".join([f"{start} from {source}", *changes, *weights.description.notes])
 
 
-def _read_run(folder: Path) -> Weights:
-    if not (folder / WEIGHTS).exists():
+def _read_file(path: Path) -> Weights:
+    if path.name in (WEIGHTS, TORCH_WEIGHTS) and (
+        (path.parent / DESCRIPTION).exists() or _hub_config(path.parent)
+    ):
+        return _read_folder(path.parent)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = read_pth(path)
+    state = weights_in(content, path)
+    if OUR_ENTRY in content:
+        return Weights(from_official(state), parse_description(content[OUR_ENTRY], path))
+    return _described(state, path)
+
+
+def _read_safetensors(path: Path) -> Weights:
+    state, metadata = read_safetensors(path)
+    if OUR_ENTRY in metadata:
+        return Weights(state, parse_description(metadata[OUR_ENTRY], path))
+    return _described(state, path)
+
+
+def _read_folder(folder: Path) -> Weights:
+    config = _hub_config(folder)
+    names = [WEIGHTS, TORCH_WEIGHTS] if config else [WEIGHTS]
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
+        unfinished = (folder / CONFIG).exists() and not config
         hint = (
             "its run is not finished: run its command again to resume it"
-            if (folder / "config.json").exists()
+            if unfinished
             else "give a run directory, or a file of weights"
         )
         raise CheckpointError(f"{folder} holds no {WEIGHTS}; {hint}")
-    state = _safetensors(folder / WEIGHTS)
-    if not (folder / DESCRIPTION).exists():
-        return _described(state)
-    try:
-        return Weights(state, _description(read_json(folder / DESCRIPTION)))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder / DESCRIPTION} does not describe a model: {error}") from error
+    if config is None and not (folder / DESCRIPTION).exists():
+        return _read_safetensors(path)
+    if config is None:
+        description = parse_description(read_settings(folder / DESCRIPTION), folder / DESCRIPTION)
+        return Weights(_state(path), description)
+    if "model_type" in config:
+        return read_hf(_state(path), config, read_settings(folder / PREPROCESSOR))
+    return read_timm(_state(path), config)
 
 
-def _read_pth(path: Path) -> Weights:
-    try:
-        # The reference saves its command line beside the weights; a Namespace only holds values.
-        # Torch warns of unusual pickles before it refuses them; one sentence is enough.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+def _hub_config(folder: Path) -> dict[str, Any] | None:
+    """config.json where it is timm's or Hugging Face's; our runs have a config.json too."""
+    if (folder / DESCRIPTION).exists() or not (folder / CONFIG).exists():
+        return None
+    config = read_settings(folder / CONFIG)
+    return config if "architecture" in config or "model_type" in config else None
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    return weights_in(read_pth(path), path)
+
+
+def _described(state: dict[str, Tensor], path: Path) -> Weights:
+    """Weights without a description: the reference's, or timm's, whose encoder is the same."""
+    if is_hf(state):
         raise CheckpointError(
-            f"{path} holds Python objects or is no checkpoint, and unmask reads weights only: save "
-            f"the weights alone, as safetensors, where the file comes from"
-        ) from error
-    except Exception as error:  # what is no checkpoint raises almost anything out of torch's reader
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: get a fresh copy") from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"{path} holds no dictionary of weights, neither at its top nor under 'model': "
-            f"give a checkpoint of the reference, or a run of unmask"
+            f"{path} has Hugging Face's names, and only their config.json says what the weights are: "
+            f"give the folder that holds both"
         )
-    if OUR_ENTRY in content:
-        return Weights(from_official(state), _description(json.loads(content[OUR_ENTRY])))
-    return _described(state)
-
-
-def _described(state: dict[str, Tensor]) -> Weights:
-    """Weights without a description, in the reference's layout."""
-    description = Description(
-        architecture=infer_architecture(state),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        has_decoder="decoder_embed.weight" in state,
-        licence_note="of unknown origin; the authors' weights are CC BY-NC 4.0",
-    )
-    channels = description.architecture.channels
-    if channels != len(IMAGENET_MEAN):
-        description = replace(description, mean=(0.5,) * channels, std=(0.25,) * channels)
-    return Weights(from_official(state), description)
-
-
-def _description(values: dict[str, Any]) -> Description:
-    values = {**values, "architecture": from_dict(Architecture, values["architecture"])}
-    return from_dict(Description, values)
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+    return read_official(state) if "decoder_embed.weight" in state else read_timm(state)
 
 
 def _shape(value: Tensor | None) -> str:

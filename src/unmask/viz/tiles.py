@@ -124,7 +124,7 @@ def draw(sheet: Sheet) -> Image.Image:
                 picture.paste(tile, (left, top))
     for captions, top in zip(below, tops, strict=bool(below)):
         for lines, left in zip(captions, lefts, strict=True):
-            _write(picture, lines, (left, top + tile_height), TEXT_SIZE)
+            _write(picture, lines, (left, top + tile_height + GAP // 2), TEXT_SIZE)
     _write(picture, footnote, (MARGIN, footnote_top), TEXT_SIZE)
     return picture
 

@@ -1,0 +1,112 @@
+"""From a request for classification to its plan: pure, as `resolve`."""
+
+from dataclasses import dataclass, replace
+
+from unmask.config.plan import DataFacts, DataPlan, Machine, TrainingPlan
+from unmask.config.resolve import check_range, data_plan, training_plan
+from unmask.config.schema_classify import AugmentConfig, ClassifyConfig, HeadConfig
+from unmask.core.mae import Architecture
+
+RANGES: dict[str, tuple[float, float]] = {
+    "data.val_share": (0.01, 0.99),
+    "data.fraction": (1e-6, 1),
+    "data.per_class": (1, 1e9),
+    "data.eval_crop": (0.01, 1),
+    "head.drop_path": (0, 0.99),
+    "augment.erasing": (0, 1),
+    "augment.mixup": (0, 100),
+    "augment.cutmix": (0, 100),
+    "augment.smoothing": (0, 0.99),
+    "optim.momentum": (0, 1),
+    "optim.layer_decay": (0.01, 1),
+    "optim.min_lr": (0, 1e9),
+}
+USUAL_CROP, LARGEST_CROPPED = 224 / 256, 224
+"""Evaluation resizes to 256 and crops 224; above that it takes the whole image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyPlan:
+    """A classification run with every `auto` turned into a value; saved as plan.json."""
+
+    architecture: Architecture
+    """Of the encoder; what it says of a decoder is not used."""
+    classes: tuple[str, ...]
+    head: HeadConfig
+    augment: AugmentConfig
+    layer_decay: float
+    data: DataPlan
+    training: TrainingPlan
+    facts: DataFacts
+    machine: Machine
+    processes: int
+    notes: tuple[str, ...]
+
+
+def resolve_classification(
+    config: ClassifyConfig,
+    architecture: Architecture,
+    *,
+    classes: tuple[str, ...],
+    facts: DataFacts,
+    machine: Machine,
+    world_size: int,
+) -> ClassifyPlan:
+    """Raises ValueError that names the mend where the request does not fit together."""
+    for name, limits in RANGES.items():
+        check_range(config, name, limits)
+    notes: list[str] = []
+    o = config.optim
+    training = training_plan(o, config.run, facts.training_images, world_size, machine, notes)
+    training = replace(
+        training,
+        optimizer=o.optimizer,
+        momentum=o.momentum,
+        min_lr=min(o.min_lr, training.lr),
+        sample_every=training.steps if config.run.sample_every is None else training.sample_every,
+    )
+    _check_mixing(config.augment, training)
+    data = data_plan(config.data, config.run.seed, facts, architecture, machine)
+    return ClassifyPlan(
+        architecture=architecture,
+        classes=classes,
+        head=config.head,
+        augment=config.augment,
+        layer_decay=o.layer_decay,
+        data=replace(
+            data,
+            noise_length=0,
+            rand_augment=config.augment.rand_augment and _is_picture(facts, notes),
+            erasing=config.augment.erasing,
+            eval_crop=_eval_crop(config.data.eval_crop, architecture),
+        ),
+        training=training,
+        facts=facts,
+        machine=machine,
+        processes=world_size,
+        notes=tuple(notes),
+    )
+
+
+def _is_picture(facts: DataFacts, notes: list[str]) -> bool:
+    """RandAugment knows pictures of 8 bits only."""
+    fits = facts.channels in (1, 3) and facts.pixel_type == "uint8"
+    if not fits:
+        notes.append("RandAugment is left out: it takes 8 bits in 1 or 3 channels")
+    return fits
+
+
+def _check_mixing(a: AugmentConfig, t: TrainingPlan) -> None:
+    """Pairs of images are mixed, so that every part of a batch has to be even."""
+    if (a.mixup or a.cutmix) and (t.process_batch % 2 or t.micro_batch % 2):
+        raise ValueError(
+            f"mixup and cutmix pair images, and {t.process_batch} per process in micro-batches of "
+            f"{t.micro_batch} are not all pairs: choose even numbers, or --augment.mixup 0 "
+            f"--augment.cutmix 0"
+        )
+
+
+def _eval_crop(asked: float | None, a: Architecture) -> float:
+    if asked is not None:
+        return asked
+    return USUAL_CROP if max(a.image_size) <= LARGEST_CROPPED else 1.0

@@ -1,0 +1,283 @@
+"""Hugging Face's ViTMAE and ViT: names, config.json and preprocessor_config.json.
+
+We write the names of transformers 4, which version 5 reads too. We read those, version 5's own inside
+names, and what its save_pretrained writes: its renaming of encoder layers catches the decoder's as well
+(`decoder.decoder_encoder.layer.0` in 5.23).
+"""
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.core.mae import Architecture
+from unmask.core.patches import Size
+from unmask.errors import CheckpointError
+from unmask.interop.description import (
+    OUR_ENTRY,
+    UNKNOWN_LICENCE,
+    Description,
+    Weights,
+    foreign_description,
+)
+from unmask.interop.official import check_names, from_official, mlp_ratio
+
+MODEL_TYPES = ("vit_mae", "vit")
+EPS = 1e-6
+LEFT_OUT = {"classifier": "the classification head", "pooler": "the pooling layer"}
+FINE_TUNED = ("classifier.", "pooler.", "vit.pooler.")
+
+OURS_TO_THEIRS = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+EMBEDDINGS = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "norm": "layernorm",
+}
+PARTS = ("query", "key", "value")
+
+THEIRS_TO_OURS = [
+    (r"^decoder\.(?:decoder_layers|decoder_encoder\.layer)\.", "decoder_blocks."),
+    (r"^decoder\.", ""),
+    (r"^vit\.", ""),
+    (r"^(?:encoder\.layer|layers)\.", "blocks."),
+    (r"\.attention\.(?:attention\.query|q_proj)\.", ".attn.0."),
+    (r"\.attention\.(?:attention\.key|k_proj)\.", ".attn.1."),
+    (r"\.attention\.(?:attention\.value|v_proj)\.", ".attn.2."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"^layernorm\.", "norm."),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.cls_token$", "cls_token"),
+]
+"""Applied one after the other."""
+
+
+def is_hf(names: Any) -> bool:
+    """Whether weights carry Hugging Face's names."""
+    return any("patch_embeddings.projection" in name for name in names)
+
+
+def to_hf(state: dict[str, Tensor], *, has_decoder: bool) -> dict[str, Tensor]:
+    """Our weights under the names of ViTMAEForPreTraining, or of ViTModel where there is no decoder."""
+    theirs = {}
+    for name, value in state.items():
+        side, rest = name.split(".", 1)
+        prefix = "decoder." if side == "decoder" else "vit." if has_decoder else ""
+        rest = prefix + _their_name(rest)
+        if ".attn.qkv." not in rest:
+            theirs[rest] = value
+            continue
+        for part, third in zip(PARTS, value.chunk(3), strict=True):
+            theirs[rest.replace("attn.qkv", f"attention.attention.{part}")] = third
+    return theirs
+
+
+def from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Hugging Face's weights under the reference's names."""
+    ours: dict[str, Tensor] = {}
+    thirds: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        renamed = _our_name(name)
+        if match := re.fullmatch(r"(.*\.attn)\.([012])\.(weight|bias)", renamed):
+            thirds.setdefault(f"{match[1]}.qkv.{match[3]}", {})[match[2]] = value
+        else:
+            ours[renamed] = value
+    whole = {n: torch.cat([t[i] for i in "012"]) for n, t in thirds.items() if len(t) == len(PARTS)}
+    return ours | whole
+
+
+def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict[str, Any]) -> Weights:
+    """A Hugging Face folder's weights and settings.
+
+    Raises CheckpointError where the model is not the plain Vision Transformer.
+    """
+    _check_plain(config)
+    body = {name: v for name, v in state.items() if not name.startswith(FINE_TUNED)}
+    plain = from_hf(body)
+    has_decoder = "decoder_embed.weight" in plain
+    try:
+        architecture = _architecture(config, has_decoder=has_decoder)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"config.json does not describe a {config['model_type']} ({error}): get a fresh copy"
+        ) from error
+    check_names(plain, architecture, has_decoder=has_decoder)
+    description = foreign_description(
+        architecture,
+        has_decoder=has_decoder,
+        statistics=(preprocessor.get("image_mean"), preprocessor.get("image_std")),
+        licence_note=UNKNOWN_LICENCE,
+        notes=_notes(state, plain, config),
+        recorded=config.get(OUR_ENTRY),
+    )
+    return Weights(from_official(plain), description)
+
+
+def hf_config(description: Description) -> dict[str, Any]:
+    """config.json. Raises CheckpointError where transformers cannot hold the model."""
+    a = description.architecture
+    _check_holds(a, has_decoder=description.has_decoder)
+    settings: dict[str, Any] = {
+        "architectures": ["ViTMAEForPreTraining" if description.has_decoder else "ViTModel"],
+        "model_type": "vit_mae" if description.has_decoder else "vit",
+        "image_size": _one(a.image_size),
+        "patch_size": _one(a.patch_size),
+        "num_channels": a.channels,
+        "hidden_size": a.width,
+        "num_hidden_layers": a.depth,
+        "num_attention_heads": a.heads,
+        "intermediate_size": int(a.width * a.mlp_ratio),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": EPS,
+        "qkv_bias": True,
+        "dtype": "float32",
+    }
+    if description.has_decoder:
+        settings |= {
+            "decoder_hidden_size": a.decoder_width,
+            "decoder_num_hidden_layers": a.decoder_depth,
+            "decoder_num_attention_heads": a.decoder_heads,
+            "decoder_intermediate_size": int(a.decoder_width * a.mlp_ratio),
+            "mask_ratio": a.mask_ratio,
+            "norm_pix_loss": a.target == "normalized-pixels",
+        }
+    return {**settings, OUR_ENTRY: asdict(description)}
+
+
+def hf_preprocessor(description: Description) -> dict[str, Any]:
+    """preprocessor_config.json: resized whole to the model's size, then normalised as we do."""
+    height, width = description.architecture.image_size
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": 3,
+        "do_rescale": description.pixel_type == "uint8",
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": description.mean,
+        "image_std": description.std,
+    }
+
+
+def _architecture(c: dict[str, Any], *, has_decoder: bool) -> Architecture:
+    """What is not written down is transformers' default."""
+    width, hidden = c.get("hidden_size", 768), c.get("intermediate_size", 3072)
+    ratio = mlp_ratio(hidden, width)
+    of_decoder: dict[str, Any] = {}
+    if has_decoder:
+        decoder_width = c.get("decoder_hidden_size", 512)
+        of_decoder = {
+            "decoder_width": decoder_width,
+            "decoder_depth": c.get("decoder_num_hidden_layers", 8),
+            "decoder_heads": c.get("decoder_num_attention_heads", 16),
+            "mask_ratio": c.get("mask_ratio", 0.75),
+        }
+        decoder_hidden = c.get("decoder_intermediate_size", 2048)
+        if int(decoder_width * ratio) != decoder_hidden:
+            raise CheckpointError(
+                f"the MLPs are {hidden / width:.4g} times as wide as the encoder and "
+                f"{decoder_hidden / decoder_width:.4g} times as wide as the decoder, and unmask has one "
+                f"ratio for both: take the encoder alone, as ViTMAEModel saves it"
+            )
+    normalized = c.get("norm_pix_loss", False) and has_decoder
+    return Architecture(
+        image_size=_pair(c.get("image_size", 224)),
+        patch_size=_pair(c.get("patch_size", 16)),
+        channels=c.get("num_channels", 3),
+        width=width,
+        depth=c.get("num_hidden_layers", 12),
+        heads=c.get("num_attention_heads", 12),
+        mlp_ratio=ratio,
+        target="normalized-pixels" if normalized else "pixels",
+        **of_decoder,
+    )
+
+
+def _check_plain(config: dict[str, Any]) -> None:
+    if config["model_type"] not in MODEL_TYPES:
+        raise CheckpointError(
+            f"config.json says model_type {config['model_type']}, and unmask reads "
+            f"{' and '.join(MODEL_TYPES)}: choose weights of a ViTMAE or ViT"
+        )
+    for name, plain in (("hidden_act", "gelu"), ("qkv_bias", True)):
+        if config.get(name, plain) != plain:
+            raise CheckpointError(
+                f"config.json says {name} {config[name]}, and the Vision Transformer of masked "
+                f"autoencoders has {plain}: choose weights of such a one"
+            )
+
+
+def _check_holds(a: Architecture, *, has_decoder: bool) -> None:
+    """Raises CheckpointError where transformers cannot hold the model."""
+    odd = []
+    if a.class_tokens != 1:
+        odd.append(f"one class token and this model has {a.class_tokens}")
+    for name, (height, width) in (("images", a.image_size), ("patches", a.patch_size)):
+        if has_decoder and height != width:
+            odd.append(f"square {name} and this model's are {height} x {width}")
+    if has_decoder and a.mask_tokens_in_encoder:
+        odd.append("mask tokens in the decoder and this model has them in the encoder")
+    if odd:
+        raise CheckpointError(
+            f"transformers' {'ViTMAE' if has_decoder else 'ViT'} holds {odd[0]}: export it --to timm, "
+            f"which takes the encoder, or --to safetensors"
+        )
+
+
+def _notes(
+    state: dict[str, Tensor], plain: dict[str, Tensor], config: dict[str, Any]
+) -> tuple[str, ...]:
+    notes = [
+        f"{what} was left out"
+        for part, what in LEFT_OUT.items()
+        if any(name.removeprefix("vit.").startswith(f"{part}.") for name in state)
+    ]
+    eps = config.get("layer_norm_eps", 1e-12)
+    if eps != EPS:
+        notes.append(f"layer norms have an epsilon of {EPS:g} instead of {eps:g}")
+    if not plain["pos_embed"].any():
+        notes.append(
+            "the table of positions is zero, as transformers leaves it in a model that it has built "
+            "rather than loaded"
+        )
+    return tuple(notes)
+
+
+def _their_name(name: str) -> str:
+    if match := re.fullmatch(r"(decoder_)?blocks\.(\d+)\.(.+)\.(weight|bias)", name):
+        layers = "decoder_layers" if match[1] else "encoder.layer"
+        return f"{layers}.{match[2]}.{OURS_TO_THEIRS.get(match[3], match[3])}.{match[4]}"
+    stem, dot, kind = name.rpartition(".")
+    return EMBEDDINGS.get(stem, stem) + dot + kind if dot else EMBEDDINGS.get(name, name)
+
+
+def _our_name(name: str) -> str:
+    for pattern, ours in THEIRS_TO_OURS:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _one(size: Size) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)
+
+
+def _pair(size: Any) -> Size:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,170 @@
+"""timm's Vision Transformer: our encoder under the same names, with a config.json beside it.
+
+A classification head and a decoder have no place on the other side; class tokens beyond the first are
+timm's registers.
+"""
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.core.mae import Architecture
+from unmask.core.patches import Size
+from unmask.errors import CheckpointError
+from unmask.interop.description import (
+    OUR_ENTRY,
+    UNKNOWN_LICENCE,
+    Description,
+    Weights,
+    foreign_description,
+)
+from unmask.interop.official import check_names, from_official, infer_architecture
+
+PLAIN_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+")
+HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
+NAMES = {
+    (192, 12, 3): "vit_tiny_patch16_224",
+    (384, 12, 6): "vit_small_patch16_224",
+    (1024, 24, 16): "vit_large_patch16_224",
+    (1280, 32, 16): "vit_huge_patch14_224",
+}
+"""By width, depth and heads; every dimension is given in model_args all the same."""
+BASE = "vit_base_patch16_224"
+
+READ_OR_HARMLESS = {
+    "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_classes",
+    "class_token", "reg_tokens", "no_embed_class", "global_pool", "fc_norm", "pool_include_prefix",
+    "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "drop_rate", "pos_drop_rate",
+    "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init",
+}  # fmt: skip
+PLAIN_VALUES = {
+    "qkv_bias": True, "proj_bias": True, "final_norm": True, "pos_embed": "learn", "act_layer": "gelu",
+}  # fmt: skip
+"""What other arguments must be; those that are not named here must be absent, false or null."""
+
+
+def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our encoder under timm's names."""
+    theirs = {n.removeprefix("encoder."): v for n, v in state.items() if n.startswith("encoder.")}
+    tokens = theirs.pop("cls_token")
+    if tokens.shape[1]:
+        theirs["cls_token"] = tokens[:, :1]
+    if tokens.shape[1] > 1:
+        theirs["reg_token"] = tokens[:, 1:]
+    return theirs
+
+
+def from_timm(state: dict[str, Tensor], *, prefix_has_positions: bool = True) -> dict[str, Tensor]:
+    """timm's weights under the reference's names: tokens in one, and a position for each."""
+    if "pos_embed" not in state:
+        return state
+    positions = state["pos_embed"]
+    found = [state[name] for name in ("cls_token", "reg_token") if name in state]
+    tokens = torch.cat([positions[:, :0], *found], dim=1)
+    if not prefix_has_positions:
+        positions = torch.cat([torch.zeros_like(tokens), positions], dim=1)
+    others = {name: value for name, value in state.items() if name != "reg_token"}
+    return {**others, "cls_token": tokens, "pos_embed": positions}
+
+
+def read_timm(state: dict[str, Tensor], config: dict[str, Any] | None = None) -> Weights:
+    """timm's weights and, where there is one, its config.json.
+
+    Raises CheckpointError where the model is not the plain Vision Transformer.
+    """
+    config = config or {}
+    arguments, data = config.get("model_args") or {}, config.get("pretrained_cfg") or config
+    size = _check_plain(config.get("architecture"), arguments)
+    body = {name: v for name, v in state.items() if not name.startswith("head.")}
+    plain = from_timm(body, prefix_has_positions=not arguments.get("no_embed_class"))
+    architecture = infer_architecture(
+        plain,
+        image_sizes=[_pair(s) for s in (arguments.get("img_size"), _last_two(data)) if s],
+        heads=arguments.get("num_heads") or (HEADS[size] if size else None),
+    )
+    check_names(plain, architecture, has_decoder=False)
+    licence = data.get("license")
+    description = foreign_description(
+        architecture,
+        has_decoder=False,
+        statistics=(data.get("mean"), data.get("std")),
+        licence_note=f"{licence}, says timm's config.json" if licence else UNKNOWN_LICENCE,
+        notes=() if len(body) == len(state) else ("the classification head was left out",),
+        recorded=config.get(OUR_ENTRY),
+    )
+    return Weights(from_official(plain), description)
+
+
+def timm_config(description: Description) -> dict[str, Any]:
+    """config.json of a folder that timm loads as `local-dir:FOLDER`, or from the hub."""
+    a = description.architecture
+    return {
+        "architecture": NAMES.get((a.width, a.depth, a.heads), BASE),
+        "num_classes": 0,
+        "num_features": a.width,
+        "model_args": model_arguments(a),
+        "pretrained_cfg": {
+            "tag": OUR_ENTRY,
+            "custom_load": False,
+            "input_size": [a.channels, *a.image_size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": description.mean,
+            "std": description.std,
+            "num_classes": 0,
+            "pool_size": None,
+            # timm 1.0.16 adapts every first convolution from three channels, its own too.
+            "first_conv": "patch_embed.proj" if a.channels == 3 else None,
+            "classifier": "head",
+        },
+        OUR_ENTRY: asdict(description),
+    }
+
+
+def model_arguments(a: Architecture) -> dict[str, Any]:
+    """What timm's VisionTransformer needs to be our encoder."""
+    arguments = {
+        "img_size": a.image_size,
+        "patch_size": a.patch_size,
+        "in_chans": a.channels,
+        "embed_dim": a.width,
+        "depth": a.depth,
+        "num_heads": a.heads,
+        "mlp_ratio": a.mlp_ratio,
+    }
+    if a.class_tokens == 0:  # without fc_norm the final norm stays before the pooling, as ours does
+        arguments |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
+    if a.class_tokens > 1:
+        arguments["reg_tokens"] = a.class_tokens - 1
+    return arguments
+
+
+def _check_plain(name: str | None, arguments: dict[str, Any]) -> str | None:
+    """The size in timm's name, if there is a name."""
+    odd = [f"{key}={value!r}" for key, value in arguments.items() if not _is_plain(key, value)]
+    match = PLAIN_NAME.fullmatch(name) if name else None
+    if odd or (name and not match):
+        raise CheckpointError(
+            f"timm's {name or 'model'}{' with ' + odd[0] if odd else ''} is not the plain Vision "
+            f"Transformer that masked autoencoders have: choose one such as {BASE}"
+        )
+    return match["size"] if match else None
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    if key in READ_OR_HARMLESS or value is None:
+        return True
+    return value == PLAIN_VALUES[key] if key in PLAIN_VALUES else not value
+
+
+def _last_two(data: dict[str, Any]) -> Any:
+    return (data.get("input_size") or ())[-2:]
+
+
+def _pair(size: Any) -> Size:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,166 @@
+"""Features of images, in a file: unmasked, in the order of the data, without anything random."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.progress import track
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from unmask.config.plan import PixelFormat
+from unmask.config.resolve import default_workers, pair
+from unmask.config.schema import EmbedConfig
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.vit import VisionTransformer
+from unmask.data.bad_images import none_readable
+from unmask.data.images import Images
+from unmask.data.loader import CentreCrops, CropBatch, load_centre_crops
+from unmask.data.normalize import normalize
+from unmask.data.pictures import BadImage
+from unmask.data.sources import find_images
+from unmask.engine.machine import detect_machine
+from unmask.interop.description import Description
+from unmask.interop.fit import at_size
+from unmask.interop.weights import build, read_weights
+
+Model = MaskedAutoencoder | VisionTransformer
+
+
+class Rows(NamedTuple):
+    """Features of some images, and their names."""
+
+    names: list[str]
+    features: np.ndarray
+
+
+class Embedded(NamedTuple):
+    """What was written."""
+
+    path: Path
+    images: int
+    bad: list[BadImage]
+
+
+def run_embedding(config: EmbedConfig) -> Embedded:
+    """Writes the features of all readable images.
+
+    Raises ValueError, DataError or CheckpointError with the mend.
+    """
+    if not config.init:
+        raise ValueError("embed needs a model: write --init RUN, a run directory or a file")
+    path = Path(config.out)
+    if path.suffix not in WRITERS:
+        raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
+    weights = read_weights(config.init)
+    if config.size is not None:
+        weights = at_size(weights, pair("size", config.size))
+    machine = detect_machine(config.device)
+    model = build(weights).to(machine.device)
+    d, device = weights.description, machine.device
+
+    def features(crops: Tensor) -> Tensor:
+        return model.features(
+            normalize(crops.to(device), d.mean, d.std), pool=config.pool, layer=config.layer
+        )
+
+    features(torch.zeros(1, *_input(model)))  # what cannot be is refused before data are read
+    images = find_images(config.source, root=config.root)
+    workers = default_workers(machine) if config.workers is None else config.workers
+    bad: list[BadImage] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    crops = CentreCrops(images, size=_input(model)[1:], wanted=_pixels(model))
+    total = -(-len(images) // config.batch)
+    with closing(crops.batches(config.batch, workers)) as batches:
+        shown = track(batches, "features", total=total, transient=True)
+        count = WRITERS[path.suffix](path, _rows(shown, features, images, bad))
+    if not count:
+        raise none_readable(bad)
+    return Embedded(path, count, bad)
+
+
+def read_for(model: Model, images: Images) -> Tensor:
+    """Images as the model takes them: centre crops [n, C, H, W], normalised."""
+    d = _description(model)
+    crops = load_centre_crops(images, size=_input(model)[1:], wanted=_pixels(model))
+    return normalize(crops, d.mean, d.std)
+
+
+@torch.inference_mode()
+def _rows(
+    batches: Iterable[CropBatch],
+    features: Callable[[Tensor], Tensor],
+    images: Images,
+    bad: list[BadImage],
+) -> Iterator[Rows]:
+    for batch in batches:
+        bad += batch.bad
+        if batch.numbers:
+            names = [images.paths[i] for i in batch.numbers]
+            yield Rows(names, features(batch.images).float().cpu().numpy())
+
+
+def _write_safetensors(path: Path, rows: Iterator[Rows]) -> int:
+    """One tensor `features`; the names of its rows are in a .csv beside it."""
+    parts = list(rows)
+    if not parts:
+        return 0
+    save_file({"features": np.concatenate([part.features for part in parts])}, path)
+    names = [name for part in parts for name in part.names]
+    with path.with_suffix(".csv").open(
+        "w", newline="", encoding="utf-8", errors="backslashreplace"
+    ) as f:
+        table = csv.writer(f)
+        table.writerow(["row", "path"])
+        table.writerows(enumerate(names))
+    return len(names)
+
+
+def _write_parquet(path: Path, rows: Iterator[Rows]) -> int:
+    """Columns `path` and `features`: a list of numbers, or of lists where every patch has some."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ValueError(
+            "Parquet files need a library: pip install 'unmask[parquet]', or write .safetensors"
+        ) from error
+    writer, count = None, 0
+    try:
+        for names, features in rows:
+            column = pa.array(features.ravel())
+            for length in reversed(features.shape[1:]):
+                column = pa.FixedSizeListArray.from_arrays(column, length)
+            printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+            table = pa.table({"path": printable, "features": column})
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            count += len(names)
+    finally:
+        if writer:
+            writer.close()
+    return count
+
+
+WRITERS = {".safetensors": _write_safetensors, ".parquet": _write_parquet}
+
+
+def _encoder(model: Model) -> VisionTransformer:
+    return model.encoder if isinstance(model, MaskedAutoencoder) else model
+
+
+def _input(model: Model) -> tuple[int, int, int]:
+    encoder = _encoder(model)
+    return encoder.channels, *encoder.image_size
+
+
+def _description(model: Model) -> Description:
+    return model.description  # type: ignore[return-value]
+
+
+def _pixels(model: Model) -> PixelFormat:
+    return PixelFormat(channels=_input(model)[0], pixel_type=_description(model).pixel_type)

@@ -1,0 +1,34 @@
+"""Whether a classifier is right as often as it says."""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from unmask.evals.classification import Calibration
+
+
+def reliability_picture(calibration: Calibration) -> Image.Image:
+    """Draws accuracy by confidence, the diagonal that it should follow, and the number of images."""
+    figure = Figure(figsize=(5, 5.6), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    count = calibration.count.numpy()
+    width = 1 / len(count)
+    middles = (np.arange(len(count)) + 0.5) * width
+    accuracy = calibration.accuracy.nan_to_num(0.0).numpy()
+    upper.bar(middles, accuracy, width * 0.92, color="tab:blue", alpha=0.6, label="accuracy")
+    filled = count > 0
+    confidence = calibration.confidence.numpy()
+    upper.plot(confidence[filled], accuracy[filled], "o", color="tab:blue", markersize=4, clip_on=False)
+    upper.plot([0, 1], [0, 1], linestyle=":", color="black", label="as sure as right")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right predictions")
+    upper.legend(loc="upper left")
+    error = f"{100 * calibration.error:.1f} %" if filled.any() else "none"
+    upper.set_title(f"expected calibration error {error}, {count.sum()} images", fontsize=11)
+    lower.bar(middles, count, width * 0.92, color="0.6")
+    lower.set(xlabel="probability of the predicted class", ylabel="images")
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -1,0 +1,16 @@
+"""Names and numbers as they stand in pictures."""
+
+NO_NAME = "(no name)"
+
+
+def one_line(text: str, most: int) -> str:
+    """Any text as one printable line of at most `most` characters, an ellipsis where it was cut."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or NO_NAME
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent, never rounded to none or to all."""
+    if 0 < share < 0.005:
+        return "<1 %"
+    return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"

@@ -1,0 +1,41 @@
+"""ImageNet-C's error, and the classes of ImageNet-A and -R."""
+
+import pytest
+import torch
+from timm.data import ImageNetInfo
+
+from unmask.evals.robustness import (
+    ALEXNET_ERRORS,
+    class_subset,
+    corruption_errors,
+    mean_corruption_error,
+)
+
+
+def test_alexnet_itself_is_the_measure():
+    assert mean_corruption_error(ALEXNET_ERRORS) == pytest.approx(1.0)
+    halved = {name: error / 2 for name, error in ALEXNET_ERRORS.items()}
+    assert mean_corruption_error(halved) == pytest.approx(0.5)
+    assert len(ALEXNET_ERRORS) == 15
+
+
+def test_corruptions_weigh_alike():
+    errors = {**ALEXNET_ERRORS, "brightness": 0.0}
+    assert mean_corruption_error(errors) == pytest.approx(14 / 15)
+    assert corruption_errors(errors)["brightness"] == 0
+
+
+def test_missing_and_unknown_corruptions_are_named():
+    errors = {"rain" if name == "snow" else name: e for name, e in ALEXNET_ERRORS.items()}
+    with pytest.raises(ValueError, match="missing: snow; unknown: rain"):
+        mean_corruption_error(errors)
+
+
+@pytest.mark.parametrize("name", ["imagenet-a", "imagenet-r"])
+def test_subsets_point_at_their_classes(name):
+    subset, info = class_subset(name), ImageNetInfo()
+    assert [info.index_to_label_name(i) for i in subset.indices] == list(subset.synsets)
+    assert list(subset.synsets) == sorted(set(subset.synsets))
+    logits = torch.arange(1000.0).expand(2, 1000)
+    assert subset.restrict(logits).tolist() == [list(map(float, subset.indices))] * 2
+    assert len(subset.indices) == 200

@@ -1,0 +1,132 @@
+"""unmask export: where it writes, what it compares, and the model card."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests_support import random_weights
+from unmask import api
+from unmask.cli.main import run as unmask
+from unmask.core import Architecture
+from unmask.errors import CheckpointError
+from unmask.interop import export
+from unmask.interop.card import model_card
+from unmask.interop.export import DEFAULT_NAMES, export_weights
+from unmask.interop.weights import read_weights, write_model
+
+SMALL = Architecture(
+    image_size=(16, 16), patch_size=(4, 4), channels=3, width=24, depth=1, heads=2,
+    decoder_width=8, decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
+LINES = {
+    "official": 'model.load_state_dict(torch.load("{}", weights_only=True)["model"])',
+    "safetensors": 'unmask.load("{}")',
+    "timm": 'timm.create_model("local-dir:{}", pretrained=True)',
+    "hf": 'transformers.ViTMAEForPreTraining.from_pretrained("{}")',
+}
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """What matters of a run directory."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    weights = random_weights(SMALL, recipe="laptop", data="cells", steps=70, licence_note="CC BY 4.0")
+    write_model(folder, weights.state, weights.description)
+    (folder / "config.json").write_text(json.dumps({"recipe": "laptop"}))
+    ratio = {"held_out/error": 0.2, "held_out/harmonic_error": 0.4, "held_out/ratio": 0.5}
+    records = [{"step": 35, **ratio, "held_out/ratio": 0.9}, {"step": 70, **ratio}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder
+
+
+@pytest.mark.parametrize("layout", DEFAULT_NAMES)
+def test_command(run, layout, capsys):
+    for _ in range(2):  # an earlier export may be replaced
+        assert unmask(["export", str(run), "--to", layout]) == 0
+    path = run / DEFAULT_NAMES[layout]
+    output = capsys.readouterr().out
+    assert f"wrote {path}; read back, its outputs differ from the source's by" in output
+    assert f"load it with: {LINES[layout].format(path)}" in output
+    card = (path / "README.md" if path.is_dir() else path.with_suffix(".md")).read_text()
+    assert "recipe: laptop" in card
+    assert "images: cells" in card
+    assert "steps: 70" in card
+    assert "ratio 0.500" in card
+    assert LINES[layout].format(path.name) in card
+    assert str(run.parent) not in card
+    assert card.startswith("---\nlibrary_name") == path.is_dir()
+    assert read_weights(path).description.recipe == "laptop"
+
+
+def test_card():
+    weights = random_weights(replace(SMALL, mask_unit=2, loss_on="all"))
+    d = replace(weights.description, notes=("the classification head was left out",))
+    card = model_card(d, layout="hf", name="cells", line="load()")
+    for wanted in (
+        "license: unknown", "library_name: transformers", "# cells", "```python\nload()\n```",
+        "16 x 16 pixels (height x width) and 3 channel(s)", "mean 0.400 0.410 0.420",
+        "recipe: not recorded", "measured: nothing is recorded",
+        "75% of the patches, in squares of 2 x 2; target normalized-pixels; loss on all patches",
+        "draws patches normalised by their own mean",
+        "Transformers masks single patches, and this was trained with squares of 2 x 2.",
+        "Transformers computes the loss on masked patches only.",
+        "- The classification head was left out.",
+    ):  # fmt: skip
+        assert wanted in card, wanted
+    encoder = model_card(
+        replace(d, has_decoder=False, licence_note="CC BY-NC 4.0", data="cells"),
+        layout="timm",
+        name="cells",
+        line="load()",
+    )
+    assert "license: other" in encoder
+    assert "CC BY-NC 4.0." in encoder
+    assert "has seen cells and nothing else" in encoder
+    assert "ecoder has" not in encoder.split("The encoder is")[0]
+    assert "draws patches" not in encoder
+    assert not model_card(d, layout="official", name="cells", line="load()").startswith("---")
+
+
+@pytest.mark.parametrize("layout", ["timm", "hf"])
+def test_a_library_that_is_not_installed(tmp_path, monkeypatch, layout):
+    monkeypatch.setitem(sys.modules, {"timm": "timm", "hf": "transformers"}[layout], None)
+    with pytest.raises(ValueError, match=rf"pip install 'unmask\[{layout}\]'"):
+        export_weights(random_weights(SMALL), layout, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("layout", DEFAULT_NAMES)
+def test_other_outputs_are_an_error(tmp_path, monkeypatch, layout):
+    """As if the other library had changed under us."""
+    other = random_weights(SMALL)
+    other.state["encoder.norm.weight"] *= 1.01
+    writer = export.WRITERS[layout]
+    monkeypatch.setitem(export.WRITERS, layout, lambda weights, path: writer(other, path))
+    with pytest.raises(CheckpointError, match="does not give the source's outputs"):
+        export_weights(random_weights(SMALL), layout, tmp_path / DEFAULT_NAMES[layout])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ("--to timm --out {run}", 4, "something else than an earlier export"),
+        ("--to hf --out {run}/model.json", 4, "something else than an earlier export"),
+        ("--to safetensors --out {run}/model.safetensors", 4, "belongs to a run"),
+        ("--to safetensors --out x.pth", 2, "does not end in .safetensors"),
+        ("--to official --out x", 2, "does not end in .pth"),
+    ],
+)
+def test_nothing_else_is_overwritten(run, words, code, sentence, capsys):
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    assert unmask(["export", str(run), *words.format(run=run).split()]) == code
+    assert sentence in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in run.iterdir()}
+
+
+def test_unknown_layout(run):
+    with pytest.raises(ValueError, match="no layout 'onnx': choose one of official, safetensors"):
+        api.export(run, to="onnx")
