@@ -19,6 +19,7 @@ from unmask.config.schema import (  # noqa: E402  # after the hook
     ModelConfig,
     OptimConfig,
     PretrainConfig,
+    ProbeConfig,
     RunConfig,
 )
 
@@ -54,5 +55,6 @@ def tiny(photos, tmp_path) -> PretrainConfig:
             patch=(4,), width=16, depth=2, heads=2, decoder_width=8, decoder_depth=2, decoder_heads=2
         ),
         optim=OptimConfig(steps=7, warmup_steps=2, batch=6, micro_batch=4, base_lr=0.1),
+        probe=ProbeConfig(every=7),
         run=RunConfig(log_every=2, evaluate_every=3, sample_every=7, checkpoint_every=2),
     )

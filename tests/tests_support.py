@@ -6,7 +6,9 @@ from unmask.config.plan import DataFacts, Machine, Plan, TrainingPlan
 from unmask.config.resolve import resolve
 from unmask.config.schema import PretrainConfig
 from unmask.core import Architecture, MaskedAutoencoder
-from unmask.interop.description import Description, Weights
+from unmask.interop.description import Description, Head, Weights
+from unmask.interop.models import new_encoder
+from unmask.models.classifier import Classifier
 
 CPU = Machine(device="cpu", name="a test", fast_bf16=False, cores=2)
 
@@ -48,6 +50,29 @@ def random_weights(architecture: Architecture, **description) -> Weights:
     return Weights(
         model.state_dict(),
         Description(architecture=architecture, mean=mean, std=std, **description),
+    )
+
+
+def random_classifier(architecture: Architecture, head: Head, **description) -> Weights:
+    """As a fine-tuned run leaves it, a probe with statistics of features."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Classifier(
+            new_encoder(architecture),
+            classes=len(head.classes),
+            pool=head.pool,
+            normalize_features=head.batch_norm,
+        )
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+        if head.batch_norm:
+            model.feature_norm.running_mean.normal_()
+            model.feature_norm.running_var.uniform_(0.01, 4)
+    channels = architecture.channels
+    mean, std = tuple(0.4 + 0.01 * c for c in range(channels)), (0.2,) * channels
+    description = {"kind": "classifier", "has_decoder": False, "head": head, **description}
+    return Weights(
+        model.state_dict(), Description(architecture=architecture, mean=mean, std=std, **description)
     )
 
 

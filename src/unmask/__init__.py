@@ -4,9 +4,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unmask.api import check, embed, export, load, plan_pretraining, pretrain, read, reconstruct
+    from unmask.api import (
+        check,
+        embed,
+        evaluate,
+        export,
+        knn,
+        load,
+        plan,
+        plan_pretraining,
+        predict,
+        pretrain,
+        read,
+        reconstruct,
+    )
 
-__all__ = ["check", "embed", "export", "load", "plan_pretraining", "pretrain", "read", "reconstruct"]
+__all__ = [
+    "check",
+    "embed",
+    "evaluate",
+    "export",
+    "knn",
+    "load",
+    "plan",
+    "plan_pretraining",
+    "predict",
+    "pretrain",
+    "read",
+    "reconstruct",
+]
 
 
 def __getattr__(name: str) -> Any:

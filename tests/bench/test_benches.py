@@ -23,11 +23,11 @@ from unmask.recipes import PRETRAIN
 def config(monkeypatch) -> BenchConfig:
     for module in (step, speedup, peers):
         monkeypatch.setattr(module, "make_setting", lambda config, name: small_setting(config.batch))
-    return BenchConfig(batch=4, rounds=2, device="cpu", threads=1)
+    return BenchConfig(batch=4, rounds=1, device="cpu", threads=1)
 
 
 def test_step(config):
-    (card,) = api.bench("step", config)
+    (card,) = api.bench("step", replace(config, rounds=2))
     r = card.record
     parts = [r[f"{part}_seconds"] for part in ("forward", "backward", "optimizer")]
     assert all(seconds > 0 for seconds in parts)
@@ -84,7 +84,7 @@ def test_speedup_in_micro_batches(config, monkeypatch):
         "forward",
         lambda self, images, **given: (seen.append(len(images)), forward(self, images, **given))[1],
     )
-    (card,) = api.bench("speedup", replace(config, rounds=1))
+    (card,) = api.bench("speedup", config)
     first, *_, last = card.record["variants"]
     assert (first["micro_batch"], last["micro_batch"]) == (2, 4)
     assert seen[:5] == [3, 2, 2, 2, 2], "counted with three and two, warmed up, timed in twos"
@@ -109,7 +109,7 @@ def test_peers(config, monkeypatch):
     assert (ours["name"], theirs["name"]) == ("unmask", "transformers")
     assert ours["trained_parameters"] == theirs["trained_parameters"]
     assert theirs["unmask_is_faster"] == pytest.approx(theirs["seconds"] / ours["seconds"])
-    assert len(ours["seconds_of_rounds"]) == 2
+    assert len(ours["seconds_of_rounds"]) == 1
     (left_out,) = card.notes
     assert "lightly" in left_out
     assert "unmask[peers]" in left_out
@@ -148,7 +148,8 @@ def test_lightly_computes_the_same_loss(target):
 
 def test_all_runs_each(config, monkeypatch):
     monkeypatch.setattr(peers, "PEERS", {})
-    cards = api.bench("all", replace(config, rounds=1))
+    monkeypatch.setattr(speedup, "VARIANTS", speedup.VARIANTS[-1:])
+    cards = api.bench("all", config)
     assert [card.record["bench"] for card in cards] == ["step", "speedup", "peers"]
     with pytest.raises(ValueError, match="there is no benchmark warp: choose one of step"):
         api.bench("warp", config)

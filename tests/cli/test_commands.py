@@ -264,6 +264,8 @@ def test_flags_are_the_golden_list(capsys):
     from unmask.bench.setting import BenchConfig
     from unmask.cli.plan import PlanFlags
     from unmask.config.schema import PretrainConfig, ReconstructConfig
+    from unmask.config.schema_classify import ClassifyConfig
+    from unmask.config.schema_use import EvaluateConfig, KnnConfig, PredictConfig
 
     def flags(cls, prefix=""):
         for name, hint in typing.get_type_hints(cls).items():
@@ -272,7 +274,15 @@ def test_flags_are_the_golden_list(capsys):
             else:
                 yield f"--{prefix}{name}".replace("_", "-")
 
-    commands = {"pretrain": PretrainConfig, "reconstruct": ReconstructConfig, "bench": BenchConfig}
+    commands = {
+        "pretrain": PretrainConfig,
+        "reconstruct": ReconstructConfig,
+        "bench": BenchConfig,
+        "finetune": ClassifyConfig,
+        "evaluate": EvaluateConfig,
+        "predict": PredictConfig,
+        "knn": KnnConfig,
+    }
     lines = [f"{name} {flag}" for name, cls in commands.items() for flag in flags(cls)]
     shared = set(flags(PretrainConfig))
     lines += [f"plan {flag}" for flag in flags(PlanFlags) if flag not in shared]

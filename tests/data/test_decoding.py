@@ -127,8 +127,9 @@ def save_bands(path, bands=BANDS, **options) -> None:
 
 @pytest.mark.parametrize("layout", ["planes", "interleaved", "pages", "first.npy", "last.npy"])
 @pytest.mark.parametrize("count", [4, 10])
-def test_bands(tmp_path, layout, count):
-    bands = BANDS[:count]
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_bands(tmp_path, layout, count, dtype):
+    bands = BANDS[:count].astype(dtype)
     path = tmp_path / (layout if layout.endswith("npy") else f"{layout}.tif")
     if layout == "planes":
         save_bands(path, bands, planarconfig="separate")
@@ -140,8 +141,10 @@ def test_bands(tmp_path, layout, count):
         np.save(path, bands if layout == "first.npy" else np.moveaxis(bands, 0, -1))
     images = find_images((str(path),))
     layout_found = find_layout(images)
-    assert layout_found == Layout(count, "uint8")
-    assert np.array_equal(images.decode(0, PixelFormat(channels=count)).numpy(), bands)
+    assert layout_found == Layout(count, "uint8" if dtype == "uint8" else "float32")
+    wanted = PixelFormat(channels=count, pixel_type=layout_found.pixel_type)
+    scale = 1 if dtype == "uint8" else 65_535
+    assert np.allclose(images.decode(0, wanted).numpy() * scale, bands, atol=1e-2)
     assert "10" in decode(path, COLOUR).reason if count == 10 else True
 
 

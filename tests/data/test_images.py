@@ -87,6 +87,17 @@ def test_moved_folder_keeps_its_split_and_fingerprint():
     assert Images("x", PathList([*swapped, "data/c/0.png"])).fingerprint() != here.fingerprint()
 
 
+def test_names_start_where_paths_part():
+    for root, paths in (
+        ("data/", ["ab/1", "abc/1", "ab/2"]),
+        ("photos//", ["a/1", "b/1"]),
+        ("/mnt/x/", ["1"]),
+        ("", ["relative/1", "/absolute/1"]),
+    ):
+        images = Images("x", PathList(root + path for path in paths))
+        assert list(images.names()) == paths
+
+
 def test_default_held_out():
     assert [default_held_out(n) for n in (2, 20, 100, 2624, 10**6)] == [0, 5, 8, 131, 256]
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def place(photos, tmp_path, monkeypatch):
     for name in ("path/to/images", "path/to/others", "imagenet/train"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(photos)
+    shutil.copytree(photos, tmp_path / "path/to/labelled")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     return tmp_path
@@ -52,6 +54,10 @@ def test_every_command_of_the_readme_runs(place):
     for i, words in enumerate(commands()):
         seen.add(words[0])
         extra = [*TINY.split(), "--out", f"runs/{i}"] if words[0] == "pretrain" else []
+        if words[0] in ("finetune", "probe", "scratch"):
+            extra = "--optim.steps 2 --optim.warmup-steps 1 --optim.batch 4 --data.workers 0".split()
+        if words[0] == "scratch":
+            extra += "--data.size 16 24 --model.patch 4".split()
         if words[0] == "bench":
             extra = "--model quickstart --batch 2 --rounds 1".split()
         assert run([*words, *extra]) == 0, shlex.join(words)

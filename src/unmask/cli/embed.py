@@ -22,6 +22,8 @@ def main(argv: list[str]) -> None:
     from unmask import api
 
     written = api.embed(replace(config, source=config.source or tuple(words)))
+    for note in written.notes:
+        print(f"note: {note}")
     for bad in written.bad[:SHOWN]:
         print(f"left out: {bad.path!r}: {bad.reason}")
     print(f"wrote features of {written.images} images to {written.path}, {len(written.bad)} left out")

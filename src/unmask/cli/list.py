@@ -1,10 +1,12 @@
 """unmask list: the recipes, model sizes and built-in data sets."""
 
+from collections.abc import Callable, Mapping
+
 from rich.console import Console
 from rich.table import Table
 
 from unmask.cli.arguments import split_words
-from unmask.recipes import PRETRAIN
+from unmask.recipes import FINETUNE, PRETRAIN, PROBE, SCRATCH
 
 
 def main(argv: list[str]) -> None:
@@ -20,9 +22,16 @@ def main(argv: list[str]) -> None:
     from unmask.data.sources import BUILT_IN
 
     console = Console(highlight=False)
-    recipes = Table("--recipe", "what it is", box=None)
-    for name, recipe in PRETRAIN.items():
-        recipes.add_row(name, (recipe.__doc__ or "").split("\n")[0])
+    recipes = Table("command", "--recipe", "what it is", box=None)
+    commands: dict[str, Mapping[str, Callable[[], object]]] = {
+        "pretrain": PRETRAIN,
+        "finetune": FINETUNE,
+        "probe": PROBE,
+        "scratch": SCRATCH,
+    }
+    for command, known in commands.items():
+        for name, recipe in known.items():
+            recipes.add_row(command, name, (recipe.__doc__ or "").split("\n")[0])
     sizes = Table("--model.size", "width", "blocks", "heads", "patch", box=None)
     for name, size in SIZES.items():
         sizes.add_row(name, *(str(size[key]) for key in ("width", "depth", "heads", "patch")))

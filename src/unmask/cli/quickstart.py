@@ -1,22 +1,20 @@
-"""unmask quickstart: pre-train on the embedded example and show what the model learned."""
-
-from dataclasses import replace
+"""unmask quickstart: from the images of the embedded example to a classifier."""
 
 from unmask.cli.arguments import parse
-from unmask.recipes import pretrain_recipe
+from unmask.config.schema import QuickstartConfig
 
 DESCRIPTION = (
-    "Pre-trains a small model on 2,624 photographs of solar cells (ELPV, CC BY-NC-SA 4.0) in a few "
-    "minutes and reconstructs cells that it has never seen."
+    "Pre-trains a small model on 1,967 photographs of solar cells without their labels, then tells "
+    "defective cells from functional ones on 657 others: by a linear probe, by fine-tuning, and from "
+    "scratch to compare with. Under fifteen minutes on two processor cores; running it again resumes. "
+    "Photographs: ELPV, CC BY-NC-SA 4.0."
 )
 
 
 def main(argv: list[str]) -> None:
-    """A pretrain run with everything decided."""
-    base = pretrain_recipe("quickstart")
-    base = replace(base, out="runs/quickstart", data=replace(base.data, source=("elpv",)))
-    config = parse(base, argv, prog="unmask quickstart", description=DESCRIPTION)
+    """Four runs with everything decided."""
+    config = parse(QuickstartConfig(), argv, prog="unmask quickstart", description=DESCRIPTION)
 
     from unmask import api
 
-    api.pretrain(config)
+    api.quickstart(config)

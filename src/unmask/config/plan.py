@@ -120,5 +120,7 @@ class Plan:
     facts: DataFacts
     machine: Machine
     processes: int
+    probe_every: int
+    """Steps between looks at the features."""
     notes: tuple[str, ...]
     """Choices that a user should hear about, in sentences."""

@@ -32,6 +32,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim.clip": (1e-12, math.inf),
     "optim.ema": (0, 1),
     "model.mlp_ratio": (0.01, math.inf),
+    "probe.images": (0, math.inf),
+    "probe.every": (1, math.inf),
     "run.seed": (0, 2**63 - 1),
     "run.log_every": (1, math.inf),
     "run.evaluate_every": (1, math.inf),
@@ -76,6 +78,7 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
         facts=facts,
         machine=machine,
         processes=world_size,
+        probe_every=_either(config.probe.every, max(1, training.steps // 10)),
         notes=tuple(notes),
     )
 
@@ -156,6 +159,7 @@ def _check_dimensions(m: ModelConfig, a: Architecture) -> None:
 def training_plan(
     o: OptimConfig, run: RunConfig, images: int, world_size: int, machine: Machine, notes: list[str]
 ) -> TrainingPlan:
+    """Steps, rates and intervals of any training run; adds to `notes` what a user should hear."""
     if o.batch % world_size:
         valid = [b for b in range(o.batch - world_size, o.batch + world_size + 1) if b > 0]
         choices = " or ".join(str(b) for b in valid if b % world_size == 0)
@@ -222,6 +226,7 @@ def _precision(run: RunConfig, machine: Machine, notes: list[str]) -> Literal["b
 
 
 def data_plan(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machine: Machine) -> DataPlan:
+    """How samples of any training run are made."""
     if not 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1:
         raise ValueError(
             f"--data.crop-scale takes two rising numbers in (0, 1] and got {d.crop_scale[0]:g} "
@@ -235,7 +240,7 @@ def data_plan(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machi
         pixels=pixel_format(d, facts.channels, facts.pixel_type),
         mean=facts.mean,
         std=facts.std,
-        display=_display_bands(d.display, facts.channels),
+        display=display_bands(d.display, facts.channels),
         crop_scale=d.crop_scale,
         flip=d.flip,
         max_bad_share=d.max_bad_share,
@@ -246,7 +251,8 @@ def data_plan(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machi
     )
 
 
-def _display_bands(asked: tuple[int, ...] | None, channels: int) -> tuple[int, ...] | None:
+def display_bands(asked: tuple[int, ...] | None, channels: int) -> tuple[int, ...] | None:
+    """Raises ValueError where images of so many channels do not have these bands."""
     if asked is not None and (len(asked) not in (1, 3) or not all(1 <= b <= channels for b in asked)):
         raise ValueError(
             f"--data.display takes one band or three, from 1 to {channels}, and got "

@@ -1,5 +1,6 @@
 """From a request for classification to its plan: pure, as `resolve`."""
 
+import math
 from dataclasses import dataclass, replace
 
 from unmask.config.plan import DataFacts, DataPlan, Machine, TrainingPlan
@@ -52,7 +53,10 @@ def resolve_classification(
     machine: Machine,
     world_size: int,
 ) -> ClassifyPlan:
-    """Raises ValueError that names the mend where the request does not fit together."""
+    """Raises ValueError that names the mend where the request does not fit together.
+
+    Validation takes no more images than the training between two of them.
+    """
     for name, limits in RANGES.items():
         check_range(config, name, limits)
     notes: list[str] = []
@@ -64,6 +68,9 @@ def resolve_classification(
         momentum=o.momentum,
         min_lr=min(o.min_lr, training.lr),
         sample_every=training.steps if config.run.sample_every is None else training.sample_every,
+        evaluate_every=training.evaluate_every
+        if config.run.evaluate_every is not None
+        else max(training.evaluate_every, math.ceil(facts.held_out_images / o.batch)),
     )
     _check_mixing(config.augment, training)
     data = data_plan(config.data, config.run.seed, facts, architecture, machine)
@@ -78,7 +85,7 @@ def resolve_classification(
             noise_length=0,
             rand_augment=config.augment.rand_augment and _is_picture(facts, notes),
             erasing=config.augment.erasing,
-            eval_crop=_eval_crop(config.data.eval_crop, architecture),
+            eval_crop=eval_crop(config.data.eval_crop, architecture),
         ),
         training=training,
         facts=facts,
@@ -106,7 +113,8 @@ def _check_mixing(a: AugmentConfig, t: TrainingPlan) -> None:
         )
 
 
-def _eval_crop(asked: float | None, a: Architecture) -> float:
+def eval_crop(asked: float | None, a: Architecture) -> float:
+    """Share of an image's side that evaluation crops."""
     if asked is not None:
         return asked
     return USUAL_CROP if max(a.image_size) <= LARGEST_CROPPED else 1.0

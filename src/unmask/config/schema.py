@@ -154,6 +154,25 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """What the features are worth along the way; training does not notice it."""
+
+    data: tuple[str, ...] = ()
+    """Images with labels: k-NN (k = 20) and a linear probe of the frozen, unmasked features of some tell
+    the classes of others. Default: no labels; the effective rank of the features of training images."""
+    val: tuple[str, ...] = ()
+    """Images with labels to be asked about. Default: the validation or test part of the labelled data,
+    else a quarter of each class; first those that pre-training does not see, and the run says how many
+    it sees."""
+    label_column: str = "label"
+    """Column of the labels in a list."""
+    images: int = 2048
+    """Images to learn from, at most, and half as many to be asked about; 0 leaves all this out."""
+    every: int | None = None
+    """Steps between looks at the features. Default: a tenth of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Masked-autoencoder pre-training."""
 
@@ -168,7 +187,20 @@ class PretrainConfig:
     mask: MaskConfig = field(default_factory=MaskConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """The embedded example; everything else is decided."""
+
+    out: str = "runs/quickstart"
+    """Folder for the runs and the page that compares them."""
+    seed: int = 0
+    """Decides initial weights, order, crops and masks."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)

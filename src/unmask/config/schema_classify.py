@@ -33,7 +33,7 @@ class LabelledDataConfig(DataConfig):
     balance: bool = False
     """Weight the loss by the inverse frequency of the classes."""
     eval_crop: float | None = None
-    """Share of the side that evaluation crops. Default: 224/256 up to 224 pixels, above it everything."""
+    """Share of the side that evaluation crops. Default: 224/256 up to 224 pixels, above it all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class HeadConfig:
     batch_norm: bool = False
     """A BatchNorm without parameters of its own before the head: the linear probe's (Table 10)."""
     tune_blocks: float | None = None
-    """Blocks to train, from the last: 0 the head alone, 0.5 the last block's MLP. Default: everything."""
+    """Blocks to train, from the last: 0 the head alone, 0.5 the last block's MLP. Default: all."""
     drop_path: float = 0.1
     """Rate at which the last block's branches are dropped; it rises linearly from 0 in the first."""
 
@@ -89,7 +89,7 @@ class ClassifyConfig:
     recipe: str = ""
     """Name of the recipe that this began with."""
     init: str | None = None
-    """The encoder: a run directory, a hub folder or a file of weights. Default: a new one, from scratch."""
+    """The encoder: a run directory, a hub folder or a file of weights. Default: a new one."""
     out: str | None = None
     """Run directory. Default: runs/<command>-<data>."""
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)

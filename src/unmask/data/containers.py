@@ -1,34 +1,39 @@
-"""Images that share a file or come from another library: IDX, torchvision, Hugging Face.
+"""Images that share a file: IDX, the format of MNIST, with labels.
 
-Each is an `Opener` whose names end in #number.
+Each kind is an `Opener` whose names end in #number.
 """
 
 import gzip
-import inspect
-import io
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from unmask.data.files import array_picture, open_encoded, open_file
+from unmask.data.files import array_picture
 from unmask.data.images import Images
+from unmask.data.named import Named, Parts, names_of
 from unmask.data.paths import PathList
-from unmask.data.pictures import Picture, PillowPicture
+from unmask.data.pictures import Picture
 from unmask.errors import DataError
 
 IDX_IMAGES = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz")
+IDX_TEST = ("t10k", "test", "val")
+"""What the names of files for validation start with."""
 IDX_UNSIGNED_BYTES = 0x08
 
 
 def numbered(container: str, count: int) -> PathList:
     """`container#0` to `container#count-1`."""
     return PathList(f"{container}#{i}" for i in range(count))
+
+
+def numbers(count: int) -> list[str]:
+    """The keys of a container's images: what it is called, and where it lies, does not matter."""
+    return [str(i) for i in range(count)]
 
 
 def number_of(name: str) -> int:
@@ -78,120 +83,44 @@ def read_idx(file: str) -> np.ndarray:
 
 def idx_file_in(folder: str) -> str | None:
     """The training images among the IDX files of a folder; None where there are none."""
-    files = sorted(name for name in os.listdir(folder) if name.endswith(IDX_IMAGES))
+    files = _idx_names(folder)
     training = [name for name in files if name.startswith("train")]
     return os.path.join(folder, (training or files)[0]) if files else None
 
 
-class DatasetImages:
-    """Opens the items of a data set of torchvision, whose first entry is the image."""
-
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
-
-    @contextmanager
-    def __call__(self, name: str, channels: int | None) -> Iterator[Picture]:
-        image = self.dataset[number_of(name)][0]
-        if not isinstance(image, Image.Image):
-            raise ValueError(f"the data set gives a {type(image).__name__}, not an image")
-        yield PillowPicture(image)
+def _idx_names(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder or ".") if name.endswith(IDX_IMAGES))
 
 
-def torchvision_images(words: str, *, root: str, download: bool) -> Images:
-    """`NAME` or `NAME:SPLIT` of torchvision's data sets, stored below `root`."""
-    dataset = torchvision_dataset(words, root=root, download=download)
-    name = words.replace(":", "-").lower()
-    samples = getattr(dataset, "samples", None)
-    if samples and isinstance(samples[0][0], str):  # files: then a broken one is skipped like any other
-        return Images(name, PathList(path for path, *_ in samples))
-    return Images(name, numbered(name, len(dataset)), opener=DatasetImages(dataset))
+def labelled_idx(images: Images, classes: tuple[str, ...] | None = None) -> Parts:
+    """IDX images with the labels beside them; validated on the test images of the same folder."""
+    if not len(images):
+        raise DataError(f"{images.name} holds no images: get a fresh copy of its IDX files")
+    file = images.paths[0].rsplit("#", 1)[0]
+    test = next((name for name in _idx_names(os.path.dirname(file)) if name.startswith(IDX_TEST)), None)
+    training = _named_idx(images, file, classes)
+    if test is None or Path(file).name.startswith(IDX_TEST):
+        return Parts(training, None)
+    place = os.path.join(os.path.dirname(file), test)
+    validation = replace(idx_images(place), name=images.name, licence_note=images.licence_note)
+    return Parts(training, _named_idx(validation, place, classes), (f"{place} is for validation",))
 
 
-def torchvision_dataset(words: str, *, root: str, download: bool) -> Any:
-    """The data set itself; raises DataError with the mend where it is unknown or not there."""
-    from torchvision import datasets
-
-    name, _, split = words.partition(":")
-    known = {known.lower(): known for known in datasets.__all__ if known != "FakeData"}
-    if name.lower() not in known:
+def _named_idx(images: Images, file: str, classes: tuple[str, ...] | None) -> Named:
+    place = _labels_beside(file)
+    labels = read_idx(place)
+    if labels.shape != (len(images),):
+        shape = " x ".join(map(str, labels.shape))
         raise DataError(
-            f"torchvision has no data set {name!r}: choose one of {', '.join(known.values())}"
+            f"{file} holds {len(images)} images and {place} {shape} labels: get fresh copies of both"
         )
-    make = getattr(datasets, known[name.lower()])
-    accepted = inspect.signature(make).parameters
-    values: dict[str, Any] = {"root": root, "download": download}
-    if split:
-        values |= {"split": split, "train": split == "train"}
-    try:
-        return make(**{key: value for key, value in values.items() if key in accepted})
-    except TypeError as error:
-        raise DataError(
-            f"torchvision's {name} needs more than a folder ({error}): give its folder of images instead"
-        ) from error
-    except (RuntimeError, OSError, ValueError) as error:
-        where = "add --data.download" if "download" in accepted else "get it by hand"
-        raise DataError(
-            f"torchvision's {name} is not below {root} ({str(error).splitlines()[0]}): set --data.root "
-            f"to where it is, or {where}"
-        ) from error
+    return Named(images, names_of(labels, classes, place), numbers(len(images)), classes)
 
 
-class HubImages:
-    """Opens the encoded images of a Hugging Face data set with our own decoders."""
-
-    def __init__(self, dataset: Any, column: str):
-        self.dataset, self.column = dataset, column
-
-    @contextmanager
-    def __call__(self, name: str, channels: int | None) -> Iterator[Picture]:
-        stored = self.dataset[number_of(name)][self.column]
-        if stored["bytes"] is None:
-            with open_file(stored["path"], channels) as picture:
-                yield picture
-        else:
-            with open_encoded(io.BytesIO(stored["bytes"])) as picture:
-                yield picture
-
-
-def hub_images(words: str) -> Images:
-    """`DIRECTORY` or `NAME`, or either with `:SPLIT`, of Hugging Face's data sets."""
-    dataset = hub_dataset(words)
-    from datasets import Image as ImageColumn
-
-    columns = [name for name, kind in dataset.features.items() if isinstance(kind, ImageColumn)]
-    if not columns:
-        raise DataError(
-            f"the data set {words} has no column of images among {', '.join(dataset.features)}: give "
-            f"another one, or cast the column to datasets.Image"
-        )
-    dataset = dataset.cast_column(columns[0], ImageColumn(decode=False))
-    name = Path(words.partition(":")[0]).name
-    opener = HubImages(dataset.select_columns(columns[0]), columns[0])
-    licence = dataset.info.license
-    note = f"the data set {words} names the licence {licence}" if licence else ""
-    return Images(name, numbered(name, len(dataset)), note, opener)
-
-
-def hub_dataset(words: str) -> Any:
-    """The data set itself, from the disk or the hub."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError("Hugging Face data sets need a library: pip install 'unmask[hub]'") from error
-    name, _, split = words.partition(":")
-    try:
-        found = datasets.load_from_disk(name) if os.path.isdir(name) else datasets.load_dataset(name)
-    except Exception as error:  # the library raises its own, its network's and its file system's errors
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"the Hugging Face data set {name} cannot be loaded ({reason[0]}): give a folder written by "
-            f"save_to_disk, or a name on the hub and a network"
-        ) from error
-    if not isinstance(found, dict):
-        return found
-    if (split or "train") in found:
-        return found[split or "train"]
-    raise DataError(
-        f"the data set {name} has no split {split or 'train'!r}: write hf:{name}:SPLIT with one of "
-        f"{', '.join(found)}"
-    )
+def _labels_beside(file: str) -> str:
+    folder, name = os.path.split(file.removesuffix(".gz"))
+    wanted = os.path.join(folder, name.replace("images", "labels").replace("idx3", "idx1"))
+    for place in (wanted, f"{wanted}.gz"):
+        if wanted != file.removesuffix(".gz") and os.path.isfile(place):
+            return place
+    raise DataError(f"the labels of {file} are not beside it: put {wanted} there, gzipped or not")

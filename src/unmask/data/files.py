@@ -1,18 +1,20 @@
 """Opens image files: what Pillow reads, TIFF with any number of bands, NumPy arrays, DICOM."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
+from unmask.data.jpeg import jpeg_picture
 from unmask.data.pictures import FORMATS, ArrayPicture, Picture, PillowPicture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy", ".dcm")
 
+SAMPLES_PER_PIXEL = 277
 REDUCED_IMAGE = 1
 """The bit of TIFF's NewSubfileType that marks a thumbnail or a level of a pyramid."""
 
@@ -24,7 +26,7 @@ def open_file(path: str, channels: int | None = None) -> Iterator[Picture]:
     `channels`, where it is known, says which axis of an array holds them.
     Raises almost anything where the file is broken.
     """
-    opener = OPENERS.get(Path(path).suffix.lower(), _open_pillow)
+    opener = OPENERS.get(os.path.splitext(path)[1].lower(), _open_pictures)
     with opener(path, channels) as picture:
         yield picture
 
@@ -32,14 +34,18 @@ def open_file(path: str, channels: int | None = None) -> Iterator[Picture]:
 @contextmanager
 def open_encoded(file: IO[bytes]) -> Iterator[Picture]:
     """Opens what Pillow reads from a stream of bytes."""
+    if (picture := jpeg_picture(file)) is not None:
+        yield picture
+        return
+    file.seek(0)
     with Image.open(file, formats=FORMATS) as image:
         yield PillowPicture(image)
 
 
 @contextmanager
-def _open_pillow(path: str, channels: int | None) -> Iterator[Picture]:
-    with Image.open(path, formats=FORMATS) as image:
-        yield PillowPicture(image)
+def _open_pictures(path: str, channels: int | None) -> Iterator[Picture]:
+    with open(path, "rb") as file, open_encoded(file) as picture:
+        yield picture
 
 
 @contextmanager
@@ -79,7 +85,10 @@ def _is_ordinary(path: str) -> bool:
     """One page of grey or colour, of eight bits or of sixteen without colour."""
     try:
         with Image.open(path, formats=("TIFF",)) as image:
-            return image.mode != "RGBX" and getattr(image, "n_frames", 1) == 1
+            # Pillow shows the first of many planes as if it were alone.
+            samples = image.tag_v2.get(SAMPLES_PER_PIXEL, 1)  # type: ignore[attr-defined]
+            plain = samples == len(image.getbands()) or image.mode == "P"
+            return plain and image.mode != "RGBX" and getattr(image, "n_frames", 1) == 1
     except Exception:  # Pillow knows no name for the pixels; a broken file is reported by tifffile
         return False
 

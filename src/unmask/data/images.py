@@ -83,8 +83,8 @@ class Images:
     def fingerprint(self) -> str:
         """Changes when an image is added, removed or renamed."""
         checksum = 0
-        for name in self._names():
-            checksum = zlib.crc32(name.encode("utf-8", "surrogateescape"), checksum)
+        for names in self._encoded_names():
+            checksum = zlib.crc32(b"".join(names), checksum)
         return f"{len(self.paths)} images, names {checksum:08x}"
 
     def split(self, held_out: int) -> tuple["Images", "Images"]:
@@ -92,17 +92,24 @@ class Images:
 
         The choice depends on each image's own name, so that it hardly changes when images come or go.
         """
-        hashes = np.fromiter(map(_hash, self._names()), dtype=np.uint64, count=len(self))
+        digests = b"".join(b"".join(map(_digest, names)) for names in self._encoded_names())
+        hashes = np.frombuffer(digests, dtype=">u8").astype(np.uint64)
         order = np.argsort(hashes, kind="stable")
         return self.subset(np.sort(order[held_out:])), self.subset(np.sort(order[:held_out]))
 
-    def _names(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
         """Each path from where all of them part, so that the folder may be moved or renamed."""
-        first, last = min(self.paths), max(self.paths)  # what these share, all share
-        root = os.path.dirname(first) if first == last else os.path.commonpath([first, last])
-        return (path[len(root) :].lstrip(os.sep) for path in self.paths)
+        pieces = self._encoded_names()
+        return (name.decode("utf-8", "surrogateescape") for names in pieces for name in names)
+
+    def _encoded_names(self) -> Iterator[list[bytes]]:
+        return self.paths.pieces(skip=self.paths.shared().rfind(os.sep.encode()) + 1)
 
 
-def _hash(name: str) -> int:
-    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+def name_hash(name: str) -> int:
+    """64 bits that are the same on every machine."""
+    return int.from_bytes(_digest(name.encode("utf-8", "surrogateescape")), "big")
+
+
+def _digest(name: bytes) -> bytes:
+    return hashlib.blake2b(name, digest_size=8).digest()

@@ -1,6 +1,7 @@
 """Lists of image files: .txt, .csv and .jsonl."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -22,8 +23,7 @@ def paths_in_list(file: str) -> list[str]:
     """
     folder = os.path.dirname(file)
     if Path(file).suffix.lower() == ".txt":
-        lines = _text(file).splitlines()
-        return [os.path.join(folder, line) for line in lines if line.strip()]
+        return [os.path.join(folder, line) for line in _lines(file) if line.strip()]
     return [os.path.join(folder, str(row[path_column(file, row)])) for row in rows_of(file)]
 
 
@@ -34,10 +34,16 @@ def rows_of(file: str) -> Iterator[dict[str, Any]]:
         yield from _json_rows(file)
         return
     delimiter = "\t" if suffix == ".tsv" else ","
-    for number, row in enumerate(csv.DictReader(_text(file).splitlines(), delimiter=delimiter), 2):
-        if None in row or None in row.values():
-            raise DataError(f"{file}, row {number}, has not as many columns as its first row: mend it")
-        yield row
+    lines = io.StringIO(_text(file), newline="")  # a quoted field may hold ends of lines
+    try:
+        for number, row in enumerate(csv.DictReader(lines, delimiter=delimiter), 2):
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{file}, row {number}, has not as many columns as its first row: mend it"
+                )
+            yield row
+    except csv.Error as error:
+        raise DataError(f"{file} cannot be read as {suffix} ({error}): close its quotes") from error
 
 
 def path_column(file: str, row: dict[str, Any]) -> str:
@@ -52,7 +58,7 @@ def path_column(file: str, row: dict[str, Any]) -> str:
 
 
 def _json_rows(file: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_text(file).splitlines(), 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         try:
@@ -64,8 +70,13 @@ def _json_rows(file: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def _lines(file: str) -> list[str]:
+    """Ended by line feeds alone: a name may hold what else Unicode calls an end of line."""
+    return [line.removesuffix("\r") for line in _text(file).split("\n")]
+
+
 def _text(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        return Path(file).read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"the list {file} cannot be read: {error.strerror}") from error

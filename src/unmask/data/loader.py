@@ -29,7 +29,7 @@ from unmask.errors import DataError
 
 WORKER_TIMEOUT_SECONDS = 300
 REPLACEMENT_TRIES = 100
-SECONDS_AFTER_SIGTERM = 60
+SECONDS_AFTER_SIGTERM = 600
 WORKER_IS_GONE = ("exited unexpectedly", "killed by signal", "timed out")
 
 
@@ -177,7 +177,10 @@ class CentreCrops(Dataset[Tensor | BadImage]):
     def batches(self, size: int, workers: int = 0) -> Generator["CropBatch", None, None]:
         """All images in order."""
         numbers = iter(range(len(self)))
-        loader = _loader(self, batch_size=size, workers=workers, collate=lambda items: items)
+        own = torch.Generator()  # a loader draws seeds for its workers: not from the global generator
+        loader = _loader(
+            self, batch_size=size, workers=workers, collate=lambda items: items, generator=own
+        )
         with closing(_name_worker_failures(loader)) as batches:
             for items in batches:
                 mine = [next(numbers) for _ in items]
@@ -196,9 +199,10 @@ class CropBatch(NamedTuple):
     bad: list[BadImage]
 
 
-def load_centre_crops(images: Images, *, size: Size, wanted: PixelFormat) -> Tensor:
-    """Readable images as [n, C, H, W], each centrally cropped."""
-    batches = list(CentreCrops(images, size=size, wanted=wanted).batches(max(1, len(images))))
+def load_centre_crops(images: Images, *, size: Size, wanted: PixelFormat, share: float = 1.0) -> Tensor:
+    """Readable images as [n, C, H, W], each centrally cropped as `CentreCrops` does."""
+    crops = CentreCrops(images, size=size, wanted=wanted, share=share)
+    batches = list(crops.batches(max(1, len(images))))
     if not any(batch.numbers for batch in batches):
         raise none_readable([bad for batch in batches for bad in batch.bad])
     return torch.cat([batch.images for batch in batches])

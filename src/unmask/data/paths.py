@@ -1,21 +1,41 @@
 """Many paths in one buffer."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
+
+AT_ONCE = 4096
+"""Paths that exist as Python objects while all are gone through."""
 
 
 class PathList(Sequence[str]):
     """An immutable list of paths that costs their bytes and eight more each.
 
     A list of a million Python strings would be copied into every loader worker, page by page, as
-    reference counts change; two arrays stay shared.
+    reference counts change; a buffer and an array stay shared.
     """
 
-    def __init__(self, paths: Iterable[str]):
+    def __init__(self, paths: Iterable[str] = ()):
         encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
+        self._buffer = b"".join(encoded)
         self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    @classmethod
+    def of_buffer(cls, buffer: bytes, ends: np.ndarray) -> "PathList":
+        """Encoded paths one behind another; `ends` int64 [n + 1] holds 0 and where each ends."""
+        made = cls()
+        made._buffer, made._ends = buffer, ends
+        return made
+
+    @classmethod
+    def joined(cls, lists: Sequence["PathList"]) -> "PathList":
+        """One list behind another."""
+        if len(lists) == 1:
+            return lists[0]
+        lengths = [np.diff(paths._ends) for paths in lists]
+        ends = np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)
+        return cls.of_buffer(b"".join(paths._buffer for paths in lists), ends)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -26,18 +46,37 @@ class PathList(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        span = self._bytes[self._ends[index] : self._ends[index + 1]]
-        return span.tobytes().decode("utf-8", "surrogateescape")
-
-    def take(self, indices: Sequence[int] | np.ndarray | range) -> "PathList":
-        """The paths at these indices, without a Python object for each."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        lengths = np.diff(self._ends)[chosen]
-        taken = PathList([])
-        taken._ends = np.concatenate([[0], np.cumsum(lengths)])
-        shift = np.repeat(self._ends[chosen] - taken._ends[:-1], lengths)
-        taken._bytes = self._bytes[shift + np.arange(taken._ends[-1])]
-        return taken
+        return self._buffer[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
+        return (path.decode("utf-8", "surrogateescape") for piece in self.pieces() for path in piece)
+
+    def pieces(self, skip: int = 0) -> Iterator[list[bytes]]:
+        """The paths as they are stored, UTF-8, without their first bytes; some at a time."""
+        for first in range(0, len(self), AT_ONCE):
+            ends = self._ends[first : first + AT_ONCE + 1].tolist()
+            yield [self._buffer[start + skip : end] for start, end in pairwise(ends)]
+
+    def shared(self) -> bytes:
+        """What all paths begin with, as it is stored."""
+        every = np.frombuffer(self._buffer, dtype=np.uint8)
+        shared = every[: self._ends[min(1, len(self))]]
+        for first in range(0, len(self), AT_ONCE):
+            ends = self._ends[first : first + AT_ONCE + 1]
+            shared = shared[: np.diff(ends).min()]
+            same = (every[ends[:-1, None] + np.arange(len(shared))] == shared).all(axis=0)
+            shared = shared[: len(shared) if same.all() else same.argmin()]
+        return shared.tobytes()
+
+    def take(self, indices: Sequence[int] | np.ndarray | range) -> "PathList":
+        """The paths at these indices, in their order; neighbours are copied together."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        if not len(chosen):
+            return PathList()
+        breaks = np.flatnonzero(np.diff(chosen) != 1) + 1
+        starts = self._ends[chosen[np.append(0, breaks)]]
+        stops = self._ends[chosen[np.append(breaks, len(chosen)) - 1] + 1]
+        runs = zip(starts.tolist(), stops.tolist(), strict=True)
+        buffer = b"".join(self._buffer[start:stop] for start, stop in runs)
+        lengths = self._ends[chosen + 1] - self._ends[chosen]
+        return PathList.of_buffer(buffer, np.cumsum(np.append(0, lengths)))

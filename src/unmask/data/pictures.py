@@ -17,11 +17,16 @@ from unmask.core.patches import Size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 """What Pillow may open, whatever a file's name says."""
+JPEGS = ("JPEG", "MPO")
+"""What Pillow calls them: with a second picture behind the first, as many phones write, it is MPO."""
 
 Image.MAX_IMAGE_PIXELS = None  # our own cap refuses with a sentence, before any pixel is decoded
 
 SMALLER = 0.5
 """The largest share of its size that a JPEG can be decoded at, short of its full size."""
+
+Box = tuple[int, int, int, int]
+"""Top, left, height, width."""
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 UPRIGHT = {
@@ -64,8 +69,8 @@ class Picture(Protocol):
     decodes_smaller: bool
     """Whether `scale` changes what is decoded."""
 
-    def pixels(self, wanted: PixelFormat, scale: float = 1.0) -> Tensor:
-        """Decodes to [C, h, w]: all of the image, at `scale` of its size or more.
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
+        """Decodes to [C, h, w]: all of the image or what is in `box`, at `scale` of its size or more.
 
         uint8 from 0 to 255, or float32 with integers of 8 and 16 bits on the scale 0 to 1.
         Raises ValueError where the image does not fit, and whatever its decoder raises.
@@ -78,28 +83,32 @@ class PillowPicture:
 
     def __init__(self, image: Image.Image):
         self._image = image
-        self._orientation = _orientation(image)
+        self._orientation = orientation_of(image)
         turned = self._orientation >= 5
         self.size = image.size if turned else (image.size[1], image.size[0])
         deep = image.mode.startswith("I;16")
-        self.kind = f"{image.format} {image.mode}"
+        container = "JPEG" if image.format in JPEGS else image.format
+        self.kind = f"{container} {image.mode}"
         self.channels = 1 if image.mode in GREY_MODES or deep else 3
         self.pixel_type: PixelType = "float32" if deep or image.mode in ("I", "F") else "uint8"
-        self.decodes_smaller = image.format == "JPEG"
+        self.decodes_smaller = image.format in JPEGS
 
-    def pixels(self, wanted: PixelFormat, scale: float = 1.0) -> Tensor:
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`. JPEG decodes at a half, a quarter or an eighth where that is enough."""
-        _refuse_if_large(self.size, wanted)
+        refuse_if_large(self.size, wanted)
         image = self._image
         if self.decodes_smaller and scale <= SMALLER:
             image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
         image.load()
         if self._orientation in UPRIGHT and image.format != "TIFF":  # which Pillow turns by itself
             image = image.transpose(UPRIGHT[self._orientation])
+        if box is not None:
+            top, left, h, w = decoded_box(box, self.size, (image.height, image.width))
+            image = image.crop((left, top, left + w, top + h))
         if self.pixel_type == "float32":
             return as_tensor(np.asarray(image)[..., None], wanted)
         pixels = np.array(_converted(image, wanted.channels))
-        return _of_type(torch.from_numpy(_channels_first(pixels)), wanted.pixel_type, full_scale=255)
+        return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale=255)
 
 
 class ArrayPicture:
@@ -116,10 +125,10 @@ class ArrayPicture:
         self.size, self.channels = size, channels
         self.pixel_type: PixelType = "uint8" if dtype in (np.uint8, np.bool_) else "float32"
 
-    def pixels(self, wanted: PixelFormat, scale: float = 1.0) -> Tensor:
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; always at its full size."""
-        _refuse_if_large(self.size, wanted)
-        return as_tensor(self._load(), wanted)
+        refuse_if_large(self.size, wanted)
+        return _part(as_tensor(self._load(), wanted), box)
 
 
 class DecodedPicture:
@@ -134,9 +143,25 @@ class DecodedPicture:
         self.size = (size[0], size[1])
         self.pixel_type = cast(PixelType, str(decoded.dtype).removeprefix("torch."))
 
-    def pixels(self, wanted: PixelFormat, scale: float = 1.0) -> Tensor:
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; `wanted` is what they were decoded as."""
-        return self._decoded
+        return _part(self._decoded, box)
+
+
+def _part(pixels: Tensor, box: Box | None) -> Tensor:
+    if box is None:
+        return pixels
+    top, left, h, w = box
+    return pixels[:, top : top + h, left : left + w]
+
+
+def decoded_box(box: Box, size: Size, decoded: Size) -> Box:
+    """Where a box of an image lies in what was decoded of it."""
+    if decoded == size:
+        return box
+    down, across = decoded[0] / size[0], decoded[1] / size[1]
+    top, left = int(box[0] * down), int(box[1] * across)
+    return top, left, max(1, round(box[2] * down)), max(1, round(box[3] * across))
 
 
 def as_tensor(array: np.ndarray, wanted: PixelFormat) -> Tensor:
@@ -149,10 +174,11 @@ def as_tensor(array: np.ndarray, wanted: PixelFormat) -> Tensor:
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise ValueError("some pixels are NaN or infinite: fill them before training")
     pixels = _array_to_channels(array, wanted.channels)
-    return _of_type(torch.from_numpy(_channels_first(pixels)), wanted.pixel_type, full_scale)
+    return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale)
 
 
-def _of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
+def of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
+    """Raises ValueError where numbers without a scale should become uint8."""
     if wanted == "float32":
         return pixels.float() / (full_scale or 1)
     if pixels.dtype == torch.uint8 and full_scale == 255:
@@ -172,7 +198,8 @@ def _converted(image: Image.Image, channels: int) -> Image.Image:
     if transparent:
         whole = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
@@ -191,18 +218,19 @@ def _wrong_channels(has: int, wanted: int) -> str:
     return f"it has {has} channel(s) and {wanted} are wanted: remove it, or choose --data.channels {has}"
 
 
-def _channels_first(pixels: np.ndarray) -> np.ndarray:
+def channels_first(pixels: np.ndarray) -> np.ndarray:
     """[h, w] or [h, w, C] as [C, h, w], without moving a value."""
     return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 
 
-def _refuse_if_large(size: Size, wanted: PixelFormat) -> None:
+def refuse_if_large(size: Size, wanted: PixelFormat) -> None:
+    """Raises ValueError, before any pixel is decoded."""
     height, width = size
     if width * height > wanted.max_pixels:
         raise ValueError(f"{width} x {height} pixels are over --data.max-megapixels")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """From the header; a PNG's EXIF behind its pixels is ignored, since finding it would decode them."""
     if image.format == "PNG":
         exif = Image.Exif()

@@ -1,25 +1,21 @@
 """From what a user names to images: folders, files, lists, containers, data sets of other libraries."""
 
-import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from unmask.config.schema import DataConfig
-from unmask.data.containers import (
-    IDX_IMAGES,
-    hub_images,
-    idx_file_in,
-    idx_images,
-    torchvision_images,
-)
+from unmask.data.containers import IDX_IMAGES, idx_file_in, idx_images
+from unmask.data.elpv import elpv_images
 from unmask.data.files import SUFFIXES
 from unmask.data.folder import images_below
+from unmask.data.hub_sets import hub_images
 from unmask.data.images import Images
 from unmask.data.lists import LIST_SUFFIXES, paths_in_list
 from unmask.data.paths import PathList
+from unmask.data.torchvision_sets import torchvision_images
 from unmask.errors import DataError
 
 TORCHVISION, HUB = "torchvision:", "hf:"
@@ -37,19 +33,16 @@ def find_images(
             "no images were named: give a folder, or the name of a built-in data set "
             f"({', '.join(BUILT_IN)})"
         )
-    whole = [source for source in sources if _is_whole_dataset(source)]
-    if whole and len(sources) > 1:
-        raise DataError(f"{whole[0]} is a data set by itself: give it alone, without other sources")
-    if whole:
-        return _dataset(whole[0], root=root, download=download)
-    paths = [path for source in sources for path in _files_of(source)]
+    if is_dataset(sources):
+        return _dataset(sources[0], root=root, download=download)
+    paths = PathList.joined([_files_of(source) for source in sources])
     if not paths:
         found = sum(len(files) for source in sources for _, _, files in os.walk(source))
         raise DataError(
             f"no images in {', '.join(sources)}: sought {' '.join(SUFFIXES)} at any depth among "
             f"{found} files; give a folder that holds images"
         )
-    return Images("-".join(Path(source).resolve().stem for source in sources), PathList(paths))
+    return Images("-".join(Path(source).resolve().stem for source in sources), paths)
 
 
 def default_held_out(images: int) -> int:
@@ -60,6 +53,23 @@ def default_held_out(images: int) -> int:
 def slug(source: str) -> str:
     """What a source is called in the names of directories."""
     return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name)
+
+
+def is_dataset(sources: tuple[str, ...]) -> bool:
+    """Whether they are one data set, not files; raises DataError where they are both."""
+    whole = [source for source in sources if _is_whole_dataset(source)]
+    if whole and len(sources) > 1:
+        raise DataError(f"{whole[0]} is a data set by itself: give it alone, without other sources")
+    return bool(whole)
+
+
+def check_it_exists(source: str) -> None:
+    """Raises DataError where there is no such folder or file."""
+    if not os.path.isdir(source) and not os.path.isfile(source):
+        raise DataError(
+            f"there is no folder or file {source}: check the path, or name a built-in data set "
+            f"({', '.join(BUILT_IN)})"
+        )
 
 
 def _is_whole_dataset(source: str) -> bool:
@@ -81,29 +91,11 @@ def _dataset(source: str, *, root: str, download: bool) -> Images:
     return idx_images((idx_file_in(source) or source) if os.path.isdir(source) else source)
 
 
-def _files_of(source: str) -> Iterator[str]:
+def _files_of(source: str) -> PathList:
+    check_it_exists(source)
     if os.path.isdir(source):
-        yield from sorted(images_below(source))
-    elif not os.path.isfile(source):
-        raise DataError(
-            f"there is no folder or file {source}: check the path, or name a built-in data set "
-            f"({', '.join(BUILT_IN)})"
-        )
-    elif source.lower().endswith(LIST_SUFFIXES):
-        yield from paths_in_list(source)
-    else:
-        yield source
-
-
-def _elpv(root: str) -> Images:
-    spec = importlib.util.find_spec("elpv_dataset")
-    if spec is None or spec.origin is None:
-        raise DataError(
-            "the data set elpv comes in a package of its own: pip install 'unmask[quickstart]'"
-        )
-    paths = sorted(images_below(str(Path(spec.origin).parent / "data" / "images")))
-    note = "ELPV images of solar cells (Deitsch et al.), CC BY-NC-SA 4.0: no commercial use"
-    return Images("elpv", PathList(paths), note)
+        return images_below(source)
+    return PathList(paths_in_list(source) if source.lower().endswith(LIST_SUFFIXES) else [source])
 
 
 def _fashion_mnist(root: str) -> Images:
@@ -117,7 +109,18 @@ def _fashion_mnist(root: str) -> Images:
     )
 
 
+def _elpv_training(root: str) -> Images:
+    """The images that fine-tuning on elpv trains on: those it validates on are new then."""
+    from unmask.data.labels import ELPV, find_labelled  # which imports this module
+
+    return find_labelled((ELPV,), root=root).training.images
+
+
 FASHION_MNIST = ("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist")
 """Where its IDX files may lie below --data.root: torchvision's place, ours, and Debian's package."""
 
-BUILT_IN: dict[str, Callable[[str], Images]] = {"elpv": _elpv, "fashion-mnist": _fashion_mnist}
+BUILT_IN: dict[str, Callable[[str], Images]] = {
+    "elpv": elpv_images,
+    "elpv:train": _elpv_training,
+    "fashion-mnist": _fashion_mnist,
+}

@@ -3,19 +3,16 @@
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
+from torch.nn import functional
 
 from unmask.config.plan import PixelFormat
 from unmask.core.patches import Size
-from unmask.data.pictures import SMALLER, Picture
+from unmask.data.pictures import SMALLER, Box, Picture
 
 ASPECT_RANGE = (3 / 4, 4 / 3)
 """How far a crop may be stretched, relative to the aspect of the output."""
-
-Box = tuple[int, int, int, int]
-"""Top, left, height, width."""
 
 
 def random_crop(
@@ -32,8 +29,8 @@ def random_crop(
     """
     box = random_box(picture.size, size, scale, rng)
     flipped = flip and rng.random() < 0.5
-    crop = crop_box(picture, wanted, box, size)
-    return crop.flip(-1) if flipped else crop
+    crop = crop_box(picture, wanted, box, size).numpy()
+    return _planar(crop[..., ::-1] if flipped else crop)
 
 
 def centre_crop(picture: Picture, wanted: PixelFormat, size: Size, share: float = 1.0) -> Tensor:
@@ -41,20 +38,24 @@ def centre_crop(picture: Picture, wanted: PixelFormat, size: Size, share: float 
     height, width = picture.size
     scale = share * min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    return crop_box(picture, wanted, ((height - h) // 2, (width - w) // 2, h, w), size)
+    box = ((height - h) // 2, (width - w) // 2, h, w)
+    return _planar(crop_box(picture, wanted, box, size).numpy())
 
 
 def crop_box(picture: Picture, wanted: PixelFormat, box: Box, size: Size) -> Tensor:
     """A part of an image, resized; the image is decoded no larger than that needs."""
     enough = max(size[0] / box[2], size[1] / box[3])
-    pixels = picture.pixels(wanted, min(1.0, enough))
-    down, across = pixels.shape[-2] / picture.size[0], pixels.shape[-1] / picture.size[1]
-    if (down, across) != (1, 1):
-        top, left = int(box[0] * down), int(box[1] * across)
-        box = (top, left, max(1, round(box[2] * down)), max(1, round(box[3] * across)))
-    return functional.resized_crop(
-        pixels, *box, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
-    )
+    pixels = picture.pixels(wanted, min(1.0, enough), box)
+    if pixels.shape[1:] == size:
+        return pixels
+    # Of colours that lie together in memory, without gaps, torch resizes bytes almost twice as fast.
+    together = pixels[None].contiguous(memory_format=torch.channels_last)
+    return functional.interpolate(together, size, mode="bicubic", antialias=True)[0]
+
+
+def _planar(crop: np.ndarray) -> Tensor:
+    """One channel behind the other in memory; NumPy copies twice as fast as torch."""
+    return torch.from_numpy(np.ascontiguousarray(crop))
 
 
 def may_be_kept(picture: Picture, size: Size) -> bool:

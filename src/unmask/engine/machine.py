@@ -3,6 +3,7 @@
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 
@@ -40,9 +41,14 @@ def detect_machine(device: Device) -> Machine:
 
 def autocast(plan: TrainingPlan) -> AbstractContextManager:
     """Matrix multiplications in the plan's precision; weights and losses stay float32."""
-    if plan.precision == "fp32":
+    return arithmetic(plan.device, plan.precision)
+
+
+def arithmetic(device: str, precision: Literal["bf16", "fp32"]) -> AbstractContextManager:
+    """Matrix multiplications in a precision; the others stay float32."""
+    if precision == "fp32":
         return nullcontext()
-    return torch.autocast(plan.device, dtype=torch.bfloat16)
+    return torch.autocast(device, dtype=torch.bfloat16)
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -13,7 +13,7 @@ class StepOutput(NamedTuple):
 
     loss: Tensor
     weight: float
-    """Masked patches, labelled pixels, weighted images: micro-batches and processes are averaged by it."""
+    """Masked patches, labelled pixels, weighted images: what averages are weighted by."""
     scalars: dict[str, Tensor]
     """Further values to log, averaged like the loss."""
 

@@ -2,11 +2,14 @@
 
 from importlib.metadata import version
 
-from unmask.interop.description import Description
+from unmask.interop.description import Description, Head
 
 LIBRARIES = {"timm": "timm", "hf": "transformers"}
 """Layouts that are folders for the hub, and the library that its front matter names."""
 TAGS = ("masked-autoencoder", "vit", "self-supervised-learning", "unmask")
+CLASSIFIER_TAGS = ("image-classification", "vit", "unmask")
+NAMED_CLASSES = 10
+POOLED = {"class": "the class token", "mean": "the mean of the patches"}
 PAPER = "[He et al. 2021](https://arxiv.org/abs/2111.06377)"
 
 
@@ -24,6 +27,7 @@ def model_card(
     """
     sections = {
         "Loading": f"```python\n{line}\n```",
+        **({"Classes": _classes(description.head)} if description.head else {}),
         "Input": _input(description),
         "Training": _list(_training(description, measured)),
         "Licence": _licence(description),
@@ -39,9 +43,9 @@ def _front_matter(d: Description, library: str) -> str:
         "---",
         f"library_name: {library}",
         f"license: {'other' if d.licence_note else 'unknown'}",
-        "pipeline_tag: image-feature-extraction",
+        f"pipeline_tag: {'image-classification' if d.head else 'image-feature-extraction'}",
         "tags:",
-        *(f"- {tag}" for tag in TAGS),
+        *(f"- {tag}" for tag in (CLASSIFIER_TAGS if d.head else TAGS)),
         "---",
     ]
     return "\n".join(lines) + "\n\n"
@@ -50,11 +54,16 @@ def _front_matter(d: Description, library: str) -> str:
 def _summary(d: Description) -> str:
     a = d.architecture
     what = "A masked autoencoder" if d.has_decoder else "The encoder of a masked autoencoder"
+    if d.head:
+        what = "A linear classifier on the encoder of masked autoencoders"
     summary = (
         f"{what} ({PAPER}), written by unmask {version('unmask')}. The encoder is a Vision Transformer "
         f"of {a.depth} blocks, {a.width} wide, with {a.heads} heads, on patches of "
         f"{_size(a.patch_size)} pixels."
     )
+    if d.head:
+        norm = " after a BatchNorm" if d.head.batch_norm else ""
+        return f"{summary} The head is given {POOLED[d.head.pool]}{norm}."
     if not d.has_decoder:
         return summary
     return (
@@ -63,25 +72,38 @@ def _summary(d: Description) -> str:
     )
 
 
+def _classes(head: Head) -> str:
+    first = "; ".join(" ".join(name.split()) for name in head.classes[:NAMED_CLASSES])
+    more = len(head.classes) - NAMED_CLASSES
+    return f"{len(head.classes)}: {first}{f'; and {more} more' if more > 0 else ''}."
+
+
 def _input(d: Description) -> str:
     a = d.architecture
+    crop = ""
+    if d.head:
+        crop = (
+            f" Evaluation crops the centre, {d.head.eval_crop:.4g} of the side of the largest part that "
+            f"has this shape."
+        )
     floats = "" if d.pixel_type == "uint8" else " (floating-point pixels as they are)"
     return (
         f"Images of {_size(a.image_size)} pixels (height x width) and {a.channels} channel(s), on the "
         f"scale 0 to 1{floats}, less the mean {_numbers(d.mean)} and divided by the deviation "
-        f"{_numbers(d.std)}."
+        f"{_numbers(d.std)}.{crop}"
     )
 
 
 def _training(d: Description, measured: str) -> list[str]:
     a = d.architecture
     masked = f"{a.mask_ratio:.0%} of the patches, in squares of {a.mask_unit} x {a.mask_unit}"
+    objective = f"masked: {masked}; target {a.target}; loss on {a.loss_on} patches"
     return [
         f"recipe: {d.recipe or 'not recorded'}",
         f"images: {d.data or 'not recorded'}",
         f"steps: {d.steps or 'not recorded'}",
         f"weights: {d.weights if d.steps else 'not recorded'}",
-        f"masked: {masked}; target {a.target}; loss on {a.loss_on} patches",
+        *([] if d.head else [objective]),
         f"measured: {measured or 'nothing is recorded'}",
     ]
 
@@ -94,11 +116,18 @@ def _licence(d: Description) -> str:
 
 def _limits(d: Description, layout: str) -> list[str]:
     a = d.architecture
+    use = "Pre-training has no labels: features want a probe or fine-tuning before they decide anything."
+    if d.head:
+        use = "It knows these classes only, and takes every image for one of them."
     limits = [
         f"It has seen {d.data or 'images that are not recorded'} and nothing else; nobody has tested it "
         f"for fairness, safety or any decision about people.",
-        "Pre-training has no labels: features want a probe or fine-tuning before they decide anything.",
+        use,
     ]
+    if d.head and layout == "hf" and d.head.eval_crop != 1:
+        limits.append(
+            "Transformers' image processor takes whole images, and evaluation here crops them."
+        )
     if d.has_decoder and a.target == "normalized-pixels":
         limits.append(
             "The decoder draws patches normalised by their own mean and deviation, which it does not "

@@ -15,6 +15,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OUR_ENTRY = "unmask"
 """Where files of other layouts hold our description: as JSON text, or as JSON within their own."""
 UNKNOWN_LICENCE = "of unknown origin: look up the licence of the checkpoint"
+AUTOENCODER, CLASSIFIER = "masked-autoencoder", "classifier"
+HEAD_LEFT_OUT = "the classification head was left out"
+NORM_LEFT_OUT = "the final norm, which stood behind the pooling, was left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,16 @@ class Head:
     precision: Literal["bf16", "fp32"] = "fp32"
     """Of the matrix multiplications in its training and evaluation."""
 
+    def __post_init__(self) -> None:
+        if self.pool not in ("class", "mean"):
+            raise ValueError(f"a head pools 'class' or 'mean', not {self.pool!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """Enough to build the model and to feed it."""
 
-    kind: str = "masked-autoencoder"
+    kind: str = AUTOENCODER
     architecture: Architecture
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -66,10 +73,19 @@ class Weights:
     state: dict[str, Tensor]
     description: Description
 
+    @property
+    def has_norm(self) -> bool:
+        """Whether a norm ends the encoder; a mean-pooled classifier's stands behind the pooling."""
+        return any(name.startswith("encoder.norm.") for name in self.state)
+
     def encoder_only(self) -> "Weights":
-        """The encoder without its decoder."""
+        """The encoder without its decoder or head; what went with the head is in the notes."""
         state = {name: v for name, v in self.state.items() if name.startswith("encoder.")}
-        return Weights(state, replace(self.description, has_decoder=False))
+        d = replace(self.description, has_decoder=False)
+        if d.head is None:
+            return Weights(state, d)
+        left_out = (HEAD_LEFT_OUT,) if self.has_norm else (HEAD_LEFT_OUT, NORM_LEFT_OUT)
+        return Weights(state, replace(d, kind=AUTOENCODER, head=None, notes=(*d.notes, *left_out)))
 
 
 def parse_description(values: Any, origin: object) -> Description:
@@ -77,7 +93,8 @@ def parse_description(values: Any, origin: object) -> Description:
     try:
         values = json.loads(values) if isinstance(values, str) else values
         architecture = from_dict(Architecture, values["architecture"])
-        return from_dict(Description, {**values, "architecture": architecture})
+        head = None if values.get("head") is None else from_dict(Head, values["head"])
+        return from_dict(Description, {**values, "architecture": architecture, "head": head})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{origin} does not describe a model: {error}") from error
 
@@ -86,6 +103,7 @@ def foreign_description(
     architecture: Architecture,
     *,
     has_decoder: bool,
+    head: Head | None = None,
     statistics: tuple[Any, Any] | None = None,
     licence_note: str = UNKNOWN_LICENCE,
     notes: tuple[str, ...] = (),
@@ -96,6 +114,7 @@ def foreign_description(
     Args:
         architecture: as read from the other library's own settings.
         has_decoder: whether the weights have one.
+        head: what the weights have of a classifier.
         statistics: mean and deviation per channel; ImageNet's, or 0.5 and 0.25, where there are none
             for these channels.
         licence_note: what is known of their licence.
@@ -103,19 +122,25 @@ def foreign_description(
         recorded: our own description, where the file holds one; used if it is of such an encoder.
     """
     channels = architecture.channels
+    kind = CLASSIFIER if head else AUTOENCODER
     if recorded is not None:
         ours = parse_description(recorded, f"the entry '{OUR_ENTRY}'")
         if _encoder(ours.architecture) == _encoder(architecture):
-            return replace(ours, has_decoder=has_decoder, notes=(*ours.notes, *notes))
+            if head and ours.head and _outputs(ours.head) == _outputs(head):
+                head = ours.head
+            notes = (*ours.notes, *notes)
+            return replace(ours, kind=kind, has_decoder=has_decoder, head=head, notes=notes)
     if statistics is None or not all(_one_each(values, channels) for values in statistics):
         usual = channels == len(IMAGENET_MEAN)
         statistics = (IMAGENET_MEAN, IMAGENET_STD) if usual else ((0.5,) * channels, (0.25,) * channels)
     mean, std = (tuple(map(float, values)) for values in statistics)
     return Description(
+        kind=kind,
         architecture=architecture,
         mean=mean,
         std=std,
         has_decoder=has_decoder,
+        head=head,
         licence_note=licence_note,
         notes=notes,
     )
@@ -127,3 +152,7 @@ def _one_each(values: Any, channels: int) -> bool:
 
 def _encoder(a: Architecture) -> tuple[object, ...]:
     return a.image_size, a.patch_size, a.channels, a.width, a.depth, a.heads, a.class_tokens
+
+
+def _outputs(head: Head) -> tuple[object, ...]:
+    return head.classes, head.pool, head.batch_norm

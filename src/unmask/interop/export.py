@@ -16,6 +16,7 @@ from unmask.errors import CheckpointError
 from unmask.interop.card import model_card
 from unmask.interop.description import OUR_ENTRY, Weights
 from unmask.interop.files import read_settings, write_safetensors
+from unmask.interop.heads import without_batch_norm
 from unmask.interop.hf import hf_config, hf_preprocessor, to_hf
 from unmask.interop.official import to_official
 from unmask.interop.timm import timm_config, to_timm
@@ -53,13 +54,14 @@ class Exported(NamedTuple):
 def export_weights(weights: Weights, to: Layout, path: Path, *, measured: str = "") -> Exported:
     """Writes weights, description and model card; reads them back with the library they are for.
 
+    What is compared are reconstructions, a classifier's logits, or an encoder's tokens.
     Raises ValueError where the path or the installation does not suit, CheckpointError where the
     layout cannot hold the model.
     """
     _check_place(path, to)
     if to in LIBRARIES:
         _check_installed(to)
-    if to == "timm":
+    if to == "timm" and weights.description.has_decoder:
         weights = weights.encoder_only()
     WRITERS[to](weights, path)
     difference = largest_difference(weights, to, path)
@@ -138,12 +140,16 @@ def _write_safetensors(weights: Weights, path: Path) -> None:
 
 
 def _write_timm(weights: Weights, folder: Path) -> None:
-    _write_folder(folder, to_timm(weights.state), {CONFIG: timm_config(weights.description)})
+    weights = without_batch_norm(weights)
+    config = timm_config(weights.description, has_norm=weights.has_norm)
+    _write_folder(folder, to_timm(weights.state), {CONFIG: config})
 
 
 def _write_hf(weights: Weights, folder: Path) -> None:
+    weights = without_batch_norm(weights)
     d = weights.description
-    settings = {CONFIG: hf_config(d), PREPROCESSOR: hf_preprocessor(d)}
+    config = hf_config(d, has_norm=weights.has_norm)
+    settings = {CONFIG: config, PREPROCESSOR: hf_preprocessor(d)}
     _write_folder(folder, to_hf(weights.state, has_decoder=d.has_decoder), settings)
 
 
@@ -169,16 +175,20 @@ def _read_timm(folder: Path) -> Outputs:
     import timm
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    return lambda images, noise: model.forward_features(images)
+    return lambda images, noise: (model if model.num_classes else model.forward_features)(images)
 
 
 def _read_hf(folder: Path) -> Outputs:
     import transformers
 
+    name, *_ = read_settings(folder / CONFIG)["architectures"]
     with _quiet(transformers):
-        if read_settings(folder / CONFIG)["model_type"] == "vit_mae":
+        if name == "ViTMAEForPreTraining":
             mae = transformers.ViTMAEForPreTraining.from_pretrained(folder).eval()
             return lambda images, noise: mae(images, noise=noise).logits
+        if name == "ViTForImageClassification":
+            classifier = transformers.ViTForImageClassification.from_pretrained(folder).eval()
+            return lambda images, noise: classifier(images).logits
         vit = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
         return lambda images, noise: vit(images).last_hidden_state
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from unmask.core.mae import Architecture
 from unmask.core.patches import Size, grid_of
+from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
+from unmask.interop.models import load_state, new_encoder
 
 PROJECTION = "encoder.patch_embed.proj.weight"
 OUTPUTS = ("decoder.decoder_pred.weight", "decoder.decoder_pred.bias")
@@ -33,14 +35,59 @@ DECODER = {"decoder_width": "width", "decoder_depth": "blocks", "decoder_heads":
 def fit(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict for a model of `architecture`, and a sentence for everything that was changed.
 
-    It has no decoder where the weights' own cannot be used. Weights that fit come back untouched.
-    Raises CheckpointError where the encoder is another one.
+    It has no decoder where the weights' own cannot be used, and never a classification head. Weights
+    that fit come back untouched. Raises CheckpointError where the encoder is another one.
     """
     was, now = weights.description.architecture, architecture
     _check_encoder(was, now)
-    reason = _why_no_decoder(weights) or _why_new_decoder(was, now)
-    state = dict((weights.encoder_only() if reason else weights).state)
-    sentences = [reason] if reason else []
+    if reason := _why_no_decoder(weights) or _why_new_decoder(was, now):
+        state, sentences = _fit_encoder(weights, now)
+        return state, [reason, *sentences]
+    state = dict(weights.state)
+    sentences = _fit_state(state, was, now)
+    if was.target != now.target:
+        sentences.append(f"the decoder has learned {was.target} and goes on with {now.target}")
+    return state, sentences
+
+
+def encoder_for(
+    weights: Weights, *, image_size: Size, channels: int
+) -> tuple[VisionTransformer, list[str]]:
+    """The encoder of any weights for these images, and a sentence for everything that was changed.
+
+    A mean-pooled classifier's has no final norm: it comes with a new one. Positions are not trainable.
+    """
+    body = weights.encoder_only()
+    a = replace(body.description.architecture, image_size=image_size, channels=channels)
+    state, sentences = _fit_encoder(body, a)
+    encoder = new_encoder(a)
+    load_state(encoder, {name.removeprefix("encoder."): value for name, value in state.items()})
+    return encoder, [*sentences, *body.description.notes]
+
+
+def at_size(weights: Weights, size: int | Size) -> Weights:
+    """The same model for images of another size, with interpolated positions."""
+    image_size = (size, size) if isinstance(size, int) else (size[0], size[1])
+    was = weights.description.architecture
+    now, state = replace(was, image_size=image_size), dict(weights.state)
+    _fit_state(state, was, now)
+    return Weights(state, replace(weights.description, architecture=now))
+
+
+def _fit_encoder(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor], list[str]]:
+    """The encoder alone, with a final norm."""
+    state = dict(weights.encoder_only().state)
+    sentences = _fit_state(state, weights.description.architecture, architecture)
+    if not weights.has_norm:
+        state["encoder.norm.weight"] = torch.ones(architecture.width)
+        state["encoder.norm.bias"] = torch.zeros(architecture.width)
+        sentences.append("the encoder's final norm is new")
+    return state, sentences
+
+
+def _fit_state(state: dict[str, Tensor], was: Architecture, now: Architecture) -> list[str]:
+    """Changes what depends on image size, patch size and channels; a sentence for each."""
+    sentences = []
     if was.channels != now.channels:
         sentences.append(_fit_channels(state, was, now))
     if was.patch_size != now.patch_size:
@@ -50,17 +97,7 @@ def fit(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor]
         for name in state.keys() & set(POSITIONS):
             state[name] = interpolate_positions(state[name], old, new)
         sentences.append(f"positions interpolated from {_size(old)} to {_size(new)}")
-    if was.target != now.target and not reason:
-        sentences.append(f"the decoder has learned {was.target} and goes on with {now.target}")
-    return state, sentences
-
-
-def at_size(weights: Weights, size: int | Size) -> Weights:
-    """The same model for images of another size, with interpolated positions."""
-    image_size = (size, size) if isinstance(size, int) else (size[0], size[1])
-    architecture = replace(weights.description.architecture, image_size=image_size)
-    state, _ = fit(weights, architecture)
-    return Weights(state, replace(weights.description, architecture=architecture))
+    return sentences
 
 
 def interpolate_positions(table: Tensor, old: Size, new: Size) -> Tensor:

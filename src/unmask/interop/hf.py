@@ -1,4 +1,4 @@
-"""Hugging Face's ViTMAE and ViT: names, config.json and preprocessor_config.json.
+"""Hugging Face's ViTMAE and ViT, classifiers too: names, config.json and preprocessor_config.json.
 
 We write the names of transformers 4, which version 5 reads too. We read those, version 5's own inside
 names, and what its save_pretrained writes: its renaming of encoder layers catches the decoder's as well
@@ -19,15 +19,16 @@ from unmask.interop.description import (
     OUR_ENTRY,
     UNKNOWN_LICENCE,
     Description,
+    Head,
     Weights,
     foreign_description,
 )
+from unmask.interop.heads import read_head
 from unmask.interop.official import check_names, from_official, mlp_ratio
 
 MODEL_TYPES = ("vit_mae", "vit")
 EPS = 1e-6
-LEFT_OUT = {"classifier": "the classification head", "pooler": "the pooling layer"}
-FINE_TUNED = ("classifier.", "pooler.", "vit.pooler.")
+POOLER, CLASSIFIER = ("pooler.", "vit.pooler."), "classifier."
 
 OURS_TO_THEIRS = {
     "norm1": "layernorm_before",
@@ -71,11 +72,15 @@ def is_hf(names: Any) -> bool:
 
 
 def to_hf(state: dict[str, Tensor], *, has_decoder: bool) -> dict[str, Tensor]:
-    """Our weights under the names of ViTMAEForPreTraining, or of ViTModel where there is no decoder."""
+    """Our weights under the names of ViTMAEForPreTraining, ViTForImageClassification or ViTModel."""
     theirs = {}
+    has_head = "head.weight" in state
     for name, value in state.items():
         side, rest = name.split(".", 1)
-        prefix = "decoder." if side == "decoder" else "vit." if has_decoder else ""
+        if side == "head":
+            theirs[CLASSIFIER + rest] = value
+            continue
+        prefix = "decoder." if side == "decoder" else "vit." if has_decoder or has_head else ""
         rest = prefix + _their_name(rest)
         if ".attn.qkv." not in rest:
             theirs[rest] = value
@@ -105,7 +110,8 @@ def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict
     Raises CheckpointError where the model is not the plain Vision Transformer.
     """
     _check_plain(config)
-    body = {name: v for name, v in state.items() if not name.startswith(FINE_TUNED)}
+    top = {n.replace(CLASSIFIER, "head."): v for n, v in state.items() if n.startswith(CLASSIFIER)}
+    body = {name: v for name, v in state.items() if not name.startswith((*POOLER, CLASSIFIER))}
     plain = from_hf(body)
     has_decoder = "decoder_embed.weight" in plain
     try:
@@ -117,23 +123,28 @@ def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict
             f"config.json does not describe a {config['model_type']} ({error}): get a fresh copy"
         ) from error
     check_names(plain, architecture, has_decoder=has_decoder)
+    head, notes = _read_head(top, config, architecture)
     description = foreign_description(
         architecture,
         has_decoder=has_decoder,
+        head=head,
         statistics=(preprocessor.get("image_mean"), preprocessor.get("image_std")),
         licence_note=UNKNOWN_LICENCE,
-        notes=_notes(state, plain, config),
+        notes=(*notes, *_notes(state, plain, config)),
         recorded=config.get(OUR_ENTRY),
     )
-    return Weights(from_official(plain), description)
+    return Weights({**from_official(plain), **top}, description)
 
 
-def hf_config(description: Description) -> dict[str, Any]:
-    """config.json. Raises CheckpointError where transformers cannot hold the model."""
+def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, Any]:
+    """config.json. Raises CheckpointError where transformers cannot hold the model.
+
+    `has_norm`: whether a norm stands behind the encoder's blocks.
+    """
     a = description.architecture
-    _check_holds(a, has_decoder=description.has_decoder)
+    _check_holds(description, has_norm=has_norm)
     settings: dict[str, Any] = {
-        "architectures": ["ViTMAEForPreTraining" if description.has_decoder else "ViTModel"],
+        "architectures": [_class_name(description)],
         "model_type": "vit_mae" if description.has_decoder else "vit",
         "image_size": _one(a.image_size),
         "patch_size": _one(a.patch_size),
@@ -158,6 +169,9 @@ def hf_config(description: Description) -> dict[str, Any]:
             "mask_ratio": a.mask_ratio,
             "norm_pix_loss": a.target == "normalized-pixels",
         }
+    if description.head:
+        numbers = dict(enumerate(description.head.classes))
+        settings |= {"id2label": numbers, "label2id": {name: i for i, name in numbers.items()}}
     return {**settings, OUR_ENTRY: asdict(description)}
 
 
@@ -225,9 +239,29 @@ def _check_plain(config: dict[str, Any]) -> None:
             )
 
 
-def _check_holds(a: Architecture, *, has_decoder: bool) -> None:
+def _class_name(d: Description) -> str:
+    if d.has_decoder:
+        return "ViTMAEForPreTraining"
+    return "ViTForImageClassification" if d.head else "ViTModel"
+
+
+def _read_head(
+    top: dict[str, Tensor], config: dict[str, Any], a: Architecture
+) -> tuple[Head | None, tuple[str, ...]]:
+    """Their classifier is given the class token; their image processor takes whole images."""
+    if "head.weight" not in top:
+        return None, ()
+    names = config.get("id2label")
+    return read_head(top, names=names, pool="class", crop=1.0, image_size=a.image_size)
+
+
+def _check_holds(d: Description, *, has_norm: bool) -> None:
     """Raises CheckpointError where transformers cannot hold the model."""
-    odd = []
+    a, has_decoder, odd = d.architecture, d.has_decoder, list[str]()
+    if d.head and d.head.pool != "class":
+        odd.append("classifiers of the class token and this one pools the mean of the patches")
+    elif not has_norm:
+        odd.append("a norm behind the blocks and this encoder has none")
     if a.class_tokens != 1:
         odd.append(f"one class token and this model has {a.class_tokens}")
     for name, (height, width) in (("images", a.image_size), ("patches", a.patch_size)):
@@ -238,18 +272,16 @@ def _check_holds(a: Architecture, *, has_decoder: bool) -> None:
     if odd:
         raise CheckpointError(
             f"transformers' {'ViTMAE' if has_decoder else 'ViT'} holds {odd[0]}: export it --to timm, "
-            f"which takes the encoder, or --to safetensors"
+            f"which takes {'it' if d.head else 'the encoder'}, or --to safetensors"
         )
 
 
 def _notes(
     state: dict[str, Tensor], plain: dict[str, Tensor], config: dict[str, Any]
 ) -> tuple[str, ...]:
-    notes = [
-        f"{what} was left out"
-        for part, what in LEFT_OUT.items()
-        if any(name.removeprefix("vit.").startswith(f"{part}.") for name in state)
-    ]
+    notes = []
+    if any(name.startswith(POOLER) for name in state):
+        notes.append("the pooling layer was left out")
     eps = config.get("layer_norm_eps", 1e-12)
     if eps != EPS:
         notes.append(f"layer norms have an epsilon of {EPS:g} instead of {eps:g}")

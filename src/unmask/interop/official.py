@@ -1,6 +1,7 @@
 """The layout of the reference implementation's checkpoints: one flat dictionary of weights.
 
-Our encoder has timm's names and our decoder the reference's, so the two differ by a prefix.
+Our encoder has timm's names and our decoder the reference's, so the two differ by a prefix. A fine-tuned
+model has timm's `head` and `fc_norm`; a linear probe's head is a sequence of BatchNorm and linear layer.
 """
 
 import math
@@ -18,23 +19,25 @@ HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """Of the usual encoders, by width: weights do not show their heads."""
 DECODER_HEADS = 16
 DECODER_NAMES = ("decoder_", "mask_token")
+HEAD_NAMES = ("head.", "fc_norm.")
+PROBE_NAMES = {"feature_norm.": "head.0.", "head.": "head.1."}
 LICENCE = "of unknown origin; the authors' weights are CC BY-NC 4.0"
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-ENCODER_LAYERS, ENCODER_TABLES = ("patch_embed.proj", "norm"), {"cls_token", "pos_embed"}
+ENCODER_LAYERS, ENCODER_TABLES = ("patch_embed.proj",), {"cls_token", "pos_embed"}
 DECODER_LAYERS = ("decoder_embed", "decoder_norm", "decoder_pred")
 DECODER_TABLES = {"mask_token", "decoder_pos_embed"}
 
 
 def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our weights under the reference's names."""
-    return {name.split(".", 1)[1]: value for name, value in state.items()}
+    is_probe = any(name.startswith("feature_norm.") for name in state)
+    return {_their_name(name, is_probe): value for name, value in state.items()}
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The reference's weights under our names."""
-    sides = {True: "decoder", False: "encoder"}
-    return {f"{sides[name.startswith(DECODER_NAMES)]}.{name}": v for name, v in state.items()}
+    return {_our_name(name): value for name, value in state.items()}
 
 
 def read_official(state: dict[str, Tensor]) -> Weights:
@@ -98,9 +101,16 @@ def mlp_ratio(hidden: int, width: int) -> float:
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def check_names(names: Iterable[str], a: Architecture, *, has_decoder: bool) -> None:
-    """Raises CheckpointError where weights are missing, or stand for what our model does not have."""
+def check_names(
+    names: Iterable[str], a: Architecture, *, has_decoder: bool, has_norm: bool = True
+) -> None:
+    """Raises CheckpointError where weights are missing, or stand for what our model does not have.
+
+    `has_norm`: whether a norm stands behind the encoder's blocks.
+    """
     expected = ENCODER_TABLES | _parameters(ENCODER_LAYERS) | _blocks("blocks", a.depth)
+    if has_norm:
+        expected |= _parameters(["norm"])
     if has_decoder:
         expected |= DECODER_TABLES | _parameters(DECODER_LAYERS)
         expected |= _blocks("decoder_blocks", a.decoder_depth)
@@ -112,6 +122,24 @@ def check_names(names: Iterable[str], a: Architecture, *, has_decoder: bool) -> 
             f"these weights are not of the plain Vision Transformer that masked autoencoders have: "
             f"{odd[0]}; choose weights of a plain one, such as timm's vit_base_patch16_224"
         )
+
+
+def _their_name(name: str, is_probe: bool) -> str:
+    if name.startswith(("encoder.", "decoder.")):
+        return name.split(".", 1)[1]
+    for ours, theirs in PROBE_NAMES.items() if is_probe else ():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _our_name(name: str) -> str:
+    for ours, theirs in PROBE_NAMES.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    if name.startswith(HEAD_NAMES):
+        return name
+    return f"{'decoder' if name.startswith(DECODER_NAMES) else 'encoder'}.{name}"
 
 
 def _parameters(layers: Iterable[str]) -> set[str]:

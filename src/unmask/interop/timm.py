@@ -1,7 +1,7 @@
 """timm's Vision Transformer: our encoder under the same names, with a config.json beside it.
 
-A classification head and a decoder have no place on the other side; class tokens beyond the first are
-timm's registers.
+A decoder has no place on the other side, nor has a probe's BatchNorm, which becomes part of the head;
+class tokens beyond the first are timm's registers.
 """
 
 import re
@@ -15,13 +15,24 @@ from unmask.core.mae import Architecture
 from unmask.core.patches import Size
 from unmask.errors import CheckpointError
 from unmask.interop.description import (
+    HEAD_LEFT_OUT,
+    NORM_LEFT_OUT,
     OUR_ENTRY,
     UNKNOWN_LICENCE,
     Description,
+    Head,
     Weights,
     foreign_description,
 )
-from unmask.interop.official import check_names, from_official, infer_architecture
+from unmask.interop.heads import read_head
+from unmask.interop.official import (
+    HEAD_NAMES,
+    check_names,
+    from_official,
+    infer_architecture,
+    to_official,
+)
+from unmask.models.classifier import Pool
 
 PLAIN_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+")
 HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
@@ -39,16 +50,15 @@ READ_OR_HARMLESS = {
     "class_token", "reg_tokens", "no_embed_class", "global_pool", "fc_norm", "pool_include_prefix",
     "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "drop_rate", "pos_drop_rate",
     "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init",
+    "final_norm",
 }  # fmt: skip
-PLAIN_VALUES = {
-    "qkv_bias": True, "proj_bias": True, "final_norm": True, "pos_embed": "learn", "act_layer": "gelu",
-}  # fmt: skip
+PLAIN_VALUES = {"qkv_bias": True, "proj_bias": True, "pos_embed": "learn", "act_layer": "gelu"}
 """What other arguments must be; those that are not named here must be absent, false or null."""
 
 
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder under timm's names."""
-    theirs = {n.removeprefix("encoder."): v for n, v in state.items() if n.startswith("encoder.")}
+    """Our encoder under timm's names, and a head without BatchNorm."""
+    theirs = to_official({n: v for n, v in state.items() if n.startswith(("encoder.", *HEAD_NAMES))})
     tokens = theirs.pop("cls_token")
     if tokens.shape[1]:
         theirs["cls_token"] = tokens[:, :1]
@@ -78,45 +88,55 @@ def read_timm(state: dict[str, Tensor], config: dict[str, Any] | None = None) ->
     config = config or {}
     arguments, data = config.get("model_args") or {}, config.get("pretrained_cfg") or config
     size = _check_plain(config.get("architecture"), arguments)
-    body = {name: v for name, v in state.items() if not name.startswith("head.")}
+    top = {name: v for name, v in state.items() if name.startswith(HEAD_NAMES)}
+    body = {name: v for name, v in state.items() if name not in top}
     plain = from_timm(body, prefix_has_positions=not arguments.get("no_embed_class"))
     architecture = infer_architecture(
         plain,
         image_sizes=[_pair(s) for s in (arguments.get("img_size"), _last_two(data)) if s],
         heads=arguments.get("num_heads") or (HEADS[size] if size else None),
     )
-    check_names(plain, architecture, has_decoder=False)
+    has_norm = arguments.get("final_norm") is not False and "fc_norm.weight" not in top
+    check_names(plain, architecture, has_decoder=False, has_norm=has_norm)
+    pool = _pool(state, arguments, config, has_norm=has_norm)
+    head, notes = _read_head(from_official(top), config, pool, architecture)
     licence = data.get("license")
     description = foreign_description(
         architecture,
         has_decoder=False,
+        head=head,
         statistics=(data.get("mean"), data.get("std")),
         licence_note=f"{licence}, says timm's config.json" if licence else UNKNOWN_LICENCE,
-        notes=() if len(body) == len(state) else ("the classification head was left out",),
+        notes=notes,
         recorded=config.get(OUR_ENTRY),
     )
-    return Weights(from_official(plain), description)
+    return Weights(from_official(plain | top if head else plain), description)
 
 
-def timm_config(description: Description) -> dict[str, Any]:
-    """config.json of a folder that timm loads as `local-dir:FOLDER`, or from the hub."""
-    a = description.architecture
+def timm_config(description: Description, *, has_norm: bool = True) -> dict[str, Any]:
+    """config.json of a folder that timm loads as `local-dir:FOLDER`, or from the hub.
+
+    `has_norm`: whether a norm stands behind the encoder's blocks.
+    """
+    a, head = description.architecture, description.head
+    classes = head.classes if head else ()
     return {
         "architecture": NAMES.get((a.width, a.depth, a.heads), BASE),
-        "num_classes": 0,
+        "num_classes": len(classes),
         "num_features": a.width,
-        "model_args": model_arguments(a),
+        **({"label_names": classes} if head else {}),
+        "model_args": model_arguments(a, head, has_norm=has_norm),
         "pretrained_cfg": {
             "tag": OUR_ENTRY,
             "custom_load": False,
             "input_size": [a.channels, *a.image_size],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": 1.0,
+            "crop_pct": head.eval_crop if head else 1.0,
             "crop_mode": "center",
             "mean": description.mean,
             "std": description.std,
-            "num_classes": 0,
+            "num_classes": len(classes),
             "pool_size": None,
             # timm 1.0.16 adapts every first convolution from three channels, its own too.
             "first_conv": "patch_embed.proj" if a.channels == 3 else None,
@@ -126,9 +146,9 @@ def timm_config(description: Description) -> dict[str, Any]:
     }
 
 
-def model_arguments(a: Architecture) -> dict[str, Any]:
-    """What timm's VisionTransformer needs to be our encoder."""
-    arguments = {
+def model_arguments(a: Architecture, head: Head | None = None, *, has_norm: bool) -> dict[str, Any]:
+    """What timm's VisionTransformer needs to be our encoder, or our classifier."""
+    arguments: dict[str, Any] = {
         "img_size": a.image_size,
         "patch_size": a.patch_size,
         "in_chans": a.channels,
@@ -137,8 +157,14 @@ def model_arguments(a: Architecture) -> dict[str, Any]:
         "num_heads": a.heads,
         "mlp_ratio": a.mlp_ratio,
     }
-    if a.class_tokens == 0:  # without fc_norm the final norm stays before the pooling, as ours does
-        arguments |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
+    if a.class_tokens == 0:
+        arguments["class_token"] = False
+    if head:
+        arguments["global_pool"] = "avg" if head.pool == "mean" else "token"
+    elif a.class_tokens == 0:  # without fc_norm the final norm stays before the pooling, as ours does
+        arguments |= {"global_pool": "avg", "fc_norm": False}
+    if not (head or has_norm):
+        arguments["final_norm"] = False
     if a.class_tokens > 1:
         arguments["reg_tokens"] = a.class_tokens - 1
     return arguments
@@ -154,6 +180,33 @@ def _check_plain(name: str | None, arguments: dict[str, Any]) -> str | None:
             f"Transformer that masked autoencoders have: choose one such as {BASE}"
         )
     return match["size"] if match else None
+
+
+def _pool(
+    state: dict[str, Tensor], arguments: dict[str, Any], config: dict[str, Any], *, has_norm: bool
+) -> Pool | None:
+    """What timm's head is given; None where ours cannot be given it."""
+    places = (arguments, config.get("pretrained_cfg") or {}, config)
+    usual = "avg" if "fc_norm.weight" in state else "token"
+    name = next((place["global_pool"] for place in places if place.get("global_pool")), usual)
+    if name == "token" and has_norm and "cls_token" in state:
+        return "class"
+    if name == "avg" and "fc_norm.weight" in state and not arguments.get("pool_include_prefix"):
+        return "mean"
+    return None
+
+
+def _read_head(
+    top: dict[str, Tensor], config: dict[str, Any], pool: Pool | None, a: Architecture
+) -> tuple[Head | None, tuple[str, ...]]:
+    """The head, where there is one that ours can be, and notes."""
+    has_head = "head.weight" in top
+    if has_head and pool:
+        data = config.get("pretrained_cfg") or config
+        names = config.get("label_names") or data.get("label_names")
+        return read_head(top, names=names, pool=pool, crop=data.get("crop_pct"), image_size=a.image_size)
+    left_out = [HEAD_LEFT_OUT] * has_head + [NORM_LEFT_OUT] * ("fc_norm.weight" in top)
+    return None, tuple(left_out)
 
 
 def _is_plain(key: str, value: Any) -> bool:

@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unmask.config.io import to_json
 from unmask.core.mae import MaskedAutoencoder
-from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import OUR_ENTRY, Description, Weights, parse_description
 from unmask.interop.files import read_pth, read_safetensors, read_settings, weights_in, write_safetensors
 from unmask.interop.fit import fit
 from unmask.interop.hf import is_hf, read_hf
+from unmask.interop.models import Model, build, load_state
 from unmask.interop.official import from_official, read_official
 from unmask.interop.timm import read_timm
 
@@ -21,7 +20,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 CONFIG, PREPROCESSOR, TORCH_WEIGHTS = "config.json", "preprocessor_config.json", "pytorch_model.bin"
 """Of folders as the hub holds them."""
 
-__all__ = ["Weights", "build", "initialize_from", "load_state", "read_weights", "write_model"]
+__all__ = ["Model", "Weights", "build", "initialize_from", "load_state", "read_weights", "write_model"]
 
 
 def write_model(folder: Path, state: dict[str, Tensor], description: Description) -> None:
@@ -34,7 +33,8 @@ def read_weights(source: str | Path) -> Weights:
     """Reads a run directory, a folder of timm or Hugging Face, or a file of weights.
 
     Files are our safetensors, the reference's .pth, and timm's in either format; one inside such a
-    folder is read with what lies beside it. Values become float32.
+    folder is read with what lies beside it. Values become float32. A classification head is kept;
+    who wants the encoder takes `encoder_only()`.
     Raises CheckpointError with the mend; never unpickles objects.
     """
     path = Path(source)
@@ -45,44 +45,14 @@ def read_weights(source: str | Path) -> Weights:
     return Weights(state, weights.description)
 
 
-def build(weights: Weights) -> MaskedAutoencoder | VisionTransformer:
-    """The model with these weights; the encoder alone where there is no decoder.
-
-    The description is left on the model as `model.description`.
-    """
-    mae = MaskedAutoencoder(weights.description.architecture)
-    if weights.description.has_decoder:
-        load_state(mae, weights.state)
-        model: MaskedAutoencoder | VisionTransformer = mae
-    else:
-        model = mae.encoder
-        load_state(model, {n.removeprefix("encoder."): v for n, v in weights.state.items()})
-    model.description = weights.description  # type: ignore[assignment]
-    return model.eval()
-
-
-def load_state(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
-    """Raises CheckpointError where names or shapes differ."""
-    expected = model.state_dict()
-    wrong = [
-        f"{name} is {_shape(state.get(name))} and should be {_shape(expected.get(name))}"
-        for name in sorted({*expected, *state})
-        if _shape(state.get(name)) != _shape(expected.get(name))
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{len(wrong)} weights do not fit this architecture, the first: {wrong[0]}; build the "
-            f"model with the checkpoint's own dimensions, or choose other weights"
-        )
-    model.load_state_dict(state)
-
-
 def initialize_from(model: MaskedAutoencoder, weights: Weights, source: str) -> str:
     """Copies weights into a model that is about to be trained; returns what was done, in a sentence.
 
     Positions, patches and channels are fitted to the model's, and a decoder that does not fit stays
-    new. Raises CheckpointError where the encoder is another one.
+    new; a classification head is left out. Raises CheckpointError where the encoder is another one.
     """
+    if weights.description.head:
+        weights = weights.encoder_only()
     state, changes = fit(weights, model.architecture)
     has_decoder = any(name.startswith("decoder.") for name in state)
     if not has_decoder:
@@ -158,7 +128,3 @@ def _described(state: dict[str, Tensor], path: Path) -> Weights:
             f"give the folder that holds both"
         )
     return read_official(state) if "decoder_embed.weight" in state else read_timm(state)
-
-
-def _shape(value: Tensor | None) -> str:
-    return "missing" if value is None else " x ".join(map(str, value.shape)) or "a number"

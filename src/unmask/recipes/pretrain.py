@@ -112,6 +112,24 @@ def laptop() -> PretrainConfig:
     )
 
 
+def tiny_images() -> PretrainConfig:
+    """A small ViT with 4-pixel patches for images of 28 pixels, such as Fashion-MNIST, on a processor.
+
+    Claim: see benchmarks/classification.md.
+    Cost: 5000 steps of 256 images; under half an hour on two cores.
+    Command: unmask pretrain fashion-mnist --recipe tiny-images
+    """
+    small = laptop()
+    return replace(
+        small,
+        recipe="tiny-images",
+        data=replace(small.data, size=(28,)),
+        model=replace(small.model, patch=(4,)),
+        target=TargetConfig(kind="normalized-pixels"),
+        optim=replace(small.optim, steps=5000, warmup_steps=200, batch=256, base_lr=1.5e-3),
+    )
+
+
 def quickstart() -> PretrainConfig:
     """The smallest run that draws recognisable cells: four minutes on two processor cores.
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from unmask.config.plan import PixelFormat
 from unmask.config.resolve import default_workers, pair
 from unmask.config.schema import EmbedConfig
-from unmask.core.mae import MaskedAutoencoder
-from unmask.core.vit import VisionTransformer
+from unmask.core.vit import Pool, VisionTransformer
 from unmask.data.bad_images import none_readable
 from unmask.data.images import Images
 from unmask.data.loader import CentreCrops, CropBatch, load_centre_crops
@@ -26,9 +25,8 @@ from unmask.data.sources import find_images
 from unmask.engine.machine import detect_machine
 from unmask.interop.description import Description
 from unmask.interop.fit import at_size
-from unmask.interop.weights import build, read_weights
-
-Model = MaskedAutoencoder | VisionTransformer
+from unmask.interop.weights import Model, build, read_weights
+from unmask.models.classifier import Classifier
 
 
 class Rows(NamedTuple):
@@ -44,6 +42,8 @@ class Embedded(NamedTuple):
     path: Path
     images: int
     bad: list[BadImage]
+    notes: tuple[str, ...]
+    """What was left out or changed when another library's weights were read."""
 
 
 def run_embedding(config: EmbedConfig) -> Embedded:
@@ -63,30 +63,51 @@ def run_embedding(config: EmbedConfig) -> Embedded:
     model = build(weights).to(machine.device)
     d, device = weights.description, machine.device
 
-    def features(crops: Tensor) -> Tensor:
-        return model.features(
-            normalize(crops.to(device), d.mean, d.std), pool=config.pool, layer=config.layer
-        )
+    def embed(crops: Tensor) -> Tensor:
+        images = normalize(crops.to(device), d.mean, d.std)
+        return features_of(model, images, pool=config.pool, layer=config.layer)
 
-    features(torch.zeros(1, *_input(model)))  # what cannot be is refused before data are read
+    embed(torch.zeros(1, *_input(model)))  # what cannot be is refused before data are read
     images = find_images(config.source, root=config.root)
     workers = default_workers(machine) if config.workers is None else config.workers
     bad: list[BadImage] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    crops = CentreCrops(images, size=_input(model)[1:], wanted=_pixels(model))
+    crops = CentreCrops(images, size=_input(model)[1:], wanted=_pixels(model), share=_share(model))
     total = -(-len(images) // config.batch)
     with closing(crops.batches(config.batch, workers)) as batches:
         shown = track(batches, "features", total=total, transient=True)
-        count = WRITERS[path.suffix](path, _rows(shown, features, images, bad))
+        count = WRITERS[path.suffix](path, _rows(shown, embed, images, bad))
     if not count:
         raise none_readable(bad)
-    return Embedded(path, count, bad)
+    return Embedded(path, count, bad, d.notes)
+
+
+def features_of(
+    model: Model, images: Tensor, *, pool: Pool = "mean", layer: int | None = None
+) -> Tensor:
+    """The encoder's features of normalised images [B, C, H, W], as `VisionTransformer.features`.
+
+    A classifier that pools the mean of the patches has its final norm behind the pooling: with pool
+    "mean" its features are those that its head is given, a probe's before the BatchNorm.
+
+    Raises ValueError where that norm would have to stand on anything else, and as the encoder does.
+    """
+    if not isinstance(model, Classifier):
+        return model.features(images, pool=pool, layer=layer)
+    if model.pool == "class" or layer is not None:
+        return model.encoder.features(images, pool=pool, layer=layer)
+    if pool != "mean":
+        raise ValueError(
+            f"this classifier's final norm is for the mean of the patches: choose --pool mean, or take "
+            f"what its last block gives, --layer {len(model.encoder.blocks)}"
+        )
+    return model.fc_norm(model.encoder.features(images, pool=pool))
 
 
 def read_for(model: Model, images: Images) -> Tensor:
     """Images as the model takes them: centre crops [n, C, H, W], normalised."""
     d = _description(model)
-    crops = load_centre_crops(images, size=_input(model)[1:], wanted=_pixels(model))
+    crops = load_centre_crops(images, size=_input(model)[1:], wanted=_pixels(model), share=_share(model))
     return normalize(crops, d.mean, d.std)
 
 
@@ -150,7 +171,7 @@ WRITERS = {".safetensors": _write_safetensors, ".parquet": _write_parquet}
 
 
 def _encoder(model: Model) -> VisionTransformer:
-    return model.encoder if isinstance(model, MaskedAutoencoder) else model
+    return model if isinstance(model, VisionTransformer) else model.encoder
 
 
 def _input(model: Model) -> tuple[int, int, int]:
@@ -160,6 +181,12 @@ def _input(model: Model) -> tuple[int, int, int]:
 
 def _description(model: Model) -> Description:
     return model.description  # type: ignore[return-value]
+
+
+def _share(model: Model) -> float:
+    """A classifier sees what its evaluation saw."""
+    head = _description(model).head
+    return head.eval_crop if head else 1.0
 
 
 def _pixels(model: Model) -> PixelFormat:

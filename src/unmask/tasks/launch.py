@@ -22,9 +22,16 @@ from unmask.engine.task import Task
 from unmask.errors import DataError
 from unmask.interop.description import Description
 from unmask.interop.weights import initialize_from, read_weights
+from unmask.tasks.features import (
+    FeatureRank,
+    LabelledFeatures,
+    ProbeImages,
+    find_probe_images,
+    images_to_rank,
+)
 from unmask.tasks.pretrain import PICTURED_IMAGES, PretrainTask
 from unmask.tasks.run import numbers, remembered_facts
-from unmask.tasks.summary import last_measurement, write_summary
+from unmask.tasks.summary import last_features, last_measurement, write_summary
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Dataset:
     training: Images
     held_out: Images
     facts: DataFacts
+    probe: ProbeImages | None
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,14 @@ class Pretraining:
         fingerprint = images.fingerprint()
         processes.agree("list of images", fingerprint)
         training, aside = images.split(held_out)
+        probe = find_probe_images(self.config.probe, d, training)
         facts = remembered_facts(run, fingerprint)
         if facts is None:
             measured = (
                 measure(self.config, training, held_out, fingerprint) if processes.is_main else None
             )
             facts = processes.from_main(measured)
-        return Dataset(training, aside, facts)
+        return Dataset(training, aside, facts, probe)
 
     def plan(self, data: Dataset, machine: Machine, processes: int) -> Plan:
         """Every `auto` as a value."""
@@ -79,6 +88,8 @@ class Pretraining:
             f"{f.training_images} training images and {f.held_out_images} held out, "
             f"{f.channels} channel(s), mean {numbers(f.mean)}, std {numbers(f.std)}"
         )
+        if data.probe:
+            yield data.probe.sentence()
 
     def training_images(self, data: Dataset) -> Images:
         """All but those held out."""
@@ -98,9 +109,20 @@ class Pretraining:
             elsewhere = find_images(config.data.other, root=config.data.root)
             other = crops(first(elsewhere, PICTURED_IMAGES), plan.data)
         task = PretrainTask(
-            model, plan, processes.device, held_out=crops(held_out, plan.data), other=other
+            model,
+            plan,
+            processes.device,
+            held_out=crops(held_out, plan.data),
+            other=other,
+            features=self._features(data, plan),
         )
         return task, said
+
+    def _features(self, data: Dataset, plan: Plan) -> FeatureRank | LabelledFeatures | None:
+        if data.probe:
+            return LabelledFeatures(data.probe, plan.data)
+        ranked = images_to_rank(self.config.probe, data.training, plan.architecture.width)
+        return FeatureRank(ranked, plan.data) if len(ranked) else None
 
     def describe(self, data: Dataset, plan: Plan, *, averaged: bool) -> Description:
         """model.json of the finished run."""
@@ -126,6 +148,8 @@ class Pretraining:
     def conclude(self, run: RunDirectory, step: int) -> Iterator[str]:
         """Held-out error, and how to look at more."""
         yield last_measurement(run)
+        if features := last_features(run):
+            yield f"  features         {features}"
         yield f"  reconstructions  {run.samples / f'reconstruction-{step:08d}.png'}"
         yield f"next: {shlex.join(['unmask', 'reconstruct', 'IMAGES', '--init', str(run.path)])}"
 

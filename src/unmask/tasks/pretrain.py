@@ -15,6 +15,7 @@ from unmask.data.sampler import generator
 from unmask.engine.optim import decay_groups
 from unmask.engine.task import Scheduled, StepOutput
 from unmask.evals.reconstruction import HeldOutReconstruction
+from unmask.tasks.features import FeatureRank, LabelledFeatures
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
 from unmask.viz.tiles import Display
 
@@ -32,11 +33,17 @@ class PretrainTask:
         *,
         held_out: Tensor,
         other: Tensor | None = None,
+        features: FeatureRank | LabelledFeatures | None = None,
     ):
-        """`held_out` and `other`: [n, C, H, W], not normalised; measured and drawn, and only drawn."""
+        """`held_out` and `other`: [n, C, H, W], not normalised; measured and drawn, and only drawn.
+
+        `features`: looks at those of whole images.
+        """
         self.model = model.to(device)
         self.plan, self.device = plan, device
         self._evaluators = evaluators(plan, held_out, other)
+        if features is not None:
+            self._evaluators.append(Scheduled(features, plan.probe_every))
 
     def step(self, batch: Batch, progress: float) -> StepOutput:
         """The loss of one micro-batch; `progress` is not needed."""
@@ -51,7 +58,7 @@ class PretrainTask:
         return decay_groups(self.model, self.plan.training.weight_decay)
 
     def evaluators(self) -> Sequence[Scheduled]:
-        """The error on held-out images, and pictures of them."""
+        """The error on held-out images, pictures of them, and what the features are worth."""
         return self._evaluators
 
 

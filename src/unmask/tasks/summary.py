@@ -2,9 +2,10 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
-from unmask.config.plan import Plan
+from unmask.config.plan import DataFacts, Plan, TrainingPlan
+from unmask.config.resolve_classify import ClassifyPlan
+from unmask.core.mae import Architecture
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.viz.curves import training_curves
@@ -17,21 +18,39 @@ SAMPLES = {
     "other-data-ratios": "Images of another data set at higher mask ratios",
 }
 
+VALIDATION_SAMPLES = {
+    "confusion": "What is taken for what",
+    "mistakes": "The surest mistakes",
+    "calibration": "Whether it is right as often as it says",
+}
+NAMED_CLASSES = 20
+
 
 def write_summary(run: RunDirectory, plan: Plan, title: str) -> None:
+    """The pages of a pre-training run."""
+    _write_pages(run, title, _facts(run, plan), SAMPLES)
+
+
+def write_classification_summary(run: RunDirectory, plan: ClassifyPlan, title: str) -> None:
+    """The pages of a classification run."""
+    _write_pages(run, title, _classification_facts(run, plan), VALIDATION_SAMPLES)
+
+
+def _write_pages(
+    run: RunDirectory, title: str, facts: list[tuple[str, str]], captions: dict[str, str]
+) -> None:
     """Draws the curves and writes the report from what the run directory holds."""
-    records = read_metrics(run)
     curves = io.BytesIO()
-    training_curves(records).save(curves, format="png")
+    training_curves(read_metrics(run)).save(curves, format="png")
     run.write("plots/curves.png", curves.getvalue())
     pictures = [
         (f"{caption}, after {_step(path)} steps", path.read_bytes())
-        for name, caption in SAMPLES.items()
+        for name, caption in captions.items()
         for path in _first_and_last(run.samples, name)
     ]
     page = report_html(
         f"{title}: {run.path.name}",
-        facts=_facts(run, plan, records),
+        facts=facts,
         pictures=[*pictures, ("Training curves", curves.getvalue())],
     )
     run.write("report.html", page)
@@ -48,21 +67,83 @@ def last_measurement(run: RunDirectory) -> str:
     return "Nothing was measured on held-out images"
 
 
-def _facts(run: RunDirectory, plan: Plan, records: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    a, t, f = plan.architecture, plan.training, plan.facts
-    height, width = a.image_size
-    trained = [r for r in records if r.get("loss") is not None]
+def last_features(run: RunDirectory) -> str:
+    """What the features were worth at the last look, in a sentence; empty where none was taken."""
+    for record in reversed(read_metrics(run)):
+        if record.get("features/rank") is None:
+            continue
+        rank = f"effective rank {record['features/rank']:.1f}"
+        if record.get("probe/top1") is None:
+            return rank
+        return (
+            f"k-NN accuracy {record['knn/top1']:.2%}, linear probe's {record['probe/top1']:.2%}, the "
+            f"commonest class's {record['probe/commonest_class']:.2%}; {rank}"
+        )
+    return ""
+
+
+def last_scores(run: RunDirectory) -> str:
+    """The newest accuracy on validation images, in a sentence."""
+    for record in reversed(read_metrics(run)):
+        if record.get("val/top1") is not None:
+            return (
+                f"Validation accuracy {record['val/top1']:.2%}, balanced "
+                f"{record['val/balanced_accuracy']:.2%}, top-5 {record['val/top5']:.2%}"
+            )
+    return "Nothing was measured on validation images"
+
+
+def _facts(run: RunDirectory, plan: Plan) -> list[tuple[str, str]]:
+    a, f = plan.architecture, plan.facts
     return [
         ("Images", f"{f.training_images} for training, {f.held_out_images} held out"),
-        ("Input", f"{height} x {width} pixels, {f.channels} channel(s)"),
-        ("Patches", f"{a.patch_size[0]} x {a.patch_size[1]} pixels"),
-        ("Encoder", f"{a.depth} blocks, {a.width} wide, {a.heads} heads"),
+        *_input_facts(a, f),
         ("Decoder", f"{a.decoder_depth} blocks, {a.decoder_width} wide, {a.decoder_heads} heads"),
         ("Masked", f"{a.mask_ratio:.0%}; target {a.target}; loss on {a.loss_on} patches"),
-        ("Training", f"{t.steps} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs"),
-        ("Optimizer", f"AdamW, peak rate {t.lr:.3g}, weight decay {t.weight_decay:g}, {t.precision}"),
-        ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
+        *_training_facts(run, plan.training, "AdamW"),
         ("Held-out images", last_measurement(run)),
+        ("Frozen features", last_features(run) or "not looked at"),
+    ]
+
+
+def _classification_facts(run: RunDirectory, plan: ClassifyPlan) -> list[tuple[str, str]]:
+    a, f, h, g = plan.architecture, plan.facts, plan.head, plan.augment
+    tuned = "everything" if h.tune_blocks is None else f"the head and {h.tune_blocks:g} block(s)"
+    crop = plan.data.crop_scale
+    amounts = {"erasing": g.erasing, "mixup": g.mixup, "cutmix": g.cutmix, "smoothing": g.smoothing}
+    augmented = [
+        f"crops of {crop[0]:g} to {crop[1]:g} of the area",
+        *(["flips"] if plan.data.flip else []),
+        *(["RandAugment"] if plan.data.rand_augment else []),
+        *(f"{name} {value:g}" for name, value in amounts.items() if value),
+    ]
+    return [
+        ("Images", f"{f.training_images} for training, {f.held_out_images} for validation"),
+        ("Classes", f"{len(plan.classes)}: {', '.join(plan.classes[:NAMED_CLASSES])}"),
+        *_input_facts(a, f),
+        ("Trained", f"{tuned}; pooling {h.pool}; drop path {h.drop_path:g}"),
+        ("Augmented by", ", ".join(augmented)),
+        *_training_facts(run, plan.training, plan.training.optimizer),
+        ("Layer decay", f"{plan.layer_decay:g}"),
+        ("Validation", last_scores(run)),
+    ]
+
+
+def _input_facts(a: Architecture, f: DataFacts) -> list[tuple[str, str]]:
+    (height, width), (p, q) = a.image_size, a.patch_size
+    return [
+        ("Input", f"{height} x {width} pixels, {f.channels} channel(s)"),
+        ("Patches", f"{p} x {q} pixels"),
+        ("Encoder", f"{a.depth} blocks, {a.width} wide, {a.heads} heads"),
+    ]
+
+
+def _training_facts(run: RunDirectory, t: TrainingPlan, optimizer: str) -> list[tuple[str, str]]:
+    trained = [r for r in read_metrics(run) if r.get("loss") is not None]
+    return [
+        ("Training", f"{t.steps} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs"),
+        ("Optimizer", f"{optimizer}, peak rate {t.lr:.3g}, decay {t.weight_decay:g}, {t.precision}"),
+        ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
         ("Skipped steps", str(trained[-1]["skipped_steps"]) if trained else "0"),
     ]  # fmt: skip
 

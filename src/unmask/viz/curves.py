@@ -29,13 +29,18 @@ class Panel:
 PANELS = (
     Panel("loss", "training loss", may_be_logarithmic=True),
     Panel("held_out/ratio", "held-out error / harmonic fill's", reference=(1.0, "harmonic fill")),
+    Panel("val/top1", "validation accuracy"),
+    Panel("val/nll", "validation negative log-likelihood"),
+    Panel("knn/top1", "k-NN accuracy on frozen features"),
+    Panel("probe/top1", "linear probe's accuracy"),
+    Panel("features/rank", "effective rank of the features"),
     Panel("lr", "learning rate"),
     Panel("grad_norm", "gradient norm", may_be_logarithmic=True),
 )
 
 
 def training_curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Draws loss, held-out ratio, learning rate and gradient norm over steps.
+    """Draws what was recorded over steps: loss, what was measured, learning rate, gradient norm.
 
     Args:
         records: lines of metrics.jsonl; a quantity that no record has gets no panel. Values that

@@ -37,14 +37,19 @@ def report_html(
     facts: Sequence[tuple[str, str]],
     pictures: Sequence[tuple[str, bytes]],
     tables: Sequence[Table] = (),
+    summary: Table | None = None,
 ) -> str:
     """A self-contained page; every string is shown as it is, never read as HTML.
 
     Args:
         facts: (name, value), in the order of reading.
         pictures: (caption, PNG); the caption also stands in for those who do not see the picture.
+        tables: below the pictures.
+        summary: above everything.
     """
     parts = [f"<h1>{escape(title)}</h1>"]
+    if summary:
+        parts.append(_table(summary))
     if facts:
         parts.append(_facts(facts))
     parts += [_figure(caption, png) for caption, png in pictures]

@@ -9,6 +9,11 @@ def one_line(text: str, most: int) -> str:
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
+def escaped(text: str) -> str:
+    """Any text as one printable line; escapes stand for what is not printable."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def percent(share: float) -> str:
     """A share in whole per cent, never rounded to none or to all."""
     if 0 < share < 0.005:

@@ -1,0 +1,140 @@
+"""A prediction as a card, and beside it the paper's own hours."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from unmask.bench.card import Card
+from unmask.bench.paper import CORES, EPOCHS, TABLE_2
+from unmask.bench.predict import DeviceMemory, Prediction
+from unmask.config.cost import count_flops, count_parameters, decoder_share_per_token
+
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+
+def prediction_cards(p: Prediction) -> list[Card]:
+    """The prediction, and the paper's Table 2."""
+    return [
+        Card(title="A pre-training run, predicted", rows=_rows(p), notes=_notes(p), record=_record(p)),
+        Card(
+            title=f"The paper's Table 2: {EPOCHS} epochs on {CORES} TPU-v3 cores",
+            columns=("", "hours", "faster", "utilisation that our FLOPs imply"),
+            rows=[
+                (
+                    run.name,
+                    f"{run.hours}{' (est.)' if run.estimated else ''}",
+                    f"{run.speedup}x" if run.speedup else "-",
+                    f"{run.utilisation():.0%}",
+                )
+                for run in TABLE_2
+            ],
+        ),
+    ]
+
+
+def _rows(p: Prediction) -> list[tuple[str, str]]:
+    a, t = p.plan.architecture, p.plan.training
+    parameters, flops = count_parameters(a), count_flops(a)
+    activations, checkpointed = p.activation_bytes
+    memory = [("memory, DDP", _memory_row(p, p.replicated()))]
+    if p.count > 1:
+        memory.append(("memory, FSDP", _memory_row(p, p.sharded())))
+    return [
+        (
+            "run",
+            f"{t.steps:,} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs of "
+            f"{p.plan.facts.training_images:,}",
+        ),
+        ("devices", f"{p.count} x {p.device.name}, {p.device.memory_gib:.3g} GiB"),
+        ("peak", f"{scaled(p.peak, 'FLOP/s')} in {t.precision} each ({p.device.source})"),
+        (
+            "parameters",
+            f"{parameters.total / 1e6:.1f} million: encoder {parameters.encoder / 1e6:.1f}, "
+            f"decoder {parameters.decoder / 1e6:.1f}",
+        ),
+        (
+            "forward of an image",
+            f"{scaled(flops.forward, 'FLOP')}: encoder {flops.encoder / flops.forward:.0%}, decoder "
+            f"{flops.decoder / flops.forward:.0%}; per token the decoder is "
+            f"{decoder_share_per_token(a):.0%} of the encoder",
+        ),
+        (
+            "training",
+            f"{scaled(flops.training, 'FLOP')} an image, {scaled(p.total_flops, 'FLOP')} in all",
+        ),
+        (
+            "time",
+            f"{p.hours:.3g} hours at {p.utilisation:.0%} utilisation, {p.images_per_second:,.0f} "
+            f"images/s",
+        ),
+        (
+            "loader",
+            f"{p.loader_cores:,} cores in all, {p.loader_cores / p.count:.2g} a device, at "
+            f"{p.decode_ms:g} ms of one core per decoded image",
+        ),
+        (
+            "activations",
+            f"{scaled_bytes(activations)} an image, {scaled_bytes(checkpointed)} checkpointed",
+        ),
+        *memory,
+    ]
+
+
+def _memory_row(p: Prediction, memory: DeviceMemory) -> str:
+    return (
+        f"{scaled_bytes(memory.state)} a device before any image; beside it {memory.images_at_once} of "
+        f"its {p.plan.training.process_batch} images fit at once, "
+        f"{memory.images_at_once_checkpointed} checkpointed"
+    )
+
+
+def _notes(p: Prediction) -> list[str]:
+    fits, chosen = p.replicated().images_at_once, p.plan.training.micro_batch
+    if not fits:
+        return ["under DDP no image fits: take larger devices, or a smaller model"]
+    if fits < chosen:
+        return [f"under DDP add --optim.micro-batch {fits}; the batch stays as it is"]
+    return []
+
+
+def _record(p: Prediction) -> dict[str, Any]:
+    a, t = p.plan.architecture, p.plan.training
+    parameters, flops = count_parameters(a), count_flops(a)
+    activations, checkpointed = p.activation_bytes
+    return {
+        "plan": "pretrain",
+        "devices": p.count,
+        "device": asdict(p.device),
+        "precision": t.precision,
+        "steps": t.steps,
+        "batch": t.batch,
+        "parameters": parameters.total,
+        "encoder_parameters": parameters.encoder,
+        "forward_flops": flops.forward,
+        "encoder_forward_flops": flops.encoder,
+        "training_flops": flops.training,
+        "total_flops": p.total_flops,
+        "decoder_share_per_token": decoder_share_per_token(a),
+        "peak_flops_per_second": p.peak,
+        "utilisation": p.utilisation,
+        "hours": p.hours,
+        "images_per_second": p.images_per_second,
+        "decode_ms": p.decode_ms,
+        "loader_cores": p.loader_cores,
+        "activation_bytes": activations,
+        "activation_bytes_checkpointed": checkpointed,
+        "ddp": asdict(p.replicated()),
+        "fsdp": asdict(p.sharded()),
+        "paper": [{**asdict(run), "utilisation": run.utilisation()} for run in TABLE_2],
+    }
+
+
+def scaled(value: float, unit: str) -> str:
+    """1.2e9 as 1.2 G."""
+    power = min(max(0, int(math.log10(max(value, 1))) // 3), len(PREFIXES) - 1)
+    return f"{value / 1000**power:.3g} {PREFIXES[power]}{unit}"
+
+
+def scaled_bytes(value: float) -> str:
+    """In MiB or GiB."""
+    return f"{value / 2**30:.3g} GiB" if value >= 2**30 else f"{value / 2**20:.3g} MiB"

@@ -1,0 +1,24 @@
+"""The benchmarks by name."""
+
+from collections.abc import Callable
+
+from unmask.bench.card import Card
+from unmask.bench.peers import bench_peers
+from unmask.bench.setting import BenchConfig
+from unmask.bench.speedup import bench_speedup
+from unmask.bench.step import bench_step
+
+BENCHES: dict[str, Callable[[BenchConfig], list[Card]]] = {
+    "step": bench_step,
+    "speedup": bench_speedup,
+    "peers": bench_peers,
+}
+
+
+def run_bench(name: str, config: BenchConfig) -> list[Card]:
+    """Runs one benchmark, or `all`; ValueError where there is none of that name."""
+    if name != "all" and name not in BENCHES:
+        raise ValueError(f"there is no benchmark {name}: choose one of {', '.join(BENCHES)}, all")
+    config.check()
+    chosen = list(BENCHES) if name == "all" else [name]
+    return [card for each in chosen for card in BENCHES[each](config)]

@@ -1,0 +1,51 @@
+"""--sweep and --seeds: one command, several runs."""
+
+from collections.abc import Iterator
+from itertools import product
+
+SWEEP, SEEDS = "--sweep", "--seeds"
+
+Settings = dict[str, str]
+"""What one run of a sweep sets: `section.field` and its value, as typed."""
+
+
+def take_sweep(flags: list[str]) -> list[Settings]:
+    """Removes `--sweep section.field v1,v2,...` and `--seeds a,b,...`; returns each run's settings.
+
+    Several sweeps make every combination. Empty where there is none.
+    """
+    axes: dict[str, list[str]] = {}
+    kept: list[str] = []
+    words = iter(flags)
+    for word in words:
+        if word == SWEEP:
+            field = _next(words, word).replace("-", "_")
+            axes[field] = _values(_next(words, word), word)
+        elif word == SEEDS:
+            axes["run.seed"] = _values(_next(words, word), word)
+        else:
+            kept.append(word)
+    flags[:] = kept
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+
+
+def flags_of(settings: Settings) -> list[str]:
+    """As they would be typed."""
+    pairs = ((f"--{field.replace('_', '-')}", value.split()) for field, value in settings.items())
+    return [word for flag, values in pairs for word in (flag, *values)]
+
+
+def _next(words: Iterator[str], flag: str) -> str:
+    word = next(words, "--")
+    if word.startswith("--"):
+        raise ValueError(
+            f"{flag} is not complete: write --sweep optim.base-lr 1e-3,2e-3, or --seeds 0,1,2"
+        )
+    return word
+
+
+def _values(text: str, flag: str) -> list[str]:
+    values = [value for value in text.split(",") if value]
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{flag} takes different values with commas between them, and got {text!r}")
+    return values

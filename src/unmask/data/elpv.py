@@ -1,0 +1,59 @@
+"""ELPV: photographs of solar cells, with the likelihood that each is defective (Deitsch et al. 2019)."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from unmask.data.folder import images_below
+from unmask.data.images import Images
+from unmask.data.named import Named, Parts
+from unmask.data.paths import PathList
+from unmask.errors import DataError
+
+LICENCE = "ELPV images of solar cells (Deitsch et al.), CC BY-NC-SA 4.0: no commercial use"
+CLASSES = ("functional", "defective")
+
+
+def elpv_images(root: str) -> Images:
+    """All images, in the order of their names."""
+    return Images("elpv", images_below(str(_folder() / "images")), LICENCE)
+
+
+def labelled_elpv(*, plain: bool) -> Parts:
+    """Defective are cells with any likelihood above 0, weighted by it, as in the paper of the data.
+
+    `plain`: those with a likelihood above one half, without weights. A split divides each likelihood
+    of each type of cell in the same proportion.
+    """
+    folder = _folder()
+    rows = sorted(tuple(line.split()) for line in (folder / "labels.csv").read_text().splitlines())
+    names, likelihoods, kinds = zip(*rows, strict=True)
+    likelihood = np.array(likelihoods, dtype=np.float32)
+    defective = likelihood > (0.5 if plain else 0)
+    weights = None if plain else np.where(defective, likelihood, np.float32(1))
+    how = (
+        "a cell is defective if its likelihood is above one half"
+        if plain
+        else "a cell is defective if its likelihood is above 0, and weighs that much in the loss"
+    )
+    cells = Named(
+        images=Images("elpv", PathList(str(folder / name) for name in names), LICENCE),
+        names=[CLASSES[i] for i in defective.astype(int)],
+        keys=list(names),
+        classes=CLASSES,
+        strata=list(zip(likelihoods, kinds, strict=True)),
+        weights=weights,
+    )
+    return Parts(
+        cells, None, (how, "each likelihood of each type of cell is a group that is divided alike")
+    )
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise DataError(
+            "the data set elpv comes in a package of its own: pip install 'unmask[quickstart]'"
+        )
+    return Path(spec.origin).parent / "data"

@@ -1,0 +1,144 @@
+"""Hugging Face's data sets: their images, and their labels without decoding any."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmask.data.containers import number_of, numbered, numbers
+from unmask.data.files import open_encoded, open_file
+from unmask.data.images import Images
+from unmask.data.named import Named, Parts, class_name, names_of
+from unmask.data.pictures import Picture
+from unmask.errors import DataError
+
+VALIDATION_SPLITS = ("validation", "val", "valid", "dev", "test")
+
+
+class HubImages:
+    """Opens the encoded images of a Hugging Face data set with our own decoders."""
+
+    def __init__(self, dataset: Any, column: str):
+        self.dataset, self.column = dataset, column
+
+    @contextmanager
+    def __call__(self, name: str, channels: int | None) -> Iterator[Picture]:
+        stored = self.dataset[number_of(name)][self.column]
+        if stored["bytes"] is None:
+            with open_file(stored["path"], channels) as picture:
+                yield picture
+        else:
+            with open_encoded(io.BytesIO(stored["bytes"])) as picture:
+                yield picture
+
+
+def hub_images(words: str) -> Images:
+    """`DIRECTORY` or `NAME`, or either with `:SPLIT`, of Hugging Face's data sets."""
+    return images_of_hub(hub_dataset(words), words)
+
+
+def images_of_hub(dataset: Any, words: str) -> Images:
+    """The first column of images of a data set that is called by these words."""
+    from datasets import Image as ImageColumn
+
+    columns = [name for name, kind in dataset.features.items() if isinstance(kind, ImageColumn)]
+    if not columns:
+        raise DataError(
+            f"the data set {words} has no column of images among {', '.join(dataset.features)}: give "
+            f"another one, or cast the column to datasets.Image"
+        )
+    dataset = dataset.cast_column(columns[0], ImageColumn(decode=False))
+    name = Path(words).name.replace(":", "-")
+    opener = HubImages(dataset.select_columns(columns[0]), columns[0])
+    licence = dataset.info.license
+    note = f"the data set {words} names the licence {licence}" if licence else ""
+    return Images(name, numbered(name, len(dataset)), note, opener)
+
+
+def hub_dataset(words: str) -> Any:
+    """The data set itself, from the disk or the hub; its training part where none is named."""
+    name, _, split = words.partition(":")
+    return _split_of(hub_splits(name), name, split or "train")
+
+
+def _split_of(splits: dict[str, Any], name: str, split: str) -> Any:
+    if split in splits:
+        return splits[split]
+    raise DataError(
+        f"the data set {name} has no split {split!r}: write hf:{name}:SPLIT with one of "
+        f"{', '.join(splits)}"
+    )
+
+
+def hub_splits(name: str) -> dict[str, Any]:
+    """All parts of a data set; one without parts is called train."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("Hugging Face data sets need a library: pip install 'unmask[hub]'") from error
+    try:
+        found = datasets.load_from_disk(name) if os.path.isdir(name) else datasets.load_dataset(name)
+    except Exception as error:  # the library raises its own, its network's and its file system's errors
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"the Hugging Face data set {name} cannot be loaded ({reason[0]}): give a folder written by "
+            f"save_to_disk, or a name on the hub and a network"
+        ) from error
+    return found if isinstance(found, dict) else {"train": found}
+
+
+def labelled_hub(words: str, label_column: str) -> Parts:
+    """`NAME` or `NAME:SPLIT` with its labels, and its part for validation where no split is named."""
+    name, _, split = words.partition(":")
+    splits = hub_splits(name)
+    dataset = _split_of(splits, name, split or "train")
+    column = _column_of_labels(dataset, words, label_column)
+    training = _named(dataset, words, column)
+    notes = () if column == label_column else (f"labels are from the column {column} of {name}",)
+    other = next((other for other in VALIDATION_SPLITS if other in splits), None)
+    if split or other is None:
+        return Parts(training, None, notes)
+    validation = _named(splits[other], f"{name}:{other}", column)
+    return Parts(training, validation, (*notes, f"hf:{name}:{other} is for validation"))
+
+
+def _column_of_labels(dataset: Any, words: str, wanted: str) -> str:
+    """The one that was asked for, or else the only one that holds classes."""
+    from datasets import ClassLabel
+
+    found = [name for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)]
+    if wanted in dataset.features:
+        return wanted
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        f"the data set {words} has no column {wanted!r} among {', '.join(dataset.features)}: name that "
+        f"of the labels with --data.label-column"
+    )
+
+
+def _named(dataset: Any, words: str, column: str) -> Named:
+    from datasets import ClassLabel
+
+    if column not in dataset.features:
+        raise DataError(
+            f"hf:{words} has no column {column!r}, so no labels: give labelled images with --data.val"
+        )
+    kind, images = dataset.features[column], images_of_hub(dataset, words)
+    values = dataset.select_columns([column])[:][column]
+    keys = numbers(len(images))
+    if isinstance(kind, ClassLabel):
+        labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
+        return Named(images, names_of(labels, kind.names, f"hf:{words}"), keys, tuple(kind.names))
+    names = [class_name(value) for value in values]
+    named = [name for name in names if name is not None]
+    if missing := len(names) - len(named):
+        raise DataError(
+            f"{missing} of {len(names)} images of hf:{words} have no class in the column {column}: "
+            f"leave them out, or name another column with --data.label-column"
+        )
+    return Named(images, named, keys)

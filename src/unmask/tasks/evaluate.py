@@ -1,0 +1,183 @@
+"""The scores of a classifier on labelled images."""
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from unmask.config.schema_use import EvaluateConfig, Part
+from unmask.data.bad_images import none_readable
+from unmask.data.images import Images
+from unmask.data.labels import Labelled, Split, take_fraction
+from unmask.data.paths import PathList
+from unmask.data.pictures import Picture
+from unmask.data.sources import slug
+from unmask.evals.classification import classification_scores
+from unmask.tasks.classes import Matching, match_classes
+from unmask.tasks.results import (
+    Result,
+    log_bad_images,
+    result_folder,
+    score_facts,
+    score_record,
+    score_tables,
+    write_result,
+)
+from unmask.tasks.robustness import evaluate_corruptions, find_variant
+from unmask.tasks.trained import (
+    CHOICE_OF_LABELS,
+    DIVISION,
+    LOOK,
+    Trained,
+    check_data_settings,
+    find_split,
+    notes_on_ignored,
+    read_trained,
+    watched,
+)
+from unmask.tasks.validation import Validation
+
+PARTS: dict[Part, str] = {"val": "validation", "train": "training", "all": "all"}
+"""What the images of each part are called."""
+
+
+def run_evaluation(config: EvaluateConfig) -> Result:
+    """Writes scores, pictures and a report.
+
+    On the validation images of a run its scores are those that its training measured last.
+    Raises ValueError, DataError or CheckpointError with the mend.
+    """
+    d = config.data
+    check_data_settings(config)
+    trained = read_trained("evaluate", config.init, d, config.device)
+    trained.classifier(config.init)
+    out = config.out or f"runs/evaluate-{'-'.join(map(slug, d.source))}"
+    if config.robustness == "c":
+        return evaluate_corruptions(trained, config, out)
+    labelled, notes = _find(config)
+    matching = match_classes(labelled.classes, trained.classes)
+    if config.robustness in ("a", "r"):
+        names = tuple(matching.names[i] for i in matching.outputs)
+        labelled, outputs = replace(labelled, classes=names), matching.outputs
+        notes.append(f"as published, an image is taken for one of these {len(names)} classes")
+    else:
+        labelled, outputs = _as_known(labelled, matching), None
+        notes += _note_on_others(labelled, matching)
+    notes = [*trained.description.notes, *notes, *filter(None, [matching.note])]
+    return _evaluate(trained, config, labelled, outputs, notes, out)
+
+
+def joined(first: Labelled, second: Labelled) -> Labelled:
+    """The images of both, which have the same classes."""
+    paths = PathList([*first.images.paths, *second.images.paths])
+    same = first.images.opener == second.images.opener
+    opener = first.images.opener if same else OneOfTwo(first.images, second.images)
+    return Labelled(
+        replace(first.images, paths=paths, opener=opener),
+        np.concatenate([first.labels, second.labels]),
+        first.classes,
+    )
+
+
+class OneOfTwo:
+    """Opens what one of two data sets names."""
+
+    def __init__(self, first: Images, second: Images):
+        self.openers, self.of_the_first = (first.opener, second.opener), set(first.paths)
+
+    def __call__(self, name: str, channels: int | None) -> AbstractContextManager[Picture]:
+        return self.openers[name not in self.of_the_first](name, channels)
+
+
+def _find(config: EvaluateConfig) -> tuple[Labelled, list[str]]:
+    d = config.data
+    if config.robustness != "none":
+        return find_variant(config), notes_on_ignored(d, LOOK)
+    used = LOOK | DIVISION | (CHOICE_OF_LABELS if config.split == "train" else set())
+    notes = notes_on_ignored(d, used)
+    split = find_split(d)
+    labelled = _part(config, split)
+    notes = [*notes, *split.notes]
+    total = len(split.training) + len(split.validation)
+    if config.split == "val" and not d.val:
+        notes.append(f"evaluated on the validation images; --split all takes all {total}")
+    return labelled, notes
+
+
+def _part(config: EvaluateConfig, split: Split) -> Labelled:
+    d = config.data
+    if config.split == "val":
+        return split.validation
+    if config.split == "all":
+        return joined(split.training, split.validation)
+    return take_fraction(split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed)
+
+
+def _as_known(labelled: Labelled, matching: Matching) -> Labelled:
+    """With the classes of the classifier."""
+    labels = np.array(matching.outputs, dtype=np.int64)[labelled.labels]
+    return replace(labelled, labels=labels, classes=matching.names)
+
+
+def _note_on_others(labelled: Labelled, matching: Matching) -> list[str]:
+    others = len(labelled.classes) - len(matching.outputs)
+    if not others:
+        return []
+    return [
+        f"the classifier knows {others} more classes, and an image taken for one of them is a mistake"
+    ]
+
+
+def _evaluate(
+    trained: Trained,
+    config: EvaluateConfig,
+    labelled: Labelled,
+    outputs: list[int] | None,
+    notes: list[str],
+    out: str,
+) -> Result:
+    """`outputs`: the classes to choose among; all if None."""
+    d, folder = config.data, result_folder(out)
+    validation = Validation(labelled, trained.view, watch=watched("evaluation"))
+    with trained.arithmetic(), torch.inference_mode():
+        predicted = validation.predictions.of(trained.classifier(config.init))
+        log_bad_images(folder, predicted.bad, images=len(labelled), max_share=d.max_bad_share)
+        if not predicted.numbers:
+            raise none_readable(predicted.bad)
+        if outputs is not None:
+            predicted = predicted._replace(logits=predicted.logits[:, outputs])
+        scores = classification_scores(predicted.logits, validation.labels(predicted))
+        result = Result(
+            title=f"Evaluation: {labelled.images.name}",
+            facts=[*_setting(config, labelled), *score_facts(scores)],
+            tables=score_tables(scores, labelled.classes),
+            record={
+                **_setting_record(config, len(predicted.bad)),
+                **score_record(scores, labelled.classes),
+            },
+            notes=tuple(notes),
+            bad=predicted.bad,
+        )
+        return write_result(result, folder, validation.pictures(scores, predicted))
+
+
+def _setting(config: EvaluateConfig, labelled: Labelled) -> list[tuple[str, str]]:
+    part = "all" if config.robustness != "none" else PARTS[config.split]
+    facts = [
+        ("Classifier", config.init),
+        ("Data", f"{part} images of {', '.join(config.data.source)}"),
+    ]
+    licence = labelled.images.licence_note
+    return [*facts, ("Licence of the data", licence)] if licence else facts
+
+
+def _setting_record(config: EvaluateConfig, unreadable: int) -> dict[str, Any]:
+    return {
+        "data": config.data.source,
+        "init": config.init,
+        "split": "all" if config.robustness != "none" else config.split,
+        "robustness": config.robustness,
+        "unreadable": unreadable,
+    }

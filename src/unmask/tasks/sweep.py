@@ -1,0 +1,149 @@
+"""Several runs of one command: each resumable by itself, all reported, the best chosen on validation."""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unmask.engine.metrics import read_metrics
+from unmask.engine.run_directory import RunDirectory
+from unmask.viz.report import Table, report_html
+
+SEED = "run.seed"
+
+Settings = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What runs are compared by."""
+
+    key: str
+    name: str
+    higher_is_better: bool
+
+
+ACCURACY = Measure(key="val/top1", name="validation accuracy", higher_is_better=True)
+HELD_OUT = Measure(key="held_out/error", name="held-out error", higher_is_better=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One combination of settings over its seeds."""
+
+    settings: Settings
+    values: tuple[float, ...]
+    runs: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """NaN where a run did not measure."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds; 0 of one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs, the best first."""
+
+    path: Path
+    rows: list[Row]
+
+    @property
+    def best(self) -> Row:
+        return self.rows[0]
+
+
+def run_sweep(
+    runs: Sequence[tuple[Settings, Any]], run: Callable[[Any, Path], Path], *, out: Path, by: Measure
+) -> Sweep:
+    """Runs every configuration below `out`, or goes on where an earlier call was stopped.
+
+    Args:
+        runs: what each run sets, and its configuration.
+        run: trains a configuration in a directory.
+        by: what they are compared by.
+    """
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} is a run by itself: choose another --out for the sweep")
+    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    settings_of: dict[str, Settings] = {}
+    for settings, config in runs:
+        path = run(config, out / label(settings))
+        others = {field: value for field, value in settings.items() if field != SEED}
+        settings_of[label(others)] = others
+        found[label(others)].append((last_value(RunDirectory(path), by.key), path.name))
+    rows = [
+        Row(
+            settings=settings_of[name],
+            values=tuple(v for v, _ in pairs),
+            runs=tuple(r for _, r in pairs),
+        )
+        for name, pairs in found.items()
+    ]
+    sign = -1 if by.higher_is_better else 1
+    rows.sort(key=lambda row: math.inf if math.isnan(row.mean) else sign * row.mean)
+    sweep = Sweep(out, rows)
+    _write(sweep, by)
+    return sweep
+
+
+def label(settings: Settings) -> str:
+    """Settings as the name of a directory."""
+    parts = (
+        f"{field.rsplit('.', 1)[-1]}={value.replace(' ', 'x')}" for field, value in settings.items()
+    )
+    return "_".join(parts) or "as-asked"
+
+
+def last_value(run: RunDirectory, key: str) -> float:
+    """The newest value of a metric; NaN where there is none."""
+    values = [record[key] for record in read_metrics(run) if record.get(key) is not None]
+    return float(values[-1]) if values else math.nan
+
+
+def sentences(sweep: Sweep, by: Measure) -> list[str]:
+    """A line per combination, the best first."""
+    return [
+        f"{label(row.settings):<40} {by.name} {row.mean:.4f}"
+        + (f" +- {row.spread:.4f} over {len(row.values)} runs" if len(row.values) > 1 else "")
+        for row in sweep.rows
+    ]
+
+
+def _write(sweep: Sweep, by: Measure) -> None:
+    """sweep.json for programs, report.html for people."""
+    records = [
+        {
+            "settings": row.settings,
+            by.key: {"mean": row.mean, "deviation": row.spread, "values": row.values},
+            "runs": row.runs,
+        }
+        for row in sweep.rows
+    ]
+    (sweep.path / "sweep.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    table = Table(
+        caption=f"Runs by {by.name}, the best first",
+        header=["settings", by.name, "deviation", "each run"],
+        rows=[
+            [
+                label(row.settings),
+                f"{row.mean:.4f}",
+                f"{row.spread:.4f}" if len(row.values) > 1 else "one run",
+                ", ".join(
+                    f"{value:.4f} ({name})" for value, name in zip(row.values, row.runs, strict=True)
+                ),
+            ]
+            for row in sweep.rows
+        ],
+    )
+    page = report_html(f"Sweep: {sweep.path.name}", facts=[], pictures=[], tables=[table])
+    (sweep.path / "report.html").write_text(page, encoding="utf-8")

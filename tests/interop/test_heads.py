@@ -1,0 +1,304 @@
+"""Classifiers: read, built, resized, started from, embedded with, in the reference's layout."""
+
+import argparse
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from tests_support import assert_same_state, random_classifier, random_weights
+from unmask import api
+from unmask.cli.main import run as unmask
+from unmask.config.schema import EmbedConfig
+from unmask.core import Architecture, MaskedAutoencoder, VisionTransformer
+from unmask.errors import CheckpointError
+from unmask.interop.card import model_card
+from unmask.interop.description import Head, Weights
+from unmask.interop.export import export_weights
+from unmask.interop.fit import at_size, encoder_for, interpolate_positions
+from unmask.interop.heads import class_names, without_batch_norm
+from unmask.interop.official import to_official
+from unmask.interop.weights import build, initialize_from, read_weights, write_model
+from unmask.models import Classifier
+
+ODD = Architecture(
+    image_size=(16, 24), patch_size=(4, 8), channels=3, width=24, depth=2, heads=3,
+    decoder_width=8, decoder_depth=1, decoder_heads=1,
+)  # fmt: skip
+SQUARE = replace(ODD, image_size=(32, 32), patch_size=(8, 8), width=192)
+CLASSES = ("cat", "dog", "eel")
+TOKEN = Head(classes=CLASSES, pool="class", eval_crop=0.9, precision="bf16")
+MEAN = replace(TOKEN, pool="mean")
+PROBE = replace(MEAN, batch_norm=True)
+HEADS = pytest.mark.parametrize("head", [TOKEN, MEAN, PROBE], ids=["class", "mean", "probe"])
+LEFT_OUT = "the classification head was left out"
+NORM_LEFT_OUT = "the final norm, which stood behind the pooling, was left out"
+NEW_NORM = "the encoder's final norm is new"
+
+
+def classifier(head: Head, architecture: Architecture = ODD, **description) -> Weights:
+    return random_classifier(architecture, head, **description)
+
+
+def images_for(architecture: Architecture = ODD) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(2, architecture.channels, *architecture.image_size)
+
+
+@HEADS
+def test_a_run_comes_back(tmp_path, head):
+    weights = classifier(head, recipe="probe", steps=3)
+    write_model(tmp_path, weights.state, weights.description)
+    again = read_weights(tmp_path)
+    assert again.description == weights.description
+    assert_same_state(again.state, weights.state)
+    model = api.load(tmp_path)
+    assert isinstance(model, Classifier)
+    assert not model.training
+    assert model.description.head == head
+    assert_same_state(model.state_dict(), weights.state)
+
+
+@HEADS
+@pytest.mark.parametrize("layout", ["official", "safetensors"])
+def test_one_file_and_back(tmp_path, head, layout):
+    weights = classifier(head)
+    path = tmp_path / {"official": "x.pth", "safetensors": "x.safetensors"}[layout]
+    assert export_weights(weights, layout, path).difference == 0
+    again = read_weights(path)
+    assert again.description == weights.description
+    assert_same_state(again.state, weights.state)
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        ({"classes": ["a"], "pool": "max"}, "pools 'class' or 'mean', not 'max'"),
+        ({"classes": ["a"], "pool": "mean", "extra": 1}, "Head has no extra"),
+        (3, "does not describe a model"),
+        ({"classes": ["a", "b"], "pool": "mean"}, r"head.bias is 3 and should be 2"),
+    ],
+)
+def test_descriptions_of_another_head(tmp_path, head, sentence):
+    weights = classifier(MEAN)
+    write_model(tmp_path, weights.state, weights.description)
+    values = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**values, "head": head}))
+    with pytest.raises(CheckpointError, match=sentence):
+        api.load(tmp_path)
+
+
+@HEADS
+def test_encoder_of_a_classifier(head):
+    weights = classifier(head)
+    encoder = build(weights.encoder_only())
+    assert isinstance(encoder, VisionTransformer)
+    d = encoder.description
+    assert (d.kind, d.head) == ("masked-autoencoder", None)
+    assert d.notes == ((LEFT_OUT,) if head.pool == "class" else (LEFT_OUT, NORM_LEFT_OUT))
+    images = images_for()
+    assert encoder(images).equal(build(weights).encoder(images))
+    assert weights.encoder_only().encoder_only() == weights.encoder_only()
+
+
+@HEADS
+def test_at_another_size(head):
+    weights = classifier(head)
+    larger = at_size(weights, (32, 64))
+    assert larger.description.head == head
+    assert build(larger)(torch.randn(2, 3, 32, 64)).shape == (2, 3)
+    positions = weights.state["encoder.pos_embed"]
+    wanted = interpolate_positions(positions, (4, 3), (8, 8))
+    assert_same_state(larger.state, {**weights.state, "encoder.pos_embed": wanted})
+
+
+def test_encoder_that_fits_is_untouched():
+    weights = random_weights(ODD)
+    encoder, said = encoder_for(weights, image_size=(16, 24), channels=3)
+    assert said == []
+    assert not encoder.pos_embed.requires_grad
+    assert_same_state(
+        {f"encoder.{n}": v for n, v in encoder.state_dict().items()}, weights.encoder_only().state
+    )
+
+
+@pytest.mark.parametrize(("head", "norm"), [(TOKEN, ()), (MEAN, (NEW_NORM,))], ids=["class", "mean"])
+def test_encoder_for_other_images(head, norm):
+    weights = classifier(head)
+    encoder, said = encoder_for(weights, image_size=(8, 16), channels=1)
+    assert said == [
+        "input weights of 3 channels summed into one",
+        "positions interpolated from 4 x 3 to 2 x 2",
+        *norm,
+        LEFT_OUT,
+        *((NORM_LEFT_OUT,) if norm else ()),
+    ]
+    assert encoder(torch.randn(2, 1, 8, 16)).shape == (2, 5, 24)
+    untouched = weights.state["encoder.blocks.1.mlp.fc1.weight"]
+    assert encoder.blocks[1].mlp.fc1.weight.equal(untouched)
+    if norm:
+        assert encoder.norm.weight.eq(1).all()
+        assert encoder.norm.bias.eq(0).all()
+    else:
+        assert encoder.norm.weight.equal(weights.state["encoder.norm.weight"])
+
+
+@HEADS
+def test_pre_training_goes_on_from_a_classifier(head):
+    model, weights = MaskedAutoencoder(ODD), classifier(head)
+    said = initialize_from(model, weights, "runs/x")
+    assert said.startswith("the encoder starts from runs/x; the decoder, which it does not have, is new")
+    assert LEFT_OUT in said
+    assert (NEW_NORM in said) == (head.pool == "mean")
+    for name, value in weights.encoder_only().state.items():
+        assert model.state_dict()[name].equal(value)
+    assert model(images_for()).loss.isfinite()
+
+
+def test_a_truncated_file_gets_no_new_norm():
+    weights = classifier(TOKEN)
+    del weights.state["encoder.norm.weight"]
+    with pytest.raises(CheckpointError, match=r"norm\.weight is missing"):
+        encoder_for(weights, image_size=(16, 24), channels=3)
+
+
+@HEADS
+def test_batch_norm_becomes_part_of_the_head(head):
+    weights, images = classifier(head), images_for()
+    folded = without_batch_norm(weights)
+    assert not folded.description.head.batch_norm
+    assert not any(name.startswith("feature_norm") for name in folded.state)
+    torch.testing.assert_close(build(folded)(images), build(weights)(images), atol=1e-5, rtol=0)
+    assert (folded is weights) == (not head.batch_norm)
+
+
+def test_the_references_names():
+    """Fine-tuned, and a linear probe, whose head is a sequence."""
+    names = {name for name in to_official(classifier(MEAN).state) if not name.startswith("blocks.")}
+    assert names == {
+        "cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias",
+        "fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias",
+    }  # fmt: skip
+    names = to_official(classifier(PROBE).state).keys()
+    assert {n for n in names if n.startswith("head")} == {
+        "head.0.running_mean", "head.0.running_var", "head.0.num_batches_tracked", "head.1.weight",
+        "head.1.bias",
+    }  # fmt: skip
+
+
+@HEADS
+def test_the_references_file_alone(tmp_path, head):
+    weights = classifier(head, SQUARE)
+    content = {"model": to_official(weights.state), "epoch": 9, "args": argparse.Namespace(lr=1.0)}
+    torch.save(content, tmp_path / "finetuned.pth")
+    read = read_weights(tmp_path / "finetuned.pth")
+    wanted = Head(
+        classes=("0", "1", "2"), pool=head.pool, batch_norm=head.batch_norm, eval_crop=224 / 256
+    )
+    assert (read.description.kind, read.description.head) == ("classifier", wanted)
+    assert read.description.notes == ("its 3 classes have no names and are numbered",)
+    assert_same_state(read.state, weights.state)
+    images = images_for(SQUARE)
+    assert api.load(tmp_path / "finetuned.pth")(images).equal(build(weights)(images))
+
+
+@pytest.mark.parametrize("lost", ["head.bias", "fc_norm.bias"])
+def test_heads_that_lack_something(tmp_path, lost):
+    state = to_official(classifier(MEAN, SQUARE).state)
+    del state[lost]
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=f"{lost} is missing"):
+        api.load(tmp_path / "a.safetensors")
+
+
+def test_names_of_classes():
+    assert class_names(["a", "b"], 2) == (("a", "b"), ())
+    assert class_names({"1": "b", "0": "a"}, 2) == (("a", "b"), ())
+    assert class_names({"1": "b"}, 2) == (("0", "b"), ())
+    numbered = "its 2 classes have no names and are numbered"
+    for unfit in (None, ["a"], 3, "ab"):
+        assert class_names(unfit, 2) == (("0", "1"), (numbered,))
+    names, notes = class_names(None, 1000)
+    assert (names[0], names[-1], len(set(names))) == ("n01440764", "n15075141", 1000)
+    assert notes == ("its 1000 classes have no names and are taken for ImageNet-1K's",)
+
+
+def test_card():
+    d = classifier(PROBE, data="cells", recipe="linear-probe").description
+    card = model_card(d, layout="timm", name="cells", line="load()", measured="Accuracy 81.20%")
+    for wanted in (
+        "pipeline_tag: image-classification", "- image-classification\n", "# cells",
+        "A linear classifier", "The head is given the mean of the patches after a BatchNorm.",
+        "## Classes\n\n3: cat; dog; eel.", "Evaluation crops the centre, 0.9 of the side",
+        "measured: Accuracy 81.20%", "It knows these classes only",
+    ):  # fmt: skip
+        assert wanted in card, wanted
+    for unwanted in ("masked:", "Pre-training has no labels", "self-supervised", "image processor"):
+        assert unwanted not in card, unwanted
+    many = replace(TOKEN, classes=tuple(f"class\n{i}" for i in range(12)))
+    card = model_card(replace(d, head=many), layout="hf", name="cells", line="load()")
+    assert "12: class 0; class 1;" in card
+    assert "class 9; and 2 more." in card
+    assert "processor takes whole images, and evaluation here crops them." in card
+
+
+def test_export_says_what_the_run_measured(tmp_path, capsys):
+    weights = classifier(MEAN)
+    write_model(tmp_path, weights.state, weights.description)
+    scores = {"val/top1": 0.8125, "val/balanced_accuracy": 0.75, "val/top5": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 9, **scores}) + "\n")
+    assert unmask(["export", str(tmp_path), "--to", "official"]) == 0
+    assert "81.25%" in (tmp_path / "official.md").read_text()
+    assert unmask(["export", str(tmp_path), "--to", "hf"]) == 4
+    assert "pools the mean of the patches: export it --to timm" in capsys.readouterr().err
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(head: Head):
+        weights = classifier(head)
+        write_model(tmp_path, weights.state, weights.description)
+        return tmp_path
+
+    return save
+
+
+@HEADS
+def test_embedding_by_a_classifier(saved, photos, tmp_path, head):
+    """Without more said, features are those that the head is given, of its evaluation's crops."""
+    run = saved(head)
+    model = api.load(run)
+    images = api.read(photos, model)
+    whole = build(
+        Weights(model.state_dict(), replace(model.description, head=replace(head, eval_crop=1)))
+    )
+    assert not images.equal(api.read(photos, whole))
+    with torch.no_grad():
+        wanted = {
+            (head.pool, None): model.features(images),
+            ("class", 1): model.encoder.features(images, pool="class", layer=1),
+            ("patches", 2): model.encoder.features(images, pool="patches", layer=2),
+        }
+    for (pool, layer), features in wanted.items():
+        out = api.embed(photos, init=run, out=tmp_path / "f.safetensors", pool=pool, layer=layer)
+        assert np.allclose(load_file(out.path)["features"], features, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["class", "patches"])
+def test_a_norm_of_the_mean_is_for_the_mean(saved, photos, tmp_path, pool):
+    config = EmbedConfig(
+        source=(str(photos),), init=str(saved(MEAN)), out=str(tmp_path / "f.parquet"), pool=pool
+    )
+    with pytest.raises(ValueError, match=r"choose --pool mean, or .*--layer 2"):
+        api.embed(config)
+
+
+def test_embedding_says_what_is_missing(photos, tmp_path, capsys):
+    weights = classifier(MEAN).encoder_only()
+    path, _ = export_weights(weights, "safetensors", tmp_path / "encoder.safetensors")
+    assert unmask(f"embed {photos} --init {path} --out {tmp_path / 'f.safetensors'}".split()) == 0
+    assert f"note: {NORM_LEFT_OUT}" in capsys.readouterr().out

@@ -1,0 +1,238 @@
+"""Classification runs: what is trained, what is frozen, exact resume, and what their evaluation says."""
+
+import itertools
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import unmask
+from unmask import api
+from unmask.config.schema import ModelConfig, RunConfig
+from unmask.config.schema_classify import (
+    AugmentConfig,
+    ClassifyConfig,
+    ClassifyOptimConfig,
+    HeadConfig,
+    LabelledDataConfig,
+)
+from unmask.engine.metrics import read_metrics
+from unmask.engine.run_directory import RunDirectory
+from unmask.errors import DataError, Interrupted
+
+ENCODER = ModelConfig(patch=(4,), width=16, depth=2, heads=2)
+CLASSES = {"near": 1.0, "dog & <b>": 3.0, "=far": 6.0}
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory) -> Path:
+    """Three classes of stripes, 16 pictures each."""
+    folder = tmp_path_factory.mktemp("labelled") / "stripes"
+    rng = np.random.default_rng(0)
+    x = np.arange(28) / 10
+    for name, frequency in CLASSES.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(16):
+            row = 127 + 100 * np.sin(frequency * x + rng.uniform(0, 6))
+            noisy = row + rng.normal(0, 15, (20, 28))
+            Image.fromarray(np.uint8(noisy.clip(0, 255))).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def config(labelled, tmp_path) -> ClassifyConfig:
+    """From scratch, with everything random switched on."""
+    return ClassifyConfig(
+        out=str(tmp_path / "run"),
+        data=LabelledDataConfig(source=(str(labelled),), size=(16, 24), workers=0, crop_scale=(0.5, 1)),
+        model=ENCODER,
+        head=HeadConfig(drop_path=0.3),
+        augment=AugmentConfig(erasing=0.3),
+        optim=ClassifyOptimConfig(
+            steps=7, warmup_steps=2, batch=8, micro_batch=6, base_lr=0.05, layer_decay=0.75, ema=0.9
+        ),
+        run=RunConfig(log_every=1, evaluate_every=3, checkpoint_every=2),
+    )
+
+
+@pytest.fixture
+def encoder(config, tmp_path) -> Path:
+    """A pre-trained encoder's run."""
+    from unmask.config.schema import DataConfig, OptimConfig, PretrainConfig
+
+    small = replace(ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2)
+    return unmask.pretrain(
+        PretrainConfig(
+            out=str(tmp_path / "encoder"),
+            data=DataConfig(source=config.data.source, size=(16, 24), workers=0),
+            model=small,
+            optim=OptimConfig(steps=2, warmup_steps=0, batch=8),
+        )
+    )
+
+
+def losses(path: Path) -> list:
+    return [(r["step"], r["loss"]) for r in read_metrics(RunDirectory(path)) if r.get("loss")]
+
+
+def stopped_after(monkeypatch, step: int, act) -> None:
+    """Sends SIGTERM to itself while that step is taken."""
+    import unmask.engine.loop as loop
+
+    original, count = loop.take_step, itertools.count(1)
+
+    def interrupted(*arguments):
+        if next(count) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "take_step", interrupted)
+    with pytest.raises(Interrupted):
+        act()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_01_resume_is_exact_with_everything_random(config, tmp_path, monkeypatch, step):
+    whole = api.classify(replace(config, out=str(tmp_path / "whole")), "scratch")
+    stopped_after(monkeypatch, step, lambda: api.classify(config, "scratch"))
+    resumed = api.classify(config, "scratch")
+    assert losses(resumed) == losses(whole)
+    for name, value in load_file(whole / "model.safetensors").items():
+        assert value.equal(load_file(resumed / "model.safetensors")[name]), name
+
+
+def test_micro_batches_and_workers_change_nothing(config, tmp_path):
+    """Mixing and drop path are drawn for the whole step."""
+    a = api.classify(replace(config, out=str(tmp_path / "a")), "scratch")
+    other = replace(config.optim, micro_batch=None)
+    b = api.classify(
+        replace(config, out=str(tmp_path / "b"), optim=other, data=replace(config.data, workers=1)),
+        "scratch",
+    )
+    assert np.allclose([x for _, x in losses(a)], [x for _, x in losses(b)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("blocks", "trained"), [(0, 0), (0.5, 6), (1, 12), (None, None)])
+def test_frozen_means_frozen(config, encoder, tmp_path, blocks, trained):
+    head = replace(config.head, tune_blocks=blocks, drop_path=0.0)
+    tuned = replace(config, init=str(encoder), model=ModelConfig(), head=head)
+    before = load_file(encoder / "model.safetensors")
+    after = load_file(api.classify(tuned, "finetune") / "model.safetensors")
+    shared = [name for name in after if name.startswith("encoder.")]
+    changed = [name for name in shared if not after[name].equal(before[name])]
+    if trained is None:
+        assert set(changed) == set(shared)
+    else:
+        assert len(changed) == trained
+        assert all("blocks.1" in name for name in changed)
+
+
+def test_probe(config, encoder):
+    probe = replace(
+        config,
+        init=str(encoder),
+        model=ModelConfig(),
+        head=HeadConfig(pool="class", batch_norm=True, tune_blocks=0, drop_path=0),
+        augment=AugmentConfig(rand_augment=False, mixup=0, cutmix=0, smoothing=0),
+        optim=replace(config.optim, optimizer="lars", base_lr=3.0, ema=None, layer_decay=1),
+    )
+    run = api.classify(probe, "probe")
+    state = load_file(run / "model.safetensors")
+    assert state["feature_norm.num_batches_tracked"] == 14, "seven steps of two micro-batches"
+    assert state["head.weight"].abs().max() > 0.03, "it has learned"
+
+
+def test_what_a_run_leaves(config):
+    run = api.classify(config, "scratch")
+    description = json.loads((run / "model.json").read_text())
+    assert description["kind"] == "classifier"
+    assert description["head"]["classes"] == ["=far", "dog & <b>", "near"]
+    assert sorted(p.name.split("-")[0] for p in (run / "samples").glob("*7.png")) == [
+        "calibration",
+        "confusion",
+        "mistakes",
+    ]
+    page = (run / "report.html").read_text()
+    assert "dog &amp; &lt;b&gt;" in page
+    assert "<b>" not in page
+    model = unmask.load(run)
+    assert model(torch.zeros(1, 1, 16, 24)).shape == (1, 3)
+    untouched = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    assert api.classify(config, "scratch") == run, "nothing to do"
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == untouched
+
+
+def test_it_learns(config, tmp_path):
+    """Stripes of three widths are easy."""
+    easy = replace(
+        config,
+        augment=AugmentConfig(rand_augment=False, mixup=0, cutmix=0),
+        head=HeadConfig(drop_path=0.0),
+        optim=ClassifyOptimConfig(steps=60, warmup_steps=5, batch=16, base_lr=0.05),
+        run=RunConfig(evaluate_every=60),
+    )
+    run = api.classify(easy, "scratch")
+    assert read_metrics(RunDirectory(run))[-1]["val/top1"] > 0.8
+
+
+def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
+    base = replace(config, out=str(tmp_path / "sweep"), optim=replace(config.optim, steps=2))
+    runs = [
+        (
+            {"optim.base_lr": rate, "run.seed": seed},
+            replace(
+                base,
+                optim=replace(base.optim, base_lr=float(rate)),
+                run=replace(base.run, seed=int(seed)),
+            ),
+        )
+        for rate in ("1e-4", "1e-2")
+        for seed in ("0", "1")
+    ]
+    done = api.sweep_classification(runs, "scratch")
+    assert [len(row.values) for row in done.rows] == [2, 2]
+    assert done.best.mean >= done.rows[1].mean
+    assert {p.name for p in done.path.iterdir()} == {
+        *(f"base_lr={rate}_seed={seed}" for rate in ("1e-4", "1e-2") for seed in "01"),
+        "sweep.json",
+        "report.html",
+    }
+    assert "over 2 runs" in capsys.readouterr().out
+    api.sweep_classification(runs, "scratch")
+    assert capsys.readouterr().out.count("nothing to do") == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "command", "says"),
+    [
+        ({"init": None}, "finetune", "needs an encoder"),
+        ({"init": "somewhere"}, "scratch", "leave --init out"),
+        ({"init": "nowhere", "model": ModelConfig()}, "probe", "no file or run directory nowhere"),
+        ({"init": "nowhere"}, "finetune", "--model.* is of runs from scratch"),
+        ({"optim": ClassifyOptimConfig(steps=2, warmup_steps=0, batch=9)}, "scratch", "pair images"),
+        ({"head": HeadConfig(tune_blocks=3)}, "scratch", "cannot be tuned"),
+        ({"augment": AugmentConfig(erasing=2)}, "scratch", "--augment.erasing is 2"),
+    ],
+)
+def test_mistakes(config, change, command, says):
+    with pytest.raises(ValueError, match=says):
+        api.classify(replace(config, **change), command)
+
+
+def test_changed_labels_stop_a_resume(config, labelled, tmp_path, monkeypatch):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(labelled, folder)
+    config = replace(config, data=replace(config.data, source=(str(folder),)))
+    stopped_after(monkeypatch, 2, lambda: api.classify(config, "scratch"))
+    (folder / "near" / "3.png").rename(folder / "=far" / "33.png")
+    with pytest.raises(DataError, match="changed since"):
+        api.classify(config, "scratch")
