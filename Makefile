@@ -8,10 +8,10 @@ quickstart: .venv/.quickstart  ## pre-train on the embedded example and show wha
 	$(BIN)/unmask quickstart
 
 test: .venv/.dev  ## the quick tier: at most 5 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-full: .venv/.dev  ## everything: at most 30 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check

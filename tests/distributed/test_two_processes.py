@@ -35,6 +35,7 @@ def pretrain(processes: int, photos: Path, out: Path, *more: str) -> list[float]
     return [record["loss"] for record in records if record["step"]]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(photos, tmp_path):
     one = pretrain(1, photos, tmp_path / "one")
     two = pretrain(2, photos, tmp_path / "two")

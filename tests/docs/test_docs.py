@@ -44,6 +44,7 @@ def place(photos, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(place):
     """Pre-training is made tiny, by flags behind the README's own."""
     assert (

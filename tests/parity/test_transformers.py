@@ -22,7 +22,9 @@ ODD = Architecture(
     decoder_heads=5,
     mask_ratio=0.6,
 )
-ARCHITECTURES = pytest.mark.parametrize("base", [BASE, ODD], ids=["base-224", "odd"])
+ARCHITECTURES = pytest.mark.parametrize(
+    "base", [pytest.param(BASE, marks=pytest.mark.slow), ODD], ids=["base-224", "odd"]
+)
 TARGETS = pytest.mark.parametrize("target", ["pixels", "normalized-pixels"])
 
 

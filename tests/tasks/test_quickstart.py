@@ -51,6 +51,7 @@ def stages(tiny, tmp_path) -> Stages:
     return Stages(out=out, pretraining=pretraining, classifications=runs)
 
 
+@pytest.mark.slow
 def test_four_runs_and_a_page(stages):
     said: list[str] = []
     done = run_stages(stages, said.append)
