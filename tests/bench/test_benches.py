@@ -9,7 +9,7 @@ import torch
 
 from bench.test_limit import small_setting
 from unmask import api
-from unmask.bench import peers, speedup, step
+from unmask.bench import data, peers, speedup, step
 from unmask.bench.card import Card, show
 from unmask.bench.memory import free_bytes, total_bytes
 from unmask.bench.setting import BenchConfig, make_setting, named_model, threads
@@ -149,8 +149,10 @@ def test_lightly_computes_the_same_loss(target):
 def test_all_runs_each(config, monkeypatch):
     monkeypatch.setattr(peers, "PEERS", {})
     monkeypatch.setattr(speedup, "VARIANTS", speedup.VARIANTS[-1:])
+    monkeypatch.setattr(data, "FILES", (("JPEG", 60, 40, 1),))
+    monkeypatch.setattr(data, "COPIES", 4)
     cards = api.bench("all", config)
-    assert [card.record["bench"] for card in cards] == ["step", "speedup", "peers"]
+    assert [card.record["bench"] for card in cards] == ["step", "speedup", "data", "loader", "peers"]
     with pytest.raises(ValueError, match="there is no benchmark warp: choose one of step"):
         api.bench("warp", config)
 

@@ -40,7 +40,7 @@ LOADED_BATCHES = 6
 
 @dataclass(frozen=True)
 class File:
-    """An image that the benchmark made, and how often it is read in a round."""
+    """An image that the benchmark made, and how often it is read in a turn."""
 
     name: str
     path: str
@@ -52,8 +52,13 @@ class File:
         return Path(self.path).stat().st_size
 
 
-FILES = (("JPEG", 500, 375, 30), ("JPEG", 4000, 3000, 3), ("PNG", 500, 375, 10))
-"""Format, width, height, and how often it is read in a round."""
+FILES = (("JPEG", 500, 375, 10), ("JPEG", 4000, 3000, 1), ("PNG", 500, 375, 3))
+"""Format, width, height, and how often it is read in a turn."""
+TURNS = 4
+"""Of each pipeline in a round."""
+
+Pipeline = Callable[[str, int], object]
+"""From a path and the number of the sample."""
 
 
 def bench_data(config: BenchConfig) -> list[Card]:
@@ -71,7 +76,7 @@ def _write(folder: Path, kind: str, width: int, height: int, times: int) -> File
     return File(f"{kind} {width} x {height}", str(path), times)
 
 
-def usual_pipeline() -> Callable[[str, int], object]:
+def usual_pipeline() -> Pipeline:
     """What most training scripts do: Pillow and torchvision, to a normalised float tensor."""
     from torchvision import transforms
     from torchvision.datasets.folder import pil_loader
@@ -89,7 +94,7 @@ def usual_pipeline() -> Callable[[str, int], object]:
     return lambda path, number: transform(pil_loader(path))
 
 
-def our_pipeline(paths: list[str]) -> Callable[[str, int], object]:
+def our_pipeline(paths: list[str]) -> Pipeline:
     """What training does, where it keeps nothing in memory: to a tensor of bytes."""
     images, wanted = Images("", PathList(paths)), PixelFormat(channels=3)
     index = {path: i for i, path in enumerate(paths)}
@@ -111,22 +116,15 @@ def plain_decoding(path: str, number: int) -> object:
 
 
 def _compare(files: list[File], rounds: int) -> Card:
-    """The pipelines take turns, in processor time, so that neighbours on the machine count less."""
     ours = our_pipeline([file.path for file in files])
     pipelines = {"decode": plain_decoding, "usual": usual_pipeline(), "unmask": ours}
-    records: list[dict[str, Any]] = []
+    records = []
     for file in files:
-        seconds: dict[str, list[float]] = {name: [] for name in pipelines}
-        for number in range(rounds + 1):
-            for name, run in pipelines.items():
-                began = time.thread_time()
-                for i in range(file.times):
-                    run(file.path, number * file.times + i)
-                if number:  # the first round warms up
-                    seconds[name].append((time.thread_time() - began) / file.times)
-        medians = {name: median(measured) for name, measured in seconds.items()}
-        rates = {f"{name}_images_per_second": 1 / value for name, value in medians.items()}
-        ratios = {f"faster_than_{n}": medians[n] / medians["unmask"] for n in ("usual", "decode")}
+        _round(file, pipelines, 0)  # warms up
+        measured = [_round(file, pipelines, number) for number in range(1, rounds + 1)]
+        seconds = {name: median(each[name] for each in measured) for name in pipelines}
+        rates = {f"{name}_images_per_second": 1 / value for name, value in seconds.items()}
+        ratios = {f"faster_than_{n}": seconds[n] / seconds["unmask"] for n in ("usual", "decode")}
         records.append({"file": file.name, "bytes": file.size, **rates, **ratios})
     return Card(
         title=f"One core: decode, random crop to 224 x 224, flip; medians of {rounds}",
@@ -136,6 +134,19 @@ def _compare(files: list[File], rounds: int) -> Card:
         notes=_notes(),
         record={"bench": "data", **_facts(), "rounds": rounds, "files": records},
     )
+
+
+def _round(file: File, pipelines: dict[str, Pipeline], number: int) -> dict[str, float]:
+    """Seconds of the processor for an image; the pipelines take turns, as others use the machine too."""
+    seconds = dict.fromkeys(pipelines, 0.0)
+    for turn in range(TURNS):
+        first = (number * TURNS + turn) * file.times
+        for name, run in pipelines.items():
+            began = time.thread_time()
+            for i in range(first, first + file.times):
+                run(file.path, i)
+            seconds[name] += time.thread_time() - began
+    return {name: total / (TURNS * file.times) for name, total in seconds.items()}
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:

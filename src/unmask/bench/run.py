@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from unmask.bench.card import Card
+from unmask.bench.data import bench_data
 from unmask.bench.peers import bench_peers
 from unmask.bench.setting import BenchConfig
 from unmask.bench.speedup import bench_speedup
@@ -11,6 +12,7 @@ from unmask.bench.step import bench_step
 BENCHES: dict[str, Callable[[BenchConfig], list[Card]]] = {
     "step": bench_step,
     "speedup": bench_speedup,
+    "data": bench_data,
     "peers": bench_peers,
 }
 

@@ -72,6 +72,8 @@ class DataPlan:
     """Probability of erasing a random part."""
     eval_crop: float = 1.0
     """Share of the image's side that evaluation crops."""
+    repeats: int = 1
+    """Samples of each image in an epoch."""
 
 
 OptimizerName = Literal["adamw", "lars", "sgd"]

@@ -21,6 +21,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.max_megapixels": (0.001, math.inf),
     "data.workers": (0, 1024),
     "data.channels": (1, 65_536),
+    "data.repeats": (1, 1e6),
     "optim.batch": (1, math.inf),
     "optim.micro_batch": (1, math.inf),
     "optim.epochs": (1e-6, math.inf),
@@ -61,7 +62,15 @@ def resolve(config: PretrainConfig, *, facts: DataFacts, machine: Machine, world
     )
     if config.mask.tokens_in_encoder:
         notes.append("the encoder gets mask tokens for the rest: slower and worse (paper, Table 1c)")
-    training = training_plan(config.optim, config.run, facts.training_images, world_size, machine, notes)
+    training = training_plan(
+        config.optim,
+        config.run,
+        facts.training_images,
+        world_size,
+        machine,
+        notes,
+        repeats=config.data.repeats,
+    )
     encoded = patches if config.mask.tokens_in_encoder else kept
     tokens = {"encoder": encoded + architecture.class_tokens}
     tokens["decoder"] = patches + architecture.class_tokens
@@ -157,21 +166,21 @@ def _check_dimensions(m: ModelConfig, a: Architecture) -> None:
 
 
 def training_plan(
-    o: OptimConfig, run: RunConfig, images: int, world_size: int, machine: Machine, notes: list[str]
+    o: OptimConfig,
+    run: RunConfig,
+    images: int,
+    world_size: int,
+    machine: Machine,
+    notes: list[str],
+    repeats: int = 1,
 ) -> TrainingPlan:
-    """Steps, rates and intervals of any training run; adds to `notes` what a user should hear."""
-    if o.batch % world_size:
-        valid = [b for b in range(o.batch - world_size, o.batch + world_size + 1) if b > 0]
-        choices = " or ".join(str(b) for b in valid if b % world_size == 0)
-        raise ValueError(
-            f"{world_size} processes do not divide a batch of {o.batch}: choose --optim.batch {choices}"
-        )
-    if o.batch > images:
-        raise ValueError(
-            f"a batch of {o.batch} is more than the {images} training images: "
-            f"choose --optim.batch {1 << (images.bit_length() - 1)} or give more images"
-        )
-    steps_per_epoch = images / o.batch
+    """Steps, rates and intervals of any training run; adds to `notes` what a user should hear.
+
+    An epoch decodes every image once, and trains on `repeats` samples of each.
+    """
+    samples = images * repeats
+    _check_batch(o.batch, samples, world_size, repeats)
+    steps_per_epoch = samples / o.batch
     steps = max(1, _either(o.steps, math.ceil(o.epochs * steps_per_epoch)))
     warmup = _either(o.warmup_steps, round(o.warmup_epochs * steps_per_epoch))
     if warmup > steps:
@@ -180,7 +189,10 @@ def training_plan(
             f"--optim.warmup-steps {steps // 10}, or a longer run"
         )
     process_batch = o.batch // world_size
-    default_micro = GPU_MICRO_BATCH if machine.device == "cuda" else process_batch
+    if repeats > 1:
+        notes.append(
+            f"each image is decoded once an epoch and gives {repeats} samples: an epoch has {samples}"
+        )
     every = _intervals(run, steps, steps_per_epoch)
     return TrainingPlan(
         device=machine.device,
@@ -192,7 +204,7 @@ def training_plan(
         steps_per_epoch=steps_per_epoch,
         batch=o.batch,
         process_batch=process_batch,
-        micro_batch=min(process_batch, _either(o.micro_batch, default_micro)),
+        micro_batch=_micro_batch(o, process_batch, machine, repeats),
         lr=o.base_lr * o.batch / 256,
         weight_decay=o.weight_decay,
         betas=o.betas,
@@ -202,6 +214,39 @@ def training_plan(
         optimizer="adamw",
         **every,
     )
+
+
+def _check_batch(batch: int, samples: int, world_size: int, repeats: int) -> None:
+    """Raises ValueError where a batch cannot be divided, or is more than there is."""
+    unit = world_size * repeats
+    if batch % unit:
+        whole = batch // unit * unit
+        choices = " or ".join(str(b) for b in (whole, whole + unit) if b)
+        dividers = {"processes": world_size, "repeats": repeats}
+        who = " and ".join(f"{count} {name}" for name, count in dividers.items() if count > 1)
+        raise ValueError(f"{who} do not divide a batch of {batch}: choose --optim.batch {choices}")
+    if batch > samples:
+        of_each = f" with {repeats} repeats" if repeats > 1 else ""
+        fits = unit << max(0, (samples // unit).bit_length() - 1)
+        raise ValueError(
+            f"a batch of {batch} is more than the {samples // repeats} training images{of_each}: "
+            f"choose --optim.batch {fits} or give more images"
+        )
+
+
+def _micro_batch(o: OptimConfig, process_batch: int, machine: Machine, repeats: int) -> int:
+    """Samples per forward pass; all repeats of an image are in one."""
+    if o.micro_batch is None:
+        default = GPU_MICRO_BATCH if machine.device == "cuda" else process_batch
+        return min(process_batch, max(repeats, default // repeats * repeats))
+    if o.micro_batch % repeats and o.micro_batch < process_batch:
+        whole = o.micro_batch // repeats * repeats
+        choices = " or ".join(str(m) for m in (whole, whole + repeats) if m)
+        raise ValueError(
+            f"a micro-batch of {o.micro_batch} parts the {repeats} repeats of an image: choose "
+            f"--optim.micro-batch {choices}"
+        )
+    return min(process_batch, o.micro_batch)
 
 
 def _intervals(run: RunConfig, steps: int, steps_per_epoch: float) -> dict[str, int]:
@@ -248,6 +293,7 @@ def data_plan(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machi
         keep_decoded=cache <= d.cache_gib * 2**30,
         noise_length=grid[0] * grid[1],
         seed=seed,
+        repeats=d.repeats,
     )
 
 

@@ -12,6 +12,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.val_share": (0.01, 0.99),
     "data.fraction": (1e-6, 1),
     "data.per_class": (1, 1e9),
+    "data.repeats": (1, 1e6),
     "data.eval_crop": (0.01, 1),
     "head.drop_path": (0, 0.99),
     "augment.erasing": (0, 1),
@@ -61,7 +62,8 @@ def resolve_classification(
         check_range(config, name, limits)
     notes: list[str] = []
     o = config.optim
-    training = training_plan(o, config.run, facts.training_images, world_size, machine, notes)
+    repeats, images = config.data.repeats, facts.training_images
+    training = training_plan(o, config.run, images, world_size, machine, notes, repeats)
     training = replace(
         training,
         optimizer=o.optimizer,
@@ -72,7 +74,7 @@ def resolve_classification(
         if config.run.evaluate_every is not None
         else max(training.evaluate_every, math.ceil(facts.held_out_images / o.batch)),
     )
-    _check_mixing(config.augment, training)
+    _check_mixing(config.augment, training, repeats)
     data = data_plan(config.data, config.run.seed, facts, architecture, machine)
     return ClassifyPlan(
         architecture=architecture,
@@ -103,8 +105,13 @@ def _is_picture(facts: DataFacts, notes: list[str]) -> bool:
     return fits
 
 
-def _check_mixing(a: AugmentConfig, t: TrainingPlan) -> None:
-    """Pairs of images are mixed, so that every part of a batch has to be even."""
+def _check_mixing(a: AugmentConfig, t: TrainingPlan, repeats: int) -> None:
+    """Pairs of neighbours are mixed: every part of a batch is even, and they are different images."""
+    if (a.mixup or a.cutmix) and repeats > 1:
+        raise ValueError(
+            f"mixup and cutmix would mix crops of one image where --data.repeats is {repeats}: leave "
+            f"that out, or choose --augment.mixup 0 --augment.cutmix 0"
+        )
     if (a.mixup or a.cutmix) and (t.process_batch % 2 or t.micro_batch % 2):
         raise ValueError(
             f"mixup and cutmix pair images, and {t.process_batch} per process in micro-batches of "

@@ -41,6 +41,9 @@ class DataConfig:
     """Share of the image's area that a random crop covers."""
     flip: bool = True
     """Flip half of the samples left to right."""
+    repeats: int = 1
+    """Samples per decoded image, each with its own crop, flip and mask (Hoffer et al. 2019). An epoch
+    decodes each image once: with 4 repeats it has four times the samples, and the steps."""
     held_out: int | None = None
     """Images kept aside to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
     max_bad_share: float = 0.05

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -19,16 +19,14 @@ REDUCED_IMAGE = 1
 """The bit of TIFF's NewSubfileType that marks a thumbnail or a level of a pyramid."""
 
 
-@contextmanager
-def open_file(path: str, channels: int | None = None) -> Iterator[Picture]:
+def open_file(path: str, channels: int | None = None) -> AbstractContextManager[Picture]:
     """Opens an image file by its suffix, and closes it afterwards.
 
     `channels`, where it is known, says which axis of an array holds them.
     Raises almost anything where the file is broken.
     """
     opener = OPENERS.get(os.path.splitext(path)[1].lower(), _open_pictures)
-    with opener(path, channels) as picture:
-        yield picture
+    return opener(path, channels)
 
 
 @contextmanager
@@ -174,7 +172,7 @@ def _is_channels_first(shape: tuple[int, ...], channels: int | None) -> bool:
     return shape[0] < shape[2]
 
 
-OPENERS: dict[str, Callable[[str, int | None], Any]] = {
+OPENERS: dict[str, Callable[[str, int | None], AbstractContextManager[Picture]]] = {
     ".npy": _open_numpy,
     ".tif": _open_tiff,
     ".tiff": _open_tiff,

@@ -14,12 +14,12 @@ from unmask.config.plan import PixelFormat, PixelType
 from unmask.core.patches import Size
 from unmask.data.pictures import (
     FORMATS,
-    SMALLER,
     Box,
     Picture,
     PillowPicture,
     channels_first,
     decoded_box,
+    decoded_share,
     of_type,
     orientation_of,
     refuse_if_large,
@@ -92,20 +92,12 @@ class JpegPicture:
         if len(data) == HEADER_BYTES:
             self._file.seek(0)
             data = self._file.read()
-        share = _share(self.size, scale)
+        share = decoded_share(self.size, scale)
         height, width = (-(-side // share) for side in self.size)
         try:
             return simplejpeg.decode_jpeg(data, colours, min_height=height, min_width=width)
         except ValueError:
             return None
-
-
-def _share(size: Size, scale: float) -> int:
-    """What the sides are divided by, as Pillow chooses it."""
-    if scale > SMALLER:
-        return 1
-    most = min(side // (int(side * scale) + 1) for side in size)
-    return next((share for share in (8, 4, 2) if share <= most), 1)
 
 
 def _is_upright(start: bytes, file: IO[bytes]) -> bool:

@@ -1,7 +1,7 @@
 """From images to batches.
 
-A sample is a pure function of (seed, epoch, index): its crop, its flip and the noise of its mask
-do not depend on the number of workers, the process or the clock.
+A sample is a pure function of (seed, epoch, index, repeat): its crop, its flip and the noise of its
+mask do not depend on the number of workers, the process or the clock.
 """
 
 import os
@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from unmask.core.patches import Size
 from unmask.data.augment import rand_augment, random_erasing
 from unmask.data.bad_images import BadImageLog, none_readable
 from unmask.data.images import Images
-from unmask.data.pictures import BadImage, DecodedPicture, Picture
+from unmask.data.pictures import BadImage, DecodedPicture, Picture, ReusedPicture
 from unmask.data.sampler import MicroBatchSampler, SampleKey, generator
 from unmask.data.transforms import centre_crop, may_be_kept, random_crop
 from unmask.errors import DataError
@@ -55,7 +55,7 @@ class Sample(NamedTuple):
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Decodes, crops and draws mask noise for one key."""
+    """Decodes, crops and draws mask noise for a key."""
 
     def __init__(self, images: Images, plan: DataPlan):
         self.images, self.plan = images, plan
@@ -63,13 +63,22 @@ class TrainingSamples(Dataset[Sample]):
         self._known_bad: dict[int, BadImage] = {}
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """The sample of one key; where its image is broken, of another that depends on the key alone."""
-        replacements = generator(self.plan.seed, key.image, REPLACEMENT_TRIES)
-        index, bad = key.image, list[BadImage]()
+        return self._samples([key])[0]
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[Sample]:
+        """The samples of a micro-batch: an image whose repeats stand together is decoded once."""
+        groups = groupby(keys, lambda key: key[:2])
+        return [sample for _, group in groups for sample in self._samples(list(group))]
+
+    def _samples(self, keys: list[SampleKey]) -> list[Sample]:
+        """Of repeats of one image; where it is broken, of another that depends on these keys alone."""
+        index, bad = keys[0].image, list[BadImage]()
         for _ in range(min(REPLACEMENT_TRIES, len(self.images) + 1)):
-            drawn = self._draw(index, key)
+            drawn = self._draw(index, keys)
             if not isinstance(drawn, BadImage):
-                return Sample(*drawn, index, bad)
+                return [Sample(*one, index, bad) for one in drawn]
+            if not bad:
+                replacements = generator(self.plan.seed, keys[0].image, REPLACEMENT_TRIES)
             bad.append(drawn)
             index = int(replacements.integers(len(self.images)))
         raise DataError(
@@ -77,18 +86,23 @@ class TrainingSamples(Dataset[Sample]):
             f"run `unmask check` on the folder and remove what it lists"
         )
 
-    def _draw(self, index: int, key: SampleKey) -> tuple[Tensor, Tensor] | BadImage:
+    def _draw(self, index: int, keys: list[SampleKey]) -> list[tuple[Tensor, Tensor]] | BadImage:
         """Bad images are opened once per worker, and so are all where the plan says that they fit."""
         if index in self._known_bad:
             return self._known_bad[index]
         if index in self._decoded:
-            return self._crop_and_noise(DecodedPicture(self._decoded[index]), key)
+            kept = DecodedPicture(self._decoded[index])
+            return [self._crop_and_noise(kept, key) for key in keys]
 
-        def use(picture: Picture) -> tuple[Tensor, Tensor]:
+        def use(picture: Picture) -> list[tuple[Tensor, Tensor]]:
             if self.plan.keep_decoded and may_be_kept(picture, self.plan.image_size):
                 self._decoded[index] = picture.pixels(self.plan.pixels)
                 picture = DecodedPicture(self._decoded[index])
-            return self._crop_and_noise(picture, key)
+            elif len(keys) > 1:
+                picture = ReusedPicture(
+                    picture, lambda: self.images.open(index, self.plan.pixels.channels)
+                )
+            return [self._crop_and_noise(picture, key) for key in keys]
 
         drawn = self.images.take(index, self.plan.pixels, use)
         if isinstance(drawn, BadImage):
@@ -96,7 +110,7 @@ class TrainingSamples(Dataset[Sample]):
         return drawn
 
     def _crop_and_noise(self, picture: Picture, key: SampleKey) -> tuple[Tensor, Tensor]:
-        plan, rng = self.plan, generator(self.plan.seed, key.epoch, key.image)
+        plan, rng = self.plan, generator(self.plan.seed, *(key if key.repeat else key[:2]))
         crop = random_crop(picture, plan.pixels, plan.image_size, plan.crop_scale, plan.flip, rng)
         if plan.rand_augment:
             crop = rand_augment(crop, plan.mean, rng)
@@ -131,6 +145,7 @@ class Batches:
             micro_batch=t.micro_batch,
             rank=self.rank,
             steps=range(start, t.steps),
+            repeats=self.plan.repeats,
         )
         loader = _loader(
             self.samples,

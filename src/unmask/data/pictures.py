@@ -4,6 +4,7 @@ Legend: C channels, h x w pixels.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -102,11 +103,12 @@ class PillowPicture:
         image.load()
         if self._orientation in UPRIGHT and image.format != "TIFF":  # which Pillow turns by itself
             image = image.transpose(UPRIGHT[self._orientation])
-        if box is not None:
-            top, left, h, w = decoded_box(box, self.size, (image.height, image.width))
-            image = image.crop((left, top, left + w, top + h))
+        box = box and decoded_box(box, self.size, (image.height, image.width))
         if self.pixel_type == "float32":
-            return as_tensor(np.asarray(image)[..., None], wanted)
+            return _part(as_tensor(np.asarray(image)[..., None], wanted), box)
+        if box is not None:
+            top, left, h, w = box
+            image = image.crop((left, top, left + w, top + h))
         pixels = np.array(_converted(image, wanted.channels))
         return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale=255)
 
@@ -146,6 +148,39 @@ class DecodedPicture:
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; `wanted` is what they were decoded as."""
         return _part(self._decoded, box)
+
+
+class ReusedPicture:
+    """Decodes each size once, however many crops are taken of it; those are the same as without it."""
+
+    def __init__(self, picture: Picture, reopen: Callable[[], AbstractContextManager[Picture]]):
+        """`reopen` gives the picture anew, since its decoder may have only one size in it."""
+        self._picture, self._reopen = picture, reopen
+        self._decoded: dict[int, Tensor] = {}
+        self.kind, self.size, self.channels = picture.kind, picture.size, picture.channels
+        self.pixel_type, self.decodes_smaller = picture.pixel_type, picture.decodes_smaller
+
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
+        """See `Picture`; `wanted` is the same each time."""
+        share = decoded_share(self.size, scale) if self.decodes_smaller else 1
+        if share not in self._decoded:
+            self._decoded[share] = self._decode(wanted, scale)
+        whole = self._decoded[share]
+        return _part(whole, box and decoded_box(box, self.size, (whole.shape[1], whole.shape[2])))
+
+    def _decode(self, wanted: PixelFormat, scale: float) -> Tensor:
+        if not self._decoded:
+            return self._picture.pixels(wanted, scale)
+        with self._reopen() as picture:
+            return picture.pixels(wanted, scale)
+
+
+def decoded_share(size: Size, scale: float) -> int:
+    """What the sides of a JPEG are divided by so that `scale` of them is left: 1, 2, 4 or 8."""
+    if scale > SMALLER:
+        return 1
+    most = min(side // (int(side * scale) + 1) for side in size)
+    return next((share for share in (8, 4, 2) if share <= most), 1)
 
 
 def _part(pixels: Tensor, box: Box | None) -> Tensor:

@@ -8,10 +8,11 @@ import numpy as np
 
 
 class SampleKey(NamedTuple):
-    """One sample: a pass over the data, and an image in it."""
+    """One sample: a pass over the data, an image in it, and which of its repeats."""
 
     epoch: int
     image: int
+    repeat: int = 0
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -25,14 +26,15 @@ def order_of(epoch: int, images: int, seed: int) -> np.ndarray:
     return generator(seed, epoch).permutation(images)
 
 
-def sample_at(position: int, images: int, seed: int) -> SampleKey:
+def sample_at(position: int, images: int, seed: int, repeats: int = 1) -> SampleKey:
     """The sample at a position in the endless sequence of epochs.
 
     Batches are cut from this sequence without regard to where an epoch ends, so that every batch
-    is full and every image comes exactly once per epoch.
+    is full and every image comes exactly once per epoch, with all its repeats one behind another.
     """
+    position, repeat = divmod(position, repeats)
     epoch, place = divmod(position, images)
-    return SampleKey(epoch, int(order_of(epoch, images, seed)[place]))
+    return SampleKey(epoch, int(order_of(epoch, images, seed)[place]), repeat)
 
 
 def micro_batch_sizes(process_batch: int, micro_batch: int) -> list[int]:
@@ -54,8 +56,9 @@ class MicroBatchSampler:
         micro_batch: int,
         rank: int,
         steps: range,
+        repeats: int = 1,
     ):
-        self.images, self.seed, self.batch = images, seed, batch
+        self.images, self.seed, self.batch, self.repeats = images, seed, batch, repeats
         self.first = rank * process_batch
         self.sizes = micro_batch_sizes(process_batch, micro_batch)
         self.steps = steps
@@ -64,7 +67,8 @@ class MicroBatchSampler:
         for step in self.steps:
             position = step * self.batch + self.first
             for size in self.sizes:
-                yield [sample_at(p, self.images, self.seed) for p in range(position, position + size)]
+                places = range(position, position + size)
+                yield [sample_at(p, self.images, self.seed, self.repeats) for p in places]
                 position += size
 
     def __len__(self) -> int:

@@ -161,7 +161,7 @@ def scratch_huge() -> ClassifyConfig:
 def small_data() -> ClassifyConfig:
     """A few hundred to some thousand labels, a small encoder, minutes on two processor cores.
 
-    Claim: see benchmarks/classification.md, where Fashion-MNIST with 1 % of its labels was measured.
+    Claim: none yet; it has not been measured on a data set that others know.
     Cost: 1500 steps of 64 images.
     Command: unmask finetune DATA --recipe small-data --init RUN
     """
@@ -178,7 +178,7 @@ def small_data() -> ClassifyConfig:
 def small_probe() -> ClassifyConfig:
     """A linear probe of a small encoder with few labels, minutes on two processor cores.
 
-    Claim: see benchmarks/classification.md.
+    Claim: none yet; it has not been measured on a data set that others know.
     Cost: 1500 steps of 256 images, forward only.
     Command: unmask probe DATA --recipe small-probe --init RUN
     """
@@ -195,7 +195,7 @@ def small_probe() -> ClassifyConfig:
 def small_scratch() -> ClassifyConfig:
     """The small-data recipe without a pre-trained encoder: what it has to beat.
 
-    Claim: see benchmarks/classification.md.
+    Claim: none yet; it has not been measured on a data set that others know.
     Cost: as small-data.
     Command: unmask scratch DATA --recipe small-scratch
     """
@@ -212,7 +212,7 @@ def small_scratch() -> ClassifyConfig:
 def quickstart_finetune() -> ClassifyConfig:
     """Fine-tuning for unmask quickstart: two minutes on two processor cores.
 
-    Claim: see benchmarks/classification.md.
+    Claim: none yet; it has not been measured on a data set that others know.
     Cost: 300 steps of 32 images.
     Command: unmask quickstart
     """
@@ -228,7 +228,7 @@ def quickstart_finetune() -> ClassifyConfig:
 def quickstart_probe() -> ClassifyConfig:
     """The linear probe of unmask quickstart, with AdamW since few steps of LARS get nowhere.
 
-    Claim: see benchmarks/classification.md.
+    Claim: none yet; it has not been measured on a data set that others know.
     Cost: 250 steps of 64 images, forward only.
     Command: unmask quickstart
     """
@@ -246,7 +246,7 @@ def quickstart_probe() -> ClassifyConfig:
 def quickstart_scratch() -> ClassifyConfig:
     """quickstart-finetune without the pre-trained encoder: the same model, samples and augmentation.
 
-    Claim: see benchmarks/classification.md.
+    Claim: none yet; it has not been measured on a data set that others know.
     Cost: as quickstart-finetune.
     Command: unmask quickstart
     """

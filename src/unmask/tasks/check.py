@@ -166,7 +166,7 @@ def _plan(config: PretrainConfig, images: Images, wanted: PixelFormat, pixels: P
         decoded_bytes=pixels.decoded_bytes,
         pixel_type=wanted.pixel_type,
     )
-    batch = min(config.optim.batch, facts.training_images)
+    batch = min(config.optim.batch, facts.training_images * config.data.repeats)
     config = replace(config, optim=replace(config.optim, batch=batch))
     return resolve(config, facts=facts, machine=detect_machine(config.run.device), world_size=1)
 
