@@ -82,8 +82,9 @@ def test_22_many_files(folders, command):
     assert memory < runs["few"][1] + MEMORY_MIB
 
 
-def test_22_workers_touch_no_names(folders, tmp_path):
+def test_22_workers_touch_no_names(folders, tmp_path, monkeypatch):
     """What a worker has for itself does not grow with the images that it has read."""
+    monkeypatch.setenv("UNMASK_CACHE", str(folders / "cache"))
     samples = 5000  # of which each lay on a page of its own, were they Python's strings
     training = replace(TRAINING, batch=50, process_batch=50, micro_batch=50, steps=samples // 50)
     steps = batches(folders / "many", tmp_path, replace(PLAN, workers=2), training).from_step(0)

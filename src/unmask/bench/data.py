@@ -52,9 +52,9 @@ class File:
         return Path(self.path).stat().st_size
 
 
-FILES = (("JPEG", 500, 375, 10), ("JPEG", 4000, 3000, 1), ("PNG", 500, 375, 3))
+FILES = (("JPEG", 500, 375, 40), ("JPEG", 4000, 3000, 2), ("PNG", 500, 375, 10))
 """Format, width, height, and how often it is read in a turn."""
-TURNS = 4
+TURNS = 3
 """Of each pipeline in a round."""
 
 Pipeline = Callable[[str, int], object]
