@@ -3,9 +3,9 @@
 import multiprocessing
 import os
 import re
-import resource
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +23,6 @@ TINY = (
     "--model.decoder-width 8 --model.decoder-depth 1 --model.decoder-heads 2 --optim.batch 8 "
     "--optim.steps 4 --optim.warmup-steps 0"
 ).split()
-
-
-def processor_seconds() -> float:
-    """Of ended child processes: what other tests do at the same time does not count."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +46,13 @@ def run(folders, *words: str) -> tuple[float, float]:
         "import re, sys; from unmask.cli.main import run; code = run(sys.argv[1:]); "
         "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]); sys.exit(code)"
     )
-    began = processor_seconds()
+    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", script, *words],
         env=environment, cwd=folders, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return processor_seconds() - began, int(done.stdout.splitlines()[-1]) / 1024
+    return time.monotonic() - began, int(done.stdout.splitlines()[-1]) / 1024
 
 
 FLAGS = {"check": [], "pretrain": TINY}
