@@ -37,6 +37,8 @@ def test_step(config):
     assert r["flops_per_second"] == pytest.approx(r["flops"] / r["seconds"])
     assert r["share_of_limit"] == pytest.approx(r["limit_seconds"] / r["seconds"])
     assert r["peak_memory_gib"] > 0
+    assert sum(r["profile"].values()) == pytest.approx(1)
+    assert all(r["profile"][kind] > 0 for kind in ("matrix products", "attention", "optimizer"))
     assert (r["batch"], r["precision"], r["rounds"]) == (4, "fp32", 2)
 
 

@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.bench.memory import bytes_per_image, saved_bytes
 from unmask.config import cost
 from unmask.config.resolve import resolve_architecture
 from unmask.core import Architecture, MaskedAutoencoder
-from unmask.core.blocks import Block
+from unmask.core.blocks import Block, checkpoint_activations
 from unmask.recipes import PRETRAIN, pretrain_recipe
 
 SMALL = Architecture(
@@ -118,10 +117,7 @@ def loss_of(model: MaskedAutoencoder, precision: str):
 def test_checkpointed_activations(precision):
     """Torch keeps the blocks' inputs alone; the largest block comes on top while it is recomputed."""
     model = MaskedAutoencoder(SMALL)
-    for block in (m for m in model.modules() if isinstance(m, Block)):
-        block.forward = lambda x, run=block.forward, **given: checkpoint(
-            run, x, use_reentrant=False, **given
-        )
+    checkpoint_activations(model)
     expected = kept(SMALL, precision, fused=precision == "fp32")
     rest = sum(block.kept - block.input for block in expected.blocks)
     assert bytes_per_image(model, loss_of(model, precision)) == expected.total - rest

@@ -180,3 +180,16 @@ def test_the_rule_that_chooses_the_kernel(device, dtype, count, expected):
 def test_heads_that_do_not_divide_the_width():
     with pytest.raises(ValueError, match="5 heads do not divide a width of 12: change"):
         Block(12, 5)
+
+
+def test_recomputed_block_is_the_same(block):
+    """Activation checkpointing changes neither outputs nor gradients, bit for bit."""
+    x, bias = tokens(2, 6).requires_grad_(), torch.randn(1, HEADS, 4, 6, dtype=torch.float64)
+    results = []
+    for recomputes in (False, True):
+        block.recomputes = recomputes
+        keep = torch.tensor([[0.0, 2.0], [2.0, 2.0]])
+        output = block(x, queries=slice(2, None), bias=bias, keep=keep)
+        gradients = torch.autograd.grad(output.square().sum(), [x, *block.parameters()])
+        results.append([output, *gradients])
+    assert all(map(torch.equal, *results))

@@ -14,10 +14,11 @@ from tests_support import plan_for
 from unmask import api
 from unmask.config.schema import PretrainConfig
 from unmask.engine.ema import WeightAverage
-from unmask.engine.loop import take_step
+from unmask.engine.loop import digest, take_step
 from unmask.engine.optim import build_optimizer, decay_groups, learning_rate
 from unmask.engine.session import TrainingState
 from unmask.engine.task import StepOutput
+from unmask.errors import DataError
 
 FEATURES = 3
 
@@ -44,8 +45,9 @@ def one_step(batches: list[torch.Tensor], **changes) -> tuple[Regression, Traini
         plan=plan, processes=one_process, task=module, run=SimpleNamespace(path=changes.get("path")),
         console=SimpleNamespace(say=lambda text: None),
     )  # fmt: skip
-    micro = [SimpleNamespace(rows=rows, samples=range(len(rows))) for rows in batches]
-    assert take_step(session, state, module, micro, stop=SimpleNamespace(signal=None)) is False
+    micro = [SimpleNamespace(rows=rows, samples=torch.arange(len(rows))) for rows in batches]
+    reading = take_step(session, state, module, micro, stop=SimpleNamespace(signal=None))
+    assert not digest(session, state, [reading])
     return module, state
 
 
@@ -104,6 +106,18 @@ def test_25_endless_bad_gradients_stop(tiny, monkeypatch):
     longer = replace(tiny, optim=replace(tiny.optim, steps=50))
     with pytest.raises(ValueError, match="10 steps in a row"):
         api.pretrain(longer)
+
+
+def test_21_lost_loader_reported_in_the_middle_of_a_step(tiny, monkeypatch):
+    """Torch raises where the program happens to be when it hears of the death."""
+    from unmask.tasks.pretrain import PretrainTask
+
+    def step(self, batch, progress):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(PretrainTask, "step", step)
+    with pytest.raises(DataError, match=r"--data\.workers 0"):
+        api.pretrain(tiny)
 
 
 def test_learning_rate():

@@ -1,5 +1,6 @@
 """Optimizers against their formulas, layer decay against timm, and state that survives a checkpoint."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from unmask.engine.optim import (
     decay_groups,
     layer_decay_groups,
     learning_rate,
-    scale_gradients,
+    update_weights,
 )
 
 PLAN = replace(plan_for(PretrainConfig()), lr=0.3, momentum=0.9)
@@ -160,4 +161,29 @@ def test_cosine_ends_at_the_least_rate():
 def test_frozen_parameters_have_no_say_in_the_norm():
     model = Two()
     model.weight.grad = torch.ones(3, 4)
-    assert scale_gradients(list(model.parameters()), 2.0, None) == pytest.approx(2 * 12**0.5)
+    optimizer = build_optimizer(decay_groups(model, 0.05), PLAN)
+    assert update_weights(optimizer, torch.tensor(2.0), None).item() == pytest.approx(2 * 12**0.5)
+    assert model.weight.grad is None
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars", "sgd"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_25_a_bad_gradient_changes_nothing(name, bad):
+    model, plan = Two(), replace(PLAN, optimizer=name)
+    optimizer = build_optimizer(decay_groups(model, 0.05), plan)
+
+    def step(value: float) -> float:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, value)
+        return update_weights(optimizer, torch.tensor(1.0), None).item()
+
+    def everything() -> list[torch.Tensor]:
+        moments = (v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v))
+        return [x.clone() for x in (*model.parameters(), *moments)]
+
+    assert math.isfinite(step(1.0))
+    before = everything()
+    assert not math.isfinite(step(bad))
+    assert all(map(torch.equal, everything(), before))
+    step(1.0)
+    assert not any(map(torch.equal, everything()[:2], before[:2]))

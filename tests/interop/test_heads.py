@@ -147,6 +147,11 @@ def test_encoder_for_other_images(head, norm):
         assert encoder.norm.weight.equal(weights.state["encoder.norm.weight"])
 
 
+def test_a_new_norm_that_nobody_will_use_is_not_mentioned():
+    _, said = encoder_for(classifier(MEAN), image_size=(16, 24), channels=3, final_norm=False)
+    assert said == [LEFT_OUT, NORM_LEFT_OUT]
+
+
 @HEADS
 def test_pre_training_goes_on_from_a_classifier(head):
     model, weights = MaskedAutoencoder(ODD), classifier(head)

@@ -134,6 +134,18 @@ def test_frozen_means_frozen(config, encoder, tmp_path, blocks, trained):
         assert all("blocks.1" in name for name in changed)
 
 
+def test_images_of_other_channels_than_the_encoders(config, encoder):
+    """Grey weights go on with colours: mean and deviation are those of the images."""
+    colours = replace(config, init=str(encoder), model=ModelConfig())
+    colours = replace(colours, data=replace(config.data, channels=3))
+    with pytest.raises(ValueError, match=r"--data\.mean has 2 values for 3 channels"):
+        api.classify(replace(colours, data=replace(colours.data, mean=(0.5, 0.5))), "finetune")
+    run = api.classify(colours, "finetune")
+    description = json.loads((run / "model.json").read_text())
+    assert (description["architecture"]["channels"], len(description["mean"])) == (3, 3)
+    assert "input weights of 1 channel(s) repeated for 3" in (run / "train.log").read_text()
+
+
 def test_probe(config, encoder):
     probe = replace(
         config,
@@ -160,6 +172,10 @@ def test_what_a_run_leaves(config):
         "mistakes",
     ]
     page = (run / "report.html").read_text()
+    assert page.index("Validation accuracy") < page.index("Classes") < page.index("data:image/png")
+    assert "top-5" not in page, "of three classes"
+    assert "after 7 steps" in page
+    assert "after 0 steps" not in page, "a new head's mistakes tell nothing"
     assert "dog &amp; &lt;b&gt;" in page
     assert "<b>" not in page
     model = unmask.load(run)
@@ -217,6 +233,15 @@ def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
         ({"init": "nowhere", "model": ModelConfig()}, "probe", "no file or run directory nowhere"),
         ({"init": "nowhere"}, "finetune", "--model.* is of runs from scratch"),
         ({"optim": ClassifyOptimConfig(steps=2, warmup_steps=0, batch=9)}, "scratch", "pair images"),
+        (
+            {
+                "head": HeadConfig(batch_norm=True),
+                "optim": ClassifyOptimConfig(steps=2, warmup_steps=0, batch=8, micro_batch=1),
+                "augment": AugmentConfig(mixup=0, cutmix=0),
+            },
+            "scratch",
+            "leaves one alone",
+        ),
         ({"head": HeadConfig(tune_blocks=3)}, "scratch", "cannot be tuned"),
         ({"augment": AugmentConfig(erasing=2)}, "scratch", "--augment.erasing is 2"),
     ],
@@ -224,6 +249,14 @@ def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
 def test_mistakes(config, change, command, says):
     with pytest.raises(ValueError, match=says):
         api.classify(replace(config, **change), command)
+
+
+def test_crops_resized_late_leave_nothing_to_augment(config):
+    late = replace(config, data=replace(config.data, resize_on_device=True))
+    with pytest.raises(ValueError, match=r"leave out --data\.resize-on-device"):
+        api.classify(late, "scratch")
+    plain = AugmentConfig(rand_augment=False, erasing=0.0)
+    assert (api.classify(replace(late, augment=plain), "scratch") / "model.safetensors").exists()
 
 
 def test_changed_labels_stop_a_resume(config, labelled, tmp_path, monkeypatch):

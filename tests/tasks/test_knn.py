@@ -109,7 +109,7 @@ def test_what_is_left_behind(stripes, autoencoder, tmp_path):
     assert scores["commonest_class"] == 0.5
     assert [row["images"] for row in scores["per_class"]] == [6, 6]
     page = (result.path / "report.html").read_text()
-    assert "random encoder" in page
+    assert page.index("random encoder") < page.index("data:image/png"), "the comparison comes first"
     assert any("--data.crop-scale changes nothing here" in note for note in result.notes)
 
 

@@ -85,7 +85,7 @@ def test_compiled_run_learns_the_same(tiny, tmp_path):
         config = replace(tiny, recipe="", out=None, run=replace(tiny.run, log_every=1))
         (tmp_path / "config.json").write_text(to_json(config))
         words = ["pretrain", "--recipe", str(tmp_path / "config.json"), "--out", str(out)]
-        switch = ["--run.compile"] if compiled else []
+        switch = ["--run.compile", "on"] if compiled else []
         result = subprocess.run(
             [sys.executable, "-m", "unmask", *words, *switch],
             capture_output=True,

@@ -51,7 +51,7 @@ def _compare(setting: Setting, rounds: int) -> Card:
         for name, step in steps.items():
             seconds[name].append(step.run().total)
         limits.append(limit.measure())
-    sizes = {name: sum(p.numel() for p in step.parameters) for name, step in steps.items()}
+    sizes = {name: step.parameters for name, step in steps.items()}
     return _card(setting, seconds, sizes, median(limits), left_out)
 
 

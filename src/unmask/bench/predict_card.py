@@ -89,10 +89,14 @@ def _memory_row(p: Prediction, memory: DeviceMemory) -> str:
 
 
 def _notes(p: Prediction) -> list[str]:
-    fits, chosen = p.replicated().images_at_once, p.plan.training.micro_batch
-    if not fits:
+    memory, t = p.replicated(), p.plan.training
+    checkpointed = t.activation_checkpointing
+    fits = memory.images_at_once_checkpointed if checkpointed else memory.images_at_once
+    if not memory.images_at_once_checkpointed:
         return ["under DDP no image fits: take larger devices, or a smaller model"]
-    if fits < chosen:
+    if not fits:
+        return ["under DDP no image fits without --run.activation-checkpointing true"]
+    if fits < t.micro_batch:
         return [f"under DDP add --optim.micro-batch {fits}; the batch stays as it is"]
     return []
 

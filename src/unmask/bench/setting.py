@@ -108,7 +108,7 @@ def make_setting(config: BenchConfig, name: str) -> Setting:
     base = replace(
         base,
         optim=replace(base.optim, batch=batch, micro_batch=None),
-        run=replace(base.run, precision=config.precision, compile=config.compile),
+        run=replace(base.run, precision=config.precision, compile="on" if config.compile else "off"),
     )
     return Setting(name, planned(base, detect_machine(config.device)))
 

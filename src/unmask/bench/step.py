@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from unmask.bench.card import Card
 from unmask.bench.limit import Limit
+from unmask.bench.profile import time_by_kind
 from unmask.bench.setting import SMALL_STEP, BenchConfig, Setting, inputs, make_setting, now, threads
 from unmask.config.cost import count_flops
 from unmask.core.mae import MaskedAutoencoder
-from unmask.engine.machine import autocast, peak_memory_gib
-from unmask.engine.optim import build_optimizer, decay_groups, scale_gradients
+from unmask.engine.machine import autocast, keep_freed_memory, peak_memory_gib
+from unmask.engine.optim import build_optimizer, decay_groups, update_weights
 
 LEARNING_RATE = 1e-4
 """Small enough that training on noise stays finite; the speed does not depend on it."""
@@ -39,13 +40,14 @@ class TrainingStep:
 
     def __init__(self, setting: Setting, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]):
         """`loss` is called with images and noise, and uses the model."""
+        keep_freed_memory(setting.device.type)
         self.plan = replace(setting.plan.training, lr=LEARNING_RATE)
         self.device = setting.device
         self.loss = loss
         self.images, self.noise = inputs(setting)
-        groups = decay_groups(model, self.plan.weight_decay)
-        self.optimizer = build_optimizer(groups, self.plan)
-        self.parameters = [p for group in groups for p in group["params"]]
+        self.parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.optimizer = build_optimizer(decay_groups(model, self.plan.weight_decay), self.plan)
+        self.scale = torch.ones((), dtype=torch.float64, device=self.device)
 
     def run(self) -> Seconds:
         """One step."""
@@ -55,9 +57,7 @@ class TrainingStep:
         forward = now(self.device)
         loss.backward()
         backward = now(self.device)
-        scale_gradients(self.parameters, 1.0, self.plan.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        update_weights(self.optimizer, self.scale, self.plan.clip)
         return Seconds(forward - began, backward - forward, now(self.device) - backward)
 
 
@@ -90,11 +90,17 @@ def _measure(setting: Setting, rounds: int) -> Card:
     for _ in range(rounds):
         steps.append(step.run())
         limits.append(limit.measure())
-    return _card(setting, steps, limits, limit.flops, memory)
+    profile = time_by_kind(step.run, setting.device)
+    return _card(setting, steps, limits, limit.flops, memory, profile)
 
 
 def _card(
-    setting: Setting, steps: list[Seconds], limits: list[float], limit_flops: int, memory: float
+    setting: Setting,
+    steps: list[Seconds],
+    limits: list[float],
+    limit_flops: int,
+    memory: float,
+    profile: dict[str, float],
 ) -> Card:
     seconds, limit = median(s.total for s in steps), median(limits)
     parts = {
@@ -115,6 +121,7 @@ def _card(
         "limit_flops_per_second": limit_flops / limit,
         "share_of_limit": limit / seconds,
         "peak_memory_gib": memory,
+        "profile": profile,
     }
     of_what = " of this process so far" if setting.device.type != "cuda" else ""
     rows = [
@@ -125,5 +132,7 @@ def _card(
         ("the machine's limit", f"{limit_flops / limit / 1e9:.4g} GFLOP/s: {limit:.4g} s a step"),
         ("share of the limit", f"{limit / seconds:.0%}"),
         ("peak memory", f"{memory:.2f} GiB" + of_what),
+        ("where the time goes", "in one more step, by kind of operation"),
+        *((f"  {kind}", f"{share:.0%}") for kind, share in profile.items()),
     ]
     return Card(title="A training step", setting=setting.facts(), rows=rows, record=record)

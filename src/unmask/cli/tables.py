@@ -23,7 +23,7 @@ def show_result(result: "Result") -> None:
     console = _console()
     show_notes(result.notes)
     show_table(("", ""), result.facts)
-    for table in result.tables:
+    for table in [*([result.summary] if result.summary else []), *result.tables]:
         if table.rows:
             console.print(f"\n{table.caption}", style="bold", markup=False)
             show_table(table.header, table.rows)

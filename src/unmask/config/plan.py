@@ -16,6 +16,8 @@ class Machine:
     fast_bf16: bool
     cores: int
     """For each process."""
+    compiles: bool = False
+    """Whether torch.compile pays here."""
 
 
 PixelType = Literal["uint8", "float32"]
@@ -74,6 +76,7 @@ class DataPlan:
     """Share of the image's side that evaluation crops."""
     repeats: int = 1
     """Samples of each image in an epoch."""
+    resize_on_device: bool = False
 
 
 OptimizerName = Literal["adamw", "lars", "sgd"]
@@ -86,6 +89,7 @@ class TrainingPlan:
     device: str
     precision: Literal["bf16", "fp32"]
     compile: bool
+    activation_checkpointing: bool
     seed: int
     steps: int
     warmup_steps: int

@@ -197,7 +197,8 @@ def training_plan(
     return TrainingPlan(
         device=machine.device,
         precision=_precision(run, machine, notes),
-        compile=run.compile,
+        compile=run.compile == "on" or (run.compile == "auto" and machine.compiles),
+        activation_checkpointing=run.activation_checkpointing,
         seed=run.seed,
         steps=steps,
         warmup_steps=warmup,
@@ -294,6 +295,7 @@ def data_plan(d: DataConfig, seed: int, facts: DataFacts, a: Architecture, machi
         noise_length=grid[0] * grid[1],
         seed=seed,
         repeats=d.repeats,
+        resize_on_device=d.resize_on_device,
     )
 
 

@@ -75,6 +75,12 @@ def resolve_classification(
         else max(training.evaluate_every, math.ceil(facts.held_out_images / o.batch)),
     )
     _check_mixing(config.augment, training, repeats)
+    _check_batch_norm(config.head, training, world_size, notes)
+    if config.data.resize_on_device and (config.augment.rand_augment or config.augment.erasing):
+        raise ValueError(
+            "RandAugment and erasing work on resized crops, in the loader: leave out "
+            "--data.resize-on-device, or choose --augment.no-rand-augment --augment.erasing 0"
+        )
     data = data_plan(config.data, config.run.seed, facts, architecture, machine)
     return ClassifyPlan(
         architecture=architecture,
@@ -117,6 +123,20 @@ def _check_mixing(a: AugmentConfig, t: TrainingPlan, repeats: int) -> None:
             f"mixup and cutmix pair images, and {t.process_batch} per process in micro-batches of "
             f"{t.micro_batch} are not all pairs: choose even numbers, or --augment.mixup 0 "
             f"--augment.cutmix 0"
+        )
+
+
+def _check_batch_norm(head: HeadConfig, t: TrainingPlan, world_size: int, notes: list[str]) -> None:
+    """It takes the statistics of one micro-batch of all processes: one image has none."""
+    smallest = t.process_batch % t.micro_batch or t.micro_batch
+    if head.batch_norm and smallest * world_size < 2:
+        raise ValueError(
+            f"--head.batch-norm needs two images in every micro-batch, and --optim.micro-batch "
+            f"{t.micro_batch} leaves one alone: choose another"
+        )
+    if head.batch_norm and t.micro_batch < t.process_batch:
+        notes.append(
+            f"BatchNorm sees {t.micro_batch * world_size} images at a time, not all {t.batch} of a step"
         )
 
 

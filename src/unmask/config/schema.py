@@ -10,6 +10,7 @@ from unmask.core.mae import LossOn, TargetName
 from unmask.core.vit import Pool
 
 Precision = Literal["auto", "bf16", "fp32"]
+Switch = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelSize = Literal["tiny", "small", "base", "large", "huge"]
 
@@ -46,6 +47,8 @@ class DataConfig:
     decodes each image once: with 4 repeats it has four times the samples, and the steps."""
     held_out: int | None = None
     """Images kept aside to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
+    resize_on_device: bool = False
+    """Resize crops on the GPU instead of in the loader's processes, where those cannot keep up."""
     max_bad_share: float = 0.05
     """Stop when more than this share of the images cannot be read."""
     max_megapixels: float = 200.0
@@ -142,8 +145,10 @@ class RunConfig:
     """Where to compute. Default: a GPU if there is one."""
     precision: Precision = "auto"
     """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
-    compile: bool = False
-    """Compile the model with torch.compile."""
+    compile: Switch = "auto"
+    """Compile the model with torch.compile; auto does so on a GPU that has Triton."""
+    activation_checkpointing: bool = False
+    """Keep less for the backward and compute it again: far less memory, a third more computation."""
     log_every: int | None = None
     """Steps between entries in metrics.jsonl. Default: a thousandth of the run."""
     evaluate_every: int | None = None

@@ -43,7 +43,8 @@ class HeadConfig:
     pool: HeadPool = "mean"
     """The class token after the final norm (paper, Table 9), or the mean of the patches, then a norm."""
     batch_norm: bool = False
-    """A BatchNorm without parameters of its own before the head: the linear probe's (Table 10)."""
+    """A BatchNorm without parameters of its own before the head: the linear probe's (Table 10). It sees
+    one micro-batch at a time, of all processes."""
     tune_blocks: float | None = None
     """Blocks to train, from the last: 0 the head alone, 0.5 the last block's MLP. Default: all."""
     drop_path: float = 0.1

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unmask.core.patches import Size, patchify
 
@@ -89,6 +90,9 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """A pre-norm Transformer block."""
 
+    recomputes = False
+    """Activation checkpointing: keep only the input, and compute the rest again in the backward."""
+
     def __init__(
         self, width: int, heads: int, *, mlp_ratio: float = 4.0, layer_scale: float | None = None
     ):
@@ -119,6 +123,23 @@ class Block(nn.Module):
             keep: drop path, drawn by the caller: a factor per image for the attention branch and
                 for the MLP branch, 0 to drop it and 1 / (1 - rate) to keep it.
         """
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint(
+                self._compute,
+                *(x, queries, bias, window, keep),
+                use_reentrant=False,
+                preserve_rng_state=False,  # nothing is drawn inside
+            )
+        return self._compute(x, queries, bias, window, keep)
+
+    def _compute(
+        self,
+        x: Tensor,
+        queries: slice | None,
+        bias: Tensor | None,
+        window: tuple[Size, int] | None,
+        keep: Tensor | None,
+    ) -> Tensor:
         attended = self.norm1(x)
         if window is None:
             attended = self.attn(attended, queries=queries, bias=bias)
@@ -129,6 +150,13 @@ class Block(nn.Module):
         x = x if queries is None else x[:, queries]
         x = x + _drop_path(self.ls1(attended), keep, 0)
         return x + _drop_path(self.ls2(self.mlp(self.norm2(x))), keep, 1)
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Trades time for memory in all blocks (Chen et al. 2016): a third more computation."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.recomputes = True
 
 
 def _drop_path(branch: Tensor, keep: Tensor | None, which: int) -> Tensor:

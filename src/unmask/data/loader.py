@@ -7,8 +7,8 @@ mask do not depend on the number of workers, the process or the clock.
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from unmask.config.plan import DataPlan, PixelFormat, TrainingPlan
 from unmask.core.patches import Size
 from unmask.data.augment import rand_augment, random_erasing
 from unmask.data.bad_images import BadImageLog, none_readable
+from unmask.data.crops import Crops, pack
 from unmask.data.images import Images
 from unmask.data.pictures import BadImage, DecodedPicture, Picture, ReusedPicture
 from unmask.data.sampler import MicroBatchSampler, SampleKey, generator
@@ -36,7 +37,7 @@ WORKER_IS_GONE = ("exited unexpectedly", "killed by signal", "timed out")
 class Batch(NamedTuple):
     """`images` [B, C, H, W]; `noise` float32 [B, N]; `samples` int64 [B]: which training images."""
 
-    images: Tensor
+    images: Tensor | Crops
     noise: Tensor
     samples: Tensor
     bad: list[BadImage]
@@ -111,7 +112,15 @@ class TrainingSamples(Dataset[Sample]):
 
     def _crop_and_noise(self, picture: Picture, key: SampleKey) -> tuple[Tensor, Tensor]:
         plan, rng = self.plan, generator(self.plan.seed, *(key if key.repeat else key[:2]))
-        crop = random_crop(picture, plan.pixels, plan.image_size, plan.crop_scale, plan.flip, rng)
+        crop = random_crop(
+            picture,
+            plan.pixels,
+            plan.image_size,
+            plan.crop_scale,
+            plan.flip,
+            rng,
+            resize=not plan.resize_on_device,
+        )
         if plan.rand_augment:
             crop = rand_augment(crop, plan.mean, rng)
         if plan.erasing:
@@ -166,7 +175,7 @@ class Batches:
 def collate(samples: list[Sample]) -> Batch:
     """Stacks samples."""
     return Batch(
-        torch.stack([s.image for s in samples]),
+        pack([s.image for s in samples]),
         torch.stack([s.noise for s in samples]),
         torch.tensor([s.number for s in samples]),
         [bad for s in samples for bad in s.bad],
@@ -251,13 +260,26 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 def _name_worker_failures(loader: DataLoader) -> Generator[Any, None, None]:
     try:
-        yield from loader
+        with lost_workers_named():
+            yield from loader
     except DataError as error:  # raised in a worker, it comes with the worker's traceback
         raise DataError(str(error).strip().splitlines()[-1].split("DataError: ")[-1]) from error
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in WORKER_IS_GONE):
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """DataError for the errors that follow from a lost loader process.
+
+    Torch raises its own wherever the program is when the system reports a dead process; a process
+    that dies while it writes leaves half a message.
+    """
+    try:
+        yield
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in WORKER_IS_GONE):
             raise
         raise DataError(
-            f"a loader process died or hung ({error}): this is often too little memory or shared "
-            f"memory (/dev/shm); try --data.workers 0, and run the same command again to resume"
+            f"a loader process died or hung ({error or type(error).__name__}): this is often too "
+            f"little memory or shared memory (/dev/shm); try --data.workers 0, and run the same command "
+            f"again to resume"
         ) from error

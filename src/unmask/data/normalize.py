@@ -1,5 +1,7 @@
 """From pixels to what the model takes."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,13 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     They are on the scale 0 to 1 of uint8 images, and on the images' own scale where those are float32.
     """
     full_scale = 255 if images.dtype == torch.uint8 else 1
-    scale = torch.tensor(std, device=images.device).view(-1, 1, 1) * full_scale
-    shift = torch.tensor(mean, device=images.device).view(-1, 1, 1) * full_scale
-    return (images.float() - shift) / scale
+    return (images.float() - _channels(mean, full_scale, images.device)) / _channels(
+        std, full_scale, images.device
+    )
+
+
+@cache
+@torch.inference_mode(False)
+def _channels(values: tuple[float, ...], full_scale: int, device: torch.device) -> Tensor:
+    """[C, 1, 1], sent to the device once: a GPU would be waited for at each step."""
+    return torch.tensor(values, device=device).view(-1, 1, 1) * full_scale

@@ -11,6 +11,9 @@ from unmask.config.plan import PixelFormat
 from unmask.core.patches import Size
 from unmask.data.pictures import SMALLER, Box, Picture
 
+AS_DECODED = 4
+"""A device gets crops to resize of at most so many times the pixels of the result."""
+
 ASPECT_RANGE = (3 / 4, 4 / 3)
 """How far a crop may be stretched, relative to the aspect of the output."""
 
@@ -22,14 +25,16 @@ def random_crop(
     scale: tuple[float, float],
     flip: bool,
     rng: np.random.Generator,
+    resize: bool = True,
 ) -> Tensor:
     """RandomResizedCrop, bicubic, then a flip of half of the samples (paper, Table 1e and 8).
 
-    Returns [C, *size]. The crop is decided before the image is decoded.
+    The crop is decided before the image is decoded. Returns [C, *size]; without `resize` [C, h, w] as
+    decoded, unless those are many more values than the resized crop has.
     """
     box = random_box(picture.size, size, scale, rng)
     flipped = flip and rng.random() < 0.5
-    crop = crop_box(picture, wanted, box, size).numpy()
+    crop = crop_box(picture, wanted, box, size, AS_DECODED if not resize else 0).numpy()
     return _planar(crop[..., ::-1] if flipped else crop)
 
 
@@ -42,12 +47,24 @@ def centre_crop(picture: Picture, wanted: PixelFormat, size: Size, share: float 
     return _planar(crop_box(picture, wanted, box, size).numpy())
 
 
-def crop_box(picture: Picture, wanted: PixelFormat, box: Box, size: Size) -> Tensor:
-    """A part of an image, resized; the image is decoded no larger than that needs."""
+def crop_box(
+    picture: Picture, wanted: PixelFormat, box: Box, size: Size, as_decoded: float = 0
+) -> Tensor:
+    """A part of an image, resized; the image is decoded no larger than that needs.
+
+    It is not resized where it has at most `as_decoded` times the pixels of the result.
+    """
     enough = max(size[0] / box[2], size[1] / box[3])
     pixels = picture.pixels(wanted, min(1.0, enough), box)
-    if pixels.shape[1:] == size:
+    if pixels.shape[1:] == size or pixels[0].numel() <= as_decoded * size[0] * size[1]:
         return pixels
+    return resized(pixels, size)
+
+
+def resized(pixels: Tensor, size: Size) -> Tensor:
+    """[C, h, w] to [C, *size], bicubic without aliasing, on any device; the type stays."""
+    if pixels.is_cuda and pixels.dtype == torch.uint8:  # torch resizes bytes on CPUs alone
+        return resized(pixels.float(), size).round_().clamp_(0, 255).to(torch.uint8)
     # Of colours that lie together in memory, without gaps, torch resizes bytes almost twice as fast.
     together = pixels[None].contiguous(memory_format=torch.channels_last)
     return functional.interpolate(together, size, mode="bicubic", antialias=True)[0]

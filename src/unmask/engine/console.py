@@ -114,6 +114,8 @@ def describe(record: dict[str, Any]) -> str:
     forms = {
         "loss": "loss {:.4f}",
         "held_out/ratio": "held-out ratio {:.3f}",
+        "val/top1": "validation {:.2%}",
+        "knn/top1": "k-NN {:.2%}",
         "lr": "rate {:.2e}",
         "grad_norm": "grad {:.2f}",
         "images_per_second": "{:.0f} images/s",

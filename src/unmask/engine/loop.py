@@ -3,15 +3,18 @@
 import json
 import math
 import signal
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unmask.engine.machine import autocast
+from unmask.core.blocks import checkpoint_activations
+from unmask.engine.machine import autocast, keep_freed_memory
 from unmask.engine.metrics import MetricsLog, detached_total
-from unmask.engine.optim import learning_rate, scale_gradients
+from unmask.engine.optim import learning_rate, update_weights
+from unmask.engine.readings import Reading, Readings
 from unmask.engine.report import Clock, progress_record, report
 from unmask.engine.session import Session, TrainingState, restore, save
 from unmask.engine.signals import StopRequest
@@ -38,13 +41,16 @@ def train(session: Session) -> TrainingState:
 
     Raises Interrupted after saving where a signal asks to stop.
     """
+    keep_freed_memory(session.plan.device)
     state = restore(session)
     plan, main = session.plan, session.processes.is_main
     metrics = MetricsLog(session.run, state.step if state.step else None) if main else None
     step_module = session.processes.wrap(TrainingStep(session.task))
+    if plan.activation_checkpointing:
+        checkpoint_activations(session.task.model)
     if plan.compile:
         session.task.model.compile()
-    clock = Clock()
+    clock, readings = Clock(), Readings.on(session.processes.device)
     with StopRequest() as stop, session.console.progress(state.step, plan.steps):
         if state.step == 0:
             with clock.set_aside():
@@ -53,13 +59,19 @@ def train(session: Session) -> TrainingState:
             while state.step < plan.steps:
                 with clock.waiting():
                     micro_batches = next(batches)
-                stopping = take_step(session, state, step_module, micro_batches, stop)
+                readings.add(take_step(session, state, step_module, micro_batches, stop))
                 session.console.step_done(state.step)
-                record = progress_record(session, state, clock)
                 last = state.step == plan.steps
+                logs, saves = (
+                    last or state.step % n == 0 for n in (plan.log_every, plan.checkpoint_every)
+                )
+                stopping = digest(session, state, readings.take(wait=logs or saves))
+                if stopping:
+                    digest(session, state, readings.take(wait=True))
+                record = progress_record(session, state, clock) if logs else None
                 with clock.set_aside():
                     report(session, state, metrics, record)
-                    if last or stopping or state.step % plan.checkpoint_every == 0:
+                    if saves or stopping:
                         save(session, state, metrics)
                 if stopping and not last:
                     raise Interrupted(stop.signal or signal.SIGTERM, state.step)
@@ -72,28 +84,24 @@ def take_step(
     module: nn.Module,
     micro_batches: list[Any],
     stop: StopRequest,
-) -> bool:
-    """One optimizer step over all micro-batches and processes; returns whether any process must stop.
+) -> Reading:
+    """One optimizer step over all micro-batches and processes; what it measured is still on the device.
 
     Losses are summed by weight, then divided by the true total, so that neither the number of
-    micro-batches nor that of processes changes the average.
+    micro-batches nor that of processes changes the average. Nothing here waits for the device.
     """
     plan, processes = session.plan, session.processes
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, plan) * group.get("lr_scale", 1.0)
     totals, weight = accumulate(session, module, micro_batches, state.step / plan.steps)
-    names = list(totals)
-    shared = torch.stack(
-        [*totals.values(), *totals["loss"].new_tensor([weight, stop.signal is not None])]
-    )
-    *sums, weight_of_all, stops = processes.sum(shared).tolist()
-    norm = _apply_gradients(session, state, processes.size / weight_of_all)
-    if math.isfinite(norm):
-        averaged = {**dict(zip(names, sums, strict=True)), "grad_norm": norm * weight_of_all}
-        state.meter.add(averaged, weight_of_all)
-    _guard(session, state, norm, micro_batches)
+    known_here = (torch.full_like(totals["loss"], x) for x in (weight, float(stop.signal is not None)))
+    shared = processes.sum(torch.stack([*totals.values(), *known_here]))
+    norm = update_weights(state.optimizer, processes.size / shared[-2], plan.clip)
+    if state.average:
+        state.average.update(session.task.model)
     state.step += 1
-    return stops > 0
+    samples = [batch.samples for batch in micro_batches]
+    return Reading(state.step, tuple(totals), samples, torch.cat([shared, norm.to(shared)[None]]))
 
 
 def accumulate(
@@ -124,34 +132,35 @@ def accumulate(
     return totals, weight
 
 
-def _apply_gradients(session: Session, state: TrainingState, scale: float) -> float:
-    """Updates the weights unless the gradient is not finite; returns its norm."""
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    norm = scale_gradients(parameters, scale, session.plan.clip)
-    if math.isfinite(norm):
-        state.optimizer.step()
-        if state.average:
-            state.average.update(session.task.model)
-    state.optimizer.zero_grad(set_to_none=True)
-    return norm
+def digest(session: Session, state: TrainingState, readings: Iterable[Reading]) -> bool:
+    """Counts what steps measured; returns whether any process has to stop.
 
-
-def _guard(session: Session, state: TrainingState, norm: float, micro_batches: list[Any]) -> None:
-    """Counts and records steps that were skipped; stops where they do not end.
-
-    The norm is the same on all processes, and so is the decision.
+    The values are the same on all processes, and so is the answer.
     """
-    if math.isfinite(norm):
-        state.bad_in_a_row = 0
-        return
+    stopping = False
+    for reading in readings:
+        *sums, weight, stops, norm = reading.values.tolist()
+        if math.isfinite(norm):
+            named = dict(zip(reading.names, sums, strict=True))
+            state.meter.add({**named, "grad_norm": norm * weight}, weight)
+            state.bad_in_a_row = 0
+        else:
+            _count_bad_step(session, state, reading)
+        stopping |= stops > 0
+    return stopping
+
+
+def _count_bad_step(session: Session, state: TrainingState, reading: Reading) -> None:
+    """Writes a skipped step down; raises ValueError where they do not end."""
     state.bad_in_a_row += 1
     state.meter.skipped_steps += 1
-    samples = [int(i) for batch in micro_batches for i in batch.samples]
-    entry = {"step": state.step, "seed": session.plan.seed, "samples": samples}
+    step = reading.step - 1
+    samples = torch.cat(reading.samples).tolist()
+    entry = {"step": step, "seed": session.plan.seed, "samples": samples}
     rank = "" if session.processes.is_main else f"-{session.processes.rank}"
     with (session.run.path / f"bad_steps{rank}.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
-    session.console.say(f"step {state.step}: the gradient is not finite; the weights stay as they were")
+    session.console.say(f"step {step}: the gradient is not finite; the weights stay as they were")
     if state.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
         raise ValueError(
             f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: lower "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unmask.config.plan import OptimizerName, TrainingPlan
 
@@ -117,12 +117,22 @@ def learning_rate(step: int, plan: TrainingPlan) -> float:
     return plan.min_lr + (plan.lr - plan.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def scale_gradients(parameters: list[nn.Parameter], scale: float, clip: float | None) -> float:
-    """Multiplies all gradients and clips their norm; returns the norm before clipping."""
+def update_weights(optimizer: torch.optim.Optimizer, scale: Tensor, clip: float | None) -> Tensor:
+    """One step with all gradients times `scale`, and their norm clipped; forgets the gradients.
+
+    Returns the norm before clipping. Where it is not finite, the weights and the optimizer's state
+    stay as they are. Fused optimizers decide that on the device; for the others the host waits.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients)) * scale
-    if clip is not None and norm > clip:
-        scale *= clip / (norm + 1e-6)
-    if scale != 1:
-        torch._foreach_mul_(gradients, scale)
+    norm = torch.nn.utils.get_total_norm(gradients).to(scale) * scale
+    if clip is not None:
+        scale = scale * (clip / (norm + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(gradients, scale.to(gradients[0]))
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = (~norm.isfinite()).to(gradients[0])  # type: ignore[attr-defined]
+        optimizer.step()
+    elif norm.isfinite():
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return norm

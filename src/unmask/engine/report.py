@@ -47,11 +47,9 @@ class Clock:
         self.started, self.waited, self.aside, self.steps = time.perf_counter(), 0.0, 0.0, 0
 
 
-def progress_record(session: Session, state: TrainingState, clock: Clock) -> dict[str, Any] | None:
-    """The record of this step, where one is due."""
+def progress_record(session: Session, state: TrainingState, clock: Clock) -> dict[str, Any]:
+    """What the steps since the last record came to."""
     plan, step = session.plan, state.step
-    if step % plan.log_every and step != plan.steps:
-        return None
     speed = clock.lap(plan.batch)
     return {
         "step": step,

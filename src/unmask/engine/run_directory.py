@@ -32,6 +32,7 @@ HARMLESS = (
     "probe.every",
     "run.device",
     "run.compile",
+    "run.activation_checkpointing",
     "run.evaluate_every",
     "run.sample_every",
     "run.checkpoint_every",

@@ -20,6 +20,7 @@ from unmask.interop.models import load_state, new_encoder
 PROJECTION = "encoder.patch_embed.proj.weight"
 OUTPUTS = ("decoder.decoder_pred.weight", "decoder.decoder_pred.bias")
 POSITIONS = ("encoder.pos_embed", "decoder.decoder_pos_embed")
+NEW_NORM = "the encoder's final norm is new"
 
 ENCODER = {
     "width": "width",
@@ -51,18 +52,20 @@ def fit(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor]
 
 
 def encoder_for(
-    weights: Weights, *, image_size: Size, channels: int
+    weights: Weights, *, image_size: Size, channels: int, final_norm: bool = True
 ) -> tuple[VisionTransformer, list[str]]:
     """The encoder of any weights for these images, and a sentence for everything that was changed.
 
-    A mean-pooled classifier's has no final norm: it comes with a new one. Positions are not trainable.
+    A mean-pooled classifier's has no final norm: it comes with a new one, which is not worth a sentence
+    where nobody will use a `final_norm`. Positions are not trainable.
     """
     body = weights.encoder_only()
     a = replace(body.description.architecture, image_size=image_size, channels=channels)
     state, sentences = _fit_encoder(body, a)
     encoder = new_encoder(a)
     load_state(encoder, {name.removeprefix("encoder."): value for name, value in state.items()})
-    return encoder, [*sentences, *body.description.notes]
+    changes = [said for said in sentences if final_norm or said != NEW_NORM]
+    return encoder, [*changes, *body.description.notes]
 
 
 def at_size(weights: Weights, size: int | Size) -> Weights:
@@ -81,7 +84,7 @@ def _fit_encoder(weights: Weights, architecture: Architecture) -> tuple[dict[str
     if not weights.has_norm:
         state["encoder.norm.weight"] = torch.ones(architecture.width)
         state["encoder.norm.bias"] = torch.zeros(architecture.width)
-        sentences.append("the encoder's final norm is new")
+        sentences.append(NEW_NORM)
     return state, sentences
 
 

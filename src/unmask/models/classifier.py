@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unmask.core import VisionTransformer
 from unmask.core.blocks import LAYER_NORM_EPS
+from unmask.models.feature_norm import FeatureNorm
 
 Pool = Literal["class", "mean"]
 
@@ -28,7 +29,7 @@ class Classifier(nn.Module):
     (the released settings, and timm's meaning of 'avg').
 
     `normalize_features` puts a BatchNorm without parameters of its own before the head: the linear
-    probe's (Table 10). In training it takes the statistics of the batch at hand.
+    probe's (Table 10). In training it takes the statistics of the micro-batch at hand.
 
     The encoder becomes part of the model: with pool "mean" it loses its final norm. The head is
     drawn from torch's global generator.
@@ -55,9 +56,7 @@ class Classifier(nn.Module):
         if pool == "mean":
             self.fc_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
             encoder.norm = nn.Identity()  # type: ignore[assignment]
-        self.feature_norm = (
-            nn.BatchNorm1d(width, affine=False, eps=1e-6) if normalize_features else nn.Identity()
-        )
+        self.feature_norm = FeatureNorm(width) if normalize_features else nn.Identity()
         self.head = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.head.weight, std=PROBE_HEAD_STD if normalize_features else HEAD_STD)
         nn.init.zeros_(self.head.bias)
@@ -82,7 +81,7 @@ class Classifier(nn.Module):
 
         What takes a model without that norm, such as timm, has to be given these.
         """
-        if not isinstance(norm := self.feature_norm, nn.BatchNorm1d):
+        if not isinstance(norm := self.feature_norm, FeatureNorm):
             return self.head.weight, self.head.bias
         assert norm.running_mean is not None
         assert norm.running_var is not None

@@ -84,12 +84,12 @@ class Check:
 
     def _memory(self) -> str:
         p, f = self.prediction, self.prediction.plan.facts
-        working = p.replicated().state + p.activation_bytes[0] * p.plan.training.micro_batch
-        kept = f.training_images * f.decoded_bytes if p.plan.data.keep_decoded else 0
-        return (
-            f"about {_gib(working)} for weights, optimizer and a micro-batch of "
-            f"{p.plan.training.micro_batch}"
-            + (f"; {_gib(kept)} for decoded images, which all fit" if kept else "")
+        t = p.plan.training
+        kept = p.activation_bytes[1 if t.activation_checkpointing else 0]
+        working = p.replicated().state + kept * t.micro_batch
+        decoded = f.training_images * f.decoded_bytes if p.plan.data.keep_decoded else 0
+        return f"about {_gib(working)} for weights, optimizer and a micro-batch of {t.micro_batch}" + (
+            f"; {_gib(decoded)} for decoded images, which all fit" if decoded else ""
         )
 
 

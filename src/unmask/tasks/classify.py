@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.config.resolve_classify import ClassifyPlan
+from unmask.data.crops import on_device
 from unmask.data.labels import Labelled
 from unmask.data.loader import Batch
 from unmask.data.mixing import Mix, draw_mix, mix, mixed_targets, partners
@@ -42,9 +43,9 @@ class ClassifyTask:
         """`weights` [n]: how much each training image counts; all the same if None."""
         self.model = model.to(device).train()  # the probe's BatchNorm is all that it concerns
         self.plan, self.device = plan, device
-        self.labels = torch.from_numpy(training.labels).to(device)
+        self.labels = torch.from_numpy(training.labels)
         every = np.ones(len(training.labels)) if weights is None else weights
-        self.weights = torch.from_numpy(every.astype(np.float32)).to(device)
+        self.weights = torch.from_numpy(every.astype(np.float32))
         t = plan.training
         self._evaluators = [
             Scheduled(validation, t.evaluate_every),
@@ -54,19 +55,19 @@ class ClassifyTask:
     def step(self, batch: Batch, progress: float) -> StepOutput:
         """Soft cross-entropy of one micro-batch; `progress` is not needed."""
         a, d = self.plan.augment, self.plan.data
-        images = normalize(batch.images.to(self.device, non_blocking=True), d.mean, d.std)
-        samples = batch.samples.to(self.device, non_blocking=True)
-        labels, weights = self.labels[samples], self.weights[samples]
+        images = normalize(on_device(batch.images, self.device, d.image_size), d.mean, d.std)
         how = self._mix(batch.step)
-        logits = self.model(mix(images, how), keep=self._keep(batch))
+        # On the host, where the weights' total is known without waiting for the device.
+        labels, weights = self.labels[batch.samples], self.weights[batch.samples]
+        weights = weights * how.share + weights[partners(weights)] * (1 - how.share)
+        shares = (weights / weights.sum()).to(self.device, non_blocking=True)
         targets = mixed_targets(labels, len(self.plan.classes), how, a.smoothing)
-        mixed_weights = weights * how.share + weights[partners(weights)] * (1 - how.share)
+        targets = targets.to(self.device, non_blocking=True)
+        logits = self.model(mix(images, how), keep=self._keep(batch))
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
-        total = mixed_weights.sum()
-        right = (logits.argmax(dim=1) == targets.argmax(dim=1)).float()
-        accuracy = (right * mixed_weights).sum() / total
-        loss = (losses * mixed_weights).sum() / total
-        return StepOutput(loss, weight=float(total), scalars={"accuracy": accuracy})
+        right = logits.argmax(dim=1) == targets.argmax(dim=1)
+        scalars = {"accuracy": (right * shares).sum()}
+        return StepOutput((losses * shares).sum(), weight=float(weights.sum()), scalars=scalars)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """What is trained, with rates that fall towards the input."""
@@ -93,4 +94,6 @@ class ClassifyTask:
             return None
         t, depth = self.plan.training, len(self.model.encoder.blocks)
         keep = drop_path_keep(depth, rate, t.batch, generator(t.seed, DROP_PATH, batch.step))
-        return keep[:, :, batch.first : batch.first + len(batch.images)].to(self.device)
+        return keep[:, :, batch.first : batch.first + len(batch.samples)].to(
+            self.device, non_blocking=True
+        )

@@ -231,7 +231,8 @@ def _result(
     return Result(
         title=f"Nearest neighbours: {training.images.name}",
         facts=facts,
-        tables=[table, *score_tables(scores, training.classes)],
+        summary=table,
+        tables=score_tables(scores, training.classes),
         record=record,
         notes=tuple(notes),
         bad=[*known.bad, *asked.bad],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmask.config.plan import DataFacts, DataPlan, Machine, Plan
 from unmask.config.resolve import pair, pixel_format, resolve
-from unmask.config.schema import PretrainConfig
+from unmask.config.schema import DataConfig, PretrainConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.images import Images
 from unmask.data.loader import load_centre_crops
@@ -158,11 +158,7 @@ def measure(config: PretrainConfig, training: Images, held_out: int, fingerprint
     """Channels, mean and deviation, where they were not given."""
     d = config.data
     layout = find_layout(training, d.channels)
-    for name, given in (("mean", d.mean), ("std", d.std)):
-        if given is not None and len(given) != layout.channels:
-            raise ValueError(
-                f"--data.{name} has {len(given)} values for {layout.channels} channels: give one each"
-            )
+    check_statistics(d, layout.channels)
     wanted = pixel_format(d, layout.channels, layout.pixel_type)
     pixels = measure_pixels(training, size=pair("data.size", d.size), wanted=wanted)
     return DataFacts(
@@ -175,6 +171,15 @@ def measure(config: PretrainConfig, training: Images, held_out: int, fingerprint
         decoded_bytes=pixels.decoded_bytes,
         pixel_type=layout.pixel_type,
     )
+
+
+def check_statistics(d: DataConfig, channels: int) -> None:
+    """Raises ValueError where the given mean or deviation is not one number per channel."""
+    for name, given in (("mean", d.mean), ("std", d.std)):
+        if given is not None and len(given) != channels:
+            raise ValueError(
+                f"--data.{name} has {len(given)} values for {channels} channels: give one each"
+            )
 
 
 def crops(images: Images, plan: DataPlan) -> Tensor:

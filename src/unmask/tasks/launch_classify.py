@@ -28,6 +28,7 @@ from unmask.interop.models import new_encoder
 from unmask.interop.weights import read_weights
 from unmask.models.classifier import Classifier, set_trainable
 from unmask.tasks.classify import ClassifyTask
+from unmask.tasks.launch import check_statistics
 from unmask.tasks.run import numbers, remembered_facts
 from unmask.tasks.summary import last_scores, write_classification_summary
 from unmask.tasks.validation import Validation, View
@@ -89,10 +90,14 @@ class Classification:
         return Dataset(training, split.validation, facts, split.notes, init)
 
     def _facts(self, images: Images, init: Weights | None, fingerprint: str) -> DataFacts:
-        """Mean and deviation are the encoder's where there is one."""
+        """Mean, deviation and type of pixels are the encoder's, where it has as many channels."""
         d, config = self.config.data, self.config
         description = init.description if init else None
-        layout = find_layout(images, description.architecture.channels if description else d.channels)
+        usual = description.architecture.channels if description else None
+        layout = find_layout(images, d.channels or usual)
+        check_statistics(d, layout.channels)
+        if layout.channels != usual:
+            description = None
         wanted = pixel_format(
             d, layout.channels, description.pixel_type if description else layout.pixel_type
         )
@@ -124,7 +129,7 @@ class Classification:
         size = _size(self.config, data.init)
         if data.init:
             a = data.init.description.architecture
-            return replace(a, image_size=pair("data.size", size))
+            return replace(a, image_size=pair("data.size", size), channels=data.facts.channels)
         asked = PretrainConfig(model=self.config.model)
         asked = replace(asked, data=replace(asked.data, size=size))
         return resolve_architecture(asked, channels=data.facts.channels)
@@ -212,7 +217,12 @@ def new_classifier(plan: ClassifyPlan, init: Weights | None) -> tuple[Classifier
         encoder, said = new_encoder(plan.architecture), ["encoder and head are new"]
         if init:
             a = plan.architecture
-            encoder, changes = encoder_for(init, image_size=a.image_size, channels=a.channels)
+            encoder, changes = encoder_for(
+                init,
+                image_size=a.image_size,
+                channels=a.channels,
+                final_norm=plan.head.pool == "class",
+            )
             said = ["; ".join(["the encoder is the given one, the head is new", *changes])]
         model = Classifier(
             encoder,

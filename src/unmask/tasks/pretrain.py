@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unmask.config.plan import PixelFormat, Plan
 from unmask.core.mae import MaskedAutoencoder
+from unmask.data.crops import on_device
 from unmask.data.loader import Batch
 from unmask.data.normalize import normalize
 from unmask.data.sampler import generator
@@ -47,7 +48,7 @@ class PretrainTask:
 
     def step(self, batch: Batch, progress: float) -> StepOutput:
         """The loss of one micro-batch; `progress` is not needed."""
-        images = batch.images.to(self.device, non_blocking=True)
+        images = on_device(batch.images, self.device, self.plan.data.image_size)
         noise = batch.noise.to(self.device, non_blocking=True)
         output = self.model(normalize(images, self.plan.data.mean, self.plan.data.std), noise=noise)
         counted = output.prediction if self.plan.architecture.loss_on == "masked" else noise

@@ -34,6 +34,8 @@ class Result:
 
     title: str
     facts: list[tuple[str, str]]
+    summary: Table | None = None
+    """What the reader came for, above everything."""
     tables: list[Table]
     record: dict[str, Any]
     """The numbers, as scores.json has them."""
@@ -64,7 +66,11 @@ def write_result(result: Result, folder: Path, pictures: Iterable[tuple[str, Ima
         drawn.append((CAPTIONS[name], png.getvalue()))
     facts = [*result.facts, *(("Note", note) for note in result.notes)]
     text = report_html(
-        result.title, facts=facts, pictures=drawn, tables=[*result.tables, *_bad_table(result.bad)]
+        result.title,
+        summary=result.summary,
+        facts=facts,
+        pictures=drawn,
+        tables=[*result.tables, *_bad_table(result.bad)],
     )
     page.write(REPORT, text)
     page.write(SCORES, to_json(_finite({**result.record, "notes": result.notes})))

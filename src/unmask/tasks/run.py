@@ -11,7 +11,7 @@ from unmask.config.io import from_dict, to_json
 from unmask.config.plan import DataFacts, DataPlan, Machine, TrainingPlan
 from unmask.data.bad_images import BadImageLog
 from unmask.data.images import Images
-from unmask.data.loader import Batches
+from unmask.data.loader import Batches, lost_workers_named
 from unmask.distributed.processes import Processes, connected
 from unmask.engine.console import RunConsole
 from unmask.engine.loop import train
@@ -191,7 +191,8 @@ def _run_directory(path: Path, config: Any, processes: Processes) -> Iterator[Ru
 
 def _train(job: Job[D, P], session: Session, plan: P) -> TrainingState:
     try:
-        return train(session)
+        with lost_workers_named():
+            return train(session)
     except Interrupted:
         if session.processes.is_main:
             job.summarize(session.run, plan, f"Stopped: {job.title.lower()}")

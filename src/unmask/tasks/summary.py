@@ -11,6 +11,9 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.viz.curves import training_curves
 from unmask.viz.report import report_html
 
+AS_IT_LEARNS = ("reconstruction", "other-data")
+"""Pictures that are shown as they were at first, too."""
+
 SAMPLES = {
     "reconstruction": "Reconstructions",
     "reconstruction-ratios": "The same model at higher mask ratios",
@@ -24,6 +27,7 @@ VALIDATION_SAMPLES = {
     "calibration": "Whether it is right as often as it says",
 }
 NAMED_CLASSES = 20
+OPTIMIZERS = {"adamw": "AdamW", "lars": "LARS", "sgd": "SGD"}
 
 
 def write_summary(run: RunDirectory, plan: Plan, title: str) -> None:
@@ -46,7 +50,7 @@ def _write_pages(
     pictures = [
         (f"{caption}, after {_step(path)} steps", path.read_bytes())
         for name, caption in captions.items()
-        for path in _first_and_last(run.samples, name)
+        for path in _newest(run.samples, name, first=name in AS_IT_LEARNS)
     ]
     page = report_html(
         f"{title}: {run.path.name}",
@@ -83,12 +87,14 @@ def last_features(run: RunDirectory) -> str:
 
 
 def last_scores(run: RunDirectory) -> str:
-    """The newest accuracy on validation images, in a sentence."""
+    """The newest accuracy on validation images, in a sentence; top-5 where there are more classes."""
     for record in reversed(read_metrics(run)):
         if record.get("val/top1") is not None:
+            classes = (run.read("plan.json") or {}).get("classes", ())
+            top5 = f", top-5 {record['val/top5']:.2%}" if len(classes) > 5 else ""
             return (
                 f"Validation accuracy {record['val/top1']:.2%}, balanced "
-                f"{record['val/balanced_accuracy']:.2%}, top-5 {record['val/top5']:.2%}"
+                f"{record['val/balanced_accuracy']:.2%}{top5}"
             )
     return "Nothing was measured on validation images"
 
@@ -96,19 +102,18 @@ def last_scores(run: RunDirectory) -> str:
 def _facts(run: RunDirectory, plan: Plan) -> list[tuple[str, str]]:
     a, f = plan.architecture, plan.facts
     return [
-        ("Images", f"{f.training_images} for training, {f.held_out_images} held out"),
-        *_input_facts(a, f),
-        ("Decoder", f"{a.decoder_depth} blocks, {a.decoder_width} wide, {a.decoder_heads} heads"),
-        ("Masked", f"{a.mask_ratio:.0%}; target {a.target}; loss on {a.loss_on} patches"),
-        *_training_facts(run, plan.training, "AdamW"),
         ("Held-out images", last_measurement(run)),
         ("Frozen features", last_features(run) or "not looked at"),
+        ("Images", f"{f.training_images} for training, {f.held_out_images} held out"),
+        *_input_facts(a, f),
+        ("Decoder", _transformer(a.decoder_depth, a.decoder_width, a.decoder_heads)),
+        ("Masked", f"{a.mask_ratio:.0%}; target {a.target}; loss on {a.loss_on} patches"),
+        *_training_facts(run, plan.training),
     ]
 
 
 def _classification_facts(run: RunDirectory, plan: ClassifyPlan) -> list[tuple[str, str]]:
     a, f, h, g = plan.architecture, plan.facts, plan.head, plan.augment
-    tuned = "everything" if h.tune_blocks is None else f"the head and {h.tune_blocks:g} block(s)"
     crop = plan.data.crop_scale
     amounts = {"erasing": g.erasing, "mixup": g.mixup, "cutmix": g.cutmix, "smoothing": g.smoothing}
     augmented = [
@@ -118,15 +123,21 @@ def _classification_facts(run: RunDirectory, plan: ClassifyPlan) -> list[tuple[s
         *(f"{name} {value:g}" for name, value in amounts.items() if value),
     ]
     return [
+        ("Result", last_scores(run)),
         ("Images", f"{f.training_images} for training, {f.held_out_images} for validation"),
         ("Classes", f"{len(plan.classes)}: {', '.join(plan.classes[:NAMED_CLASSES])}"),
         *_input_facts(a, f),
-        ("Trained", f"{tuned}; pooling {h.pool}; drop path {h.drop_path:g}"),
+        ("Trained", f"{_trained(h.tune_blocks)}; pooling {h.pool}; drop path {h.drop_path:g}"),
         ("Augmented by", ", ".join(augmented)),
-        *_training_facts(run, plan.training, plan.training.optimizer),
+        *_training_facts(run, plan.training),
         ("Layer decay", f"{plan.layer_decay:g}"),
-        ("Validation", last_scores(run)),
     ]
+
+
+def _trained(blocks: float | None) -> str:
+    if blocks is None:
+        return "everything"
+    return f"the head and {_counted(blocks, 'block')}" if blocks else "the head alone"
 
 
 def _input_facts(a: Architecture, f: DataFacts) -> list[tuple[str, str]]:
@@ -134,23 +145,33 @@ def _input_facts(a: Architecture, f: DataFacts) -> list[tuple[str, str]]:
     return [
         ("Input", f"{height} x {width} pixels, {f.channels} channel(s)"),
         ("Patches", f"{p} x {q} pixels"),
-        ("Encoder", f"{a.depth} blocks, {a.width} wide, {a.heads} heads"),
+        ("Encoder", _transformer(a.depth, a.width, a.heads)),
     ]
 
 
-def _training_facts(run: RunDirectory, t: TrainingPlan, optimizer: str) -> list[tuple[str, str]]:
+def _transformer(depth: int, width: int, heads: int) -> str:
+    return f"{_counted(depth, 'block')}, {width} wide, {_counted(heads, 'head')}"
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
+def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]:
     trained = [r for r in read_metrics(run) if r.get("loss") is not None]
+    name = OPTIMIZERS[t.optimizer]
     return [
         ("Training", f"{t.steps} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs"),
-        ("Optimizer", f"{optimizer}, peak rate {t.lr:.3g}, decay {t.weight_decay:g}, {t.precision}"),
+        ("Optimizer", f"{name}, peak rate {t.lr:.3g}, decay {t.weight_decay:g}, {t.precision}"),
         ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
         ("Skipped steps", str(trained[-1]["skipped_steps"]) if trained else "0"),
-    ]  # fmt: skip
+    ]
 
 
-def _first_and_last(samples: Path, name: str) -> list[Path]:
+def _newest(samples: Path, name: str, *, first: bool) -> list[Path]:
+    """And the first behind it."""
     paths = sorted(samples.glob(f"{name}-[0-9]*.png"))
-    return paths if len(paths) < 2 else [paths[-1], paths[0]]
+    return [*paths[-1:], *(paths[:1] if first and len(paths) > 1 else [])]
 
 
 def _step(path: Path) -> int:

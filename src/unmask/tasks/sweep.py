@@ -145,5 +145,7 @@ def _write(sweep: Sweep, by: Measure) -> None:
             for row in sweep.rows
         ],
     )
-    page = report_html(f"Sweep: {sweep.path.name}", facts=[], pictures=[], tables=[table])
+    note = f"the best was chosen by its {by.name}, which is flattered a little by the choice"
+    facts = [("Note", note)] if len(sweep.rows) > 1 else []
+    page = report_html(f"Sweep: {sweep.path.name}", facts=facts, pictures=[], summary=table)
     (sweep.path / "report.html").write_text(page, encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -49,7 +50,8 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
     recorded = [p for p in PANELS if any(p.key in record and "step" in record for record in records)]
     rows = max(1, -(-len(recorded) // 2))
     columns = 2 if len(recorded) > 1 else 1
-    figure = Figure(figsize=(5.5 * columns, 3.2 * rows), dpi=110, layout="constrained")
+    padded = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
+    figure = Figure(figsize=(5.5 * columns, 3.2 * rows), dpi=110, layout=padded)
     canvas = FigureCanvasAgg(figure)
     axes = None
     for i, panel in enumerate(recorded):

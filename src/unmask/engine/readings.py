@@ -1,0 +1,51 @@
+"""What steps measured: computed on the device, and read by the host without making the device wait."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Reading(NamedTuple):
+    """Of one step, over all processes."""
+
+    step: int
+    """Steps done with this one."""
+    names: tuple[str, ...]
+    samples: list[Tensor]
+    """Numbers of this process's images, by micro-batch."""
+    values: Tensor
+    """Sums under `names`, their weight, processes that were asked to stop, the gradient's norm."""
+
+
+class Readings:
+    """A queue: a GPU's readings are taken one step late, when the next step is already asked for."""
+
+    def __init__(self, *, late: int):
+        """`late`: how many of the newest readings stay in the queue."""
+        self.late = late
+        self._queue: deque[tuple[Reading, torch.cuda.Event | None]] = deque()
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Readings":
+        """As it suits the device."""
+        return cls(late=1 if device.type == "cuda" else 0)
+
+    def add(self, reading: Reading) -> None:
+        """Asks for a copy in the host's memory."""
+        arrives = None
+        if reading.values.is_cuda:
+            reading = reading._replace(values=reading.values.to("cpu", non_blocking=True))
+            arrives = torch.cuda.Event()
+            arrives.record()
+        self._queue.append((reading, arrives))
+
+    def take(self, *, wait: bool) -> Iterator[Reading]:
+        """Those that are due, in order; with `wait` all of them."""
+        while len(self._queue) > (0 if wait else self.late):
+            reading, arrives = self._queue.popleft()
+            if arrives:
+                arrives.synchronize()
+            yield reading
