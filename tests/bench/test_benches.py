@@ -151,7 +151,7 @@ def test_lightly_computes_the_same_loss(target):
 def test_all_runs_each(config, monkeypatch):
     monkeypatch.setattr(peers, "PEERS", {})
     monkeypatch.setattr(speedup, "VARIANTS", speedup.VARIANTS[-1:])
-    monkeypatch.setattr(data, "FILES", (("JPEG", 60, 40, 1),))
+    monkeypatch.setattr(data, "MADE", (("JPEG", 60, 40, 1),))
     monkeypatch.setattr(data, "COPIES", 4)
     cards = api.bench("all", config)
     assert [card.record["bench"] for card in cards] == ["step", "speedup", "data", "loader", "peers"]

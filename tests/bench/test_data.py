@@ -15,7 +15,7 @@ from unmask.bench.setting import BenchConfig
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(data, "FILES", (("JPEG", 60, 40, 2), ("PNG", 50, 40, 1)))
+    monkeypatch.setattr(data, "MADE", (("JPEG", 60, 40, 2), ("PNG", 50, 40, 1)))
     monkeypatch.setattr(data, "COPIES", 4)
     monkeypatch.setattr(data, "LOADED_BATCHES", 2)
 
@@ -46,14 +46,14 @@ def test_without_simplejpeg_it_is_named(monkeypatch):
 def test_what_is_compared(tmp_path):
     """Both crop at random to the same size; ours to bytes, the usual one to normalised floats."""
     file = data._write(Path(tmp_path), "JPEG", 300, 240, 1)
-    ours, usual = data.our_pipeline([file.path]), data.usual_pipeline()
-    crops = [ours(file.path, i) for i in range(9)]
+    ours, usual = data.our_pipeline(list(file.paths)), data.usual_pipeline()
+    crops = [ours(file.path(0), i) for i in range(9)]
     assert {(c.dtype, c.shape) for c in crops} == {(torch.uint8, torch.Size((3, 224, 224)))}
     assert len({c.numpy().tobytes() for c in crops}) == 9
-    assert crops[3].equal(ours(file.path, 3))
+    assert crops[3].equal(ours(file.path(0), 3))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        floats = torch.stack([usual(file.path, i) for i in range(9)])
+        floats = torch.stack([usual(file.path(0), i) for i in range(9)])
     assert (floats.dtype, floats.shape) == (torch.float32, (9, 3, 224, 224))
     bytes_ = torch.stack(crops).float() / 255
     mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
@@ -76,3 +76,12 @@ def test_the_picture_is_like_a_photograph():
 )
 def test_worker_counts(cores, counts):
     assert data._worker_counts(cores) == counts
+
+
+def test_your_own_images(photos, monkeypatch):
+    monkeypatch.setattr(data, "MADE", (("JPEG", 60, 40, 1),))
+    monkeypatch.setattr(data, "_load", lambda image, config: data.Card(title="", rows=[]))
+    card, _ = data.bench_data(BenchConfig(images=(str(photos),), rounds=1))
+    (record,) = card.record["files"]
+    assert record["file"] == photos.name
+    assert record["faster_than_usual"] > 0

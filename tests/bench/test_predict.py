@@ -75,6 +75,18 @@ def test_activations_are_those_of_a_real_model():
     assert saved_bytes(model, lambda: model(images, noise=noise).loss) == 2 * p.activation_bytes[0]
 
 
+def test_repeats_share_the_decoding():
+    """As measured: with 2 and 4 repeats 1.5 and 2 times the samples."""
+
+    def cores(repeats: int) -> float:
+        config = replace(LARGE, data=replace(LARGE.data, repeats=repeats))
+        p = predict(config, devices="8xh100")
+        return p.loader_cores / p.images_per_second
+
+    assert cores(1) / cores(2) == pytest.approx(1.5, rel=0.01)
+    assert cores(1) / cores(4) == pytest.approx(2, rel=0.01)
+
+
 def test_too_small_a_device():
     huge = predict(pretrain_recipe("vit-huge-1600"), devices="2xv100")
     (card, _) = prediction_cards(huge)

@@ -26,6 +26,7 @@ from unmask.data.jpeg import simplejpeg
 from unmask.data.loader import Batches
 from unmask.data.paths import PathList
 from unmask.data.sampler import generator
+from unmask.data.sources import find_images
 from unmask.data.transforms import random_crop
 from unmask.engine.machine import detect_machine
 
@@ -39,21 +40,26 @@ LOADED_BATCHES = 6
 
 
 @dataclass(frozen=True)
-class File:
-    """An image that the benchmark made, and how often it is read in a turn."""
+class Files:
+    """Images of one kind, and how many are read in a turn."""
 
     name: str
-    path: str
+    paths: tuple[str, ...]
     times: int
 
     @property
     def size(self) -> int:
-        """In bytes."""
-        return Path(self.path).stat().st_size
+        """Bytes of a file, on average."""
+        return round(sum(Path(path).stat().st_size for path in self.paths) / len(self.paths))
+
+    def path(self, number: int) -> str:
+        """Of a sample; they take turns."""
+        return self.paths[number % len(self.paths)]
 
 
-FILES = (("JPEG", 500, 375, 40), ("JPEG", 4000, 3000, 2), ("PNG", 500, 375, 10))
+MADE = (("JPEG", 500, 375, 40), ("JPEG", 4000, 3000, 2), ("PNG", 500, 375, 10))
 """Format, width, height, and how often it is read in a turn."""
+MOST_OF_YOURS = 40
 TURNS = 3
 """Of each pipeline in a round."""
 
@@ -64,16 +70,25 @@ Pipeline = Callable[[str, int], object]
 def bench_data(config: BenchConfig) -> list[Card]:
     """A card for one core, ours against the usual pipeline, and one for the loader's processes."""
     with TemporaryDirectory() as place, threads(1):
-        files = [_write(Path(place), *kind) for kind in FILES]
-        one_core = _compare(files, config.rounds)
-        loader = _load(Path(files[0].path), config)
+        made = [_write(Path(place), *kind) for kind in MADE]
+        yours = [_some_of(folder) for folder in config.images]
+        one_core = _compare(yours or made, config.rounds)
+        loader = _load(Path(made[0].path(0)), config)
     return [one_core, loader]
 
 
-def _write(folder: Path, kind: str, width: int, height: int, times: int) -> File:
+def _some_of(folder: str) -> Files:
+    """Evenly spread over the list; raises DataError where there is no image."""
+    found = find_images((folder,))
+    step = max(1, len(found) // MOST_OF_YOURS)
+    paths = tuple(found.paths[i] for i in range(0, len(found), step))[:MOST_OF_YOURS]
+    return Files(Path(folder).name, paths, len(paths))
+
+
+def _write(folder: Path, kind: str, width: int, height: int, times: int) -> Files:
     path = folder / f"{width}x{height}.{kind.lower()}"
     photograph(width, height).save(path, kind, quality=QUALITY)
-    return File(f"{kind} {width} x {height}", str(path), times)
+    return Files(f"{kind} {width} x {height}", (str(path),), times)
 
 
 def usual_pipeline() -> Pipeline:
@@ -115,8 +130,8 @@ def plain_decoding(path: str, number: int) -> object:
         return image.load()
 
 
-def _compare(files: list[File], rounds: int) -> Card:
-    ours = our_pipeline([file.path for file in files])
+def _compare(files: list[Files], rounds: int) -> Card:
+    ours = our_pipeline([path for each in files for path in each.paths])
     pipelines = {"decode": plain_decoding, "usual": usual_pipeline(), "unmask": ours}
     records = []
     for file in files:
@@ -136,7 +151,7 @@ def _compare(files: list[File], rounds: int) -> Card:
     )
 
 
-def _round(file: File, pipelines: dict[str, Pipeline], number: int) -> dict[str, float]:
+def _round(file: Files, pipelines: dict[str, Pipeline], number: int) -> dict[str, float]:
     """Seconds of the processor for an image; the pipelines take turns, as others use the machine too."""
     seconds = dict.fromkeys(pipelines, 0.0)
     for turn in range(TURNS):
@@ -144,7 +159,7 @@ def _round(file: File, pipelines: dict[str, Pipeline], number: int) -> dict[str,
         for name, run in pipelines.items():
             began = time.thread_time()
             for i in range(first, first + file.times):
-                run(file.path, i)
+                run(file.path(i), i)
             seconds[name] += time.thread_time() - began
     return {name: total / (TURNS * file.times) for name, total in seconds.items()}
 

@@ -33,6 +33,9 @@ The paper's own hours imply 0.29 to 0.34 of the TPU's peak.
 DECODE_MS = 5.0
 """One core's milliseconds to read, decode, crop and resize a JPEG of 500 x 375 pixels to 224."""
 
+DECODING_SHARE = 2 / 3
+"""Of those milliseconds, what repeats of an image share (benchmarks/data.md)."""
+
 USABLE_MEMORY = 0.9
 """The rest is for kernels' workspaces, fragments and the driver."""
 
@@ -77,9 +80,14 @@ class Prediction:
         return self.plan.training.batch * self.plan.training.steps / self.seconds
 
     @property
+    def sample_ms(self) -> float:
+        """One core's milliseconds for a sample, some of which its repeats share."""
+        return self.decode_ms * (1 - DECODING_SHARE + DECODING_SHARE / self.plan.data.repeats)
+
+    @property
     def loader_cores(self) -> int:
         """That keep up, over all devices."""
-        return math.ceil(self.images_per_second * self.decode_ms / 1000)
+        return math.ceil(self.images_per_second * self.sample_ms / 1000)
 
     @property
     def activation_bytes(self) -> tuple[int, int]:

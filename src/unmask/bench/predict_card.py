@@ -70,7 +70,7 @@ def _rows(p: Prediction) -> list[tuple[str, str]]:
         (
             "loader",
             f"{p.loader_cores:,} cores in all, {p.loader_cores / p.count:.2g} a device, at "
-            f"{p.decode_ms:g} ms of one core per decoded image",
+            f"{p.sample_ms:.3g} ms of one core per sample",
         ),
         (
             "activations",
@@ -124,6 +124,7 @@ def _record(p: Prediction) -> dict[str, Any]:
         "hours": p.hours,
         "images_per_second": p.images_per_second,
         "decode_ms": p.decode_ms,
+        "sample_ms": p.sample_ms,
         "loader_cores": p.loader_cores,
         "activation_bytes": activations,
         "activation_bytes_checkpointed": checkpointed,

@@ -49,6 +49,9 @@ class BenchConfig:
     rounds: int = 5
     """Each variant is measured once a round, one after another; medians are shown."""
 
+    images: tuple[str, ...] = ()
+    """Folders of your own images to read in the data benchmark, instead of those that it makes."""
+
     def check(self) -> None:
         """Raises ValueError where a number is outside what makes sense."""
         for name in ("batch", "threads", "rounds"):

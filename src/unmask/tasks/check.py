@@ -74,12 +74,12 @@ class Check:
 
     def _time(self) -> str:
         p, t, d = self.prediction, self.prediction.plan.training, self.prediction.plan.data
-        decoding = t.steps * t.batch * p.decode_ms / 1000 / max(1, d.workers)
+        decoding = t.steps * t.batch * p.sample_ms / 1000 / max(1, d.workers)
         longer = max(p.seconds, decoding)
         return (
             f"about {_duration(longer)} here: {t.steps} steps of {t.batch} images, "
             f"{_duration(p.seconds)} of arithmetic, {_duration(decoding)} of reading on {d.workers} "
-            f"process(es) at {p.decode_ms:.2g} ms an image"
+            f"process(es) at {p.sample_ms:.2g} ms a sample"
         )
 
     def _memory(self) -> str:
