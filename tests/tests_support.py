@@ -6,8 +6,8 @@ from unmask.config.plan import DataFacts, Machine, Plan, TrainingPlan
 from unmask.config.resolve import resolve
 from unmask.config.schema import PretrainConfig
 from unmask.core import Architecture, MaskedAutoencoder
+from unmask.core.mae import new_encoder
 from unmask.interop.description import Description, Head, Weights
-from unmask.interop.models import new_encoder
 from unmask.models.classifier import Classifier
 
 CPU = Machine(device="cpu", name="a test", fast_bf16=False, cores=2)

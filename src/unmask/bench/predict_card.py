@@ -9,6 +9,7 @@ from unmask.bench.paper import CORES, EPOCHS, TABLE_2
 from unmask.bench.predict import DeviceMemory, Prediction
 from unmask.config.cost import count_flops, count_parameters, decoder_share_per_token
 
+_ON_SHARDING = "unmask's runs are replicated (DDP); the row for FSDP is what full sharding would take"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
@@ -89,13 +90,17 @@ def _memory_row(p: Prediction, memory: DeviceMemory) -> str:
 
 
 def _notes(p: Prediction) -> list[str]:
+    return [*_on_memory(p), *([_ON_SHARDING] if p.count > 1 else [])]
+
+
+def _on_memory(p: Prediction) -> list[str]:
     memory, t = p.replicated(), p.plan.training
     checkpointed = t.activation_checkpointing
     fits = memory.images_at_once_checkpointed if checkpointed else memory.images_at_once
     if not memory.images_at_once_checkpointed:
         return ["under DDP no image fits: take larger devices, or a smaller model"]
     if not fits:
-        return ["under DDP no image fits without --run.activation-checkpointing true"]
+        return ["under DDP no image fits without --run.activation-checkpointing"]
     if fits < t.micro_batch:
         return [f"under DDP add --optim.micro-batch {fits}; the batch stays as it is"]
     return []

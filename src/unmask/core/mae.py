@@ -77,16 +77,7 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, architecture: Architecture):
         super().__init__()
         a = self.architecture = architecture
-        self.encoder = VisionTransformer(
-            image_size=a.image_size,
-            patch_size=a.patch_size,
-            channels=a.channels,
-            width=a.width,
-            depth=a.depth,
-            heads=a.heads,
-            mlp_ratio=a.mlp_ratio,
-            class_tokens=a.class_tokens,
-        )
+        self.encoder = new_encoder(a)
         kept_patches(self.encoder.grid, a.mask_ratio, a.mask_unit)
         self.decoder = Decoder(
             grid=self.encoder.grid,
@@ -179,6 +170,20 @@ class MaskedAutoencoder(nn.Module):
         # Table 1c's variant: mask tokens take the places of the rest.
         tokens = self.encoder_mask_token.expand(*mask.masked.shape, -1)
         return self.encoder.encode(visible, torch.cat(mask, dim=1), mask_tokens=tokens)
+
+
+def new_encoder(a: Architecture) -> VisionTransformer:
+    """The encoder alone, freshly drawn from torch's global generator."""
+    return VisionTransformer(
+        image_size=a.image_size,
+        patch_size=a.patch_size,
+        channels=a.channels,
+        width=a.width,
+        depth=a.depth,
+        heads=a.heads,
+        mlp_ratio=a.mlp_ratio,
+        class_tokens=a.class_tokens,
+    )
 
 
 def _check_fits(name: str, value: Tensor, patches: Tensor) -> None:

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.core.mae import Architecture
+from unmask.core.mae import Architecture, new_encoder
 from unmask.core.patches import Size, grid_of
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
-from unmask.interop.models import load_state, new_encoder
+from unmask.interop.models import load_state
 
 PROJECTION = "encoder.patch_embed.proj.weight"
 OUTPUTS = ("decoder.decoder_pred.weight", "decoder.decoder_pred.bias")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from unmask.core.mae import Architecture, MaskedAutoencoder
+from unmask.core.mae import Architecture, MaskedAutoencoder, new_encoder
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Head, Weights
@@ -33,20 +33,6 @@ def build(weights: Weights) -> Model:
     load_state(model, state)
     model.description = d  # type: ignore[assignment]
     return model.eval()
-
-
-def new_encoder(a: Architecture) -> VisionTransformer:
-    """Freshly drawn from torch's global generator."""
-    return VisionTransformer(
-        image_size=a.image_size,
-        patch_size=a.patch_size,
-        channels=a.channels,
-        width=a.width,
-        depth=a.depth,
-        heads=a.heads,
-        mlp_ratio=a.mlp_ratio,
-        class_tokens=a.class_tokens,
-    )
 
 
 def load_state(model: torch.nn.Module, state: dict[str, Tensor]) -> None:

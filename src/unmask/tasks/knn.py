@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.config.schema_use import KnnConfig
+from unmask.core.mae import new_encoder
 from unmask.data.bad_images import none_readable
 from unmask.data.images import Images
 from unmask.data.labels import Labelled, take_fraction
@@ -19,7 +20,6 @@ from unmask.data.sources import slug
 from unmask.evals.classification import Scores, classification_scores
 from unmask.evals.knn import knn_votes
 from unmask.evals.linear import fit_linear_probe
-from unmask.interop.models import new_encoder
 from unmask.models.classifier import Classifier
 from unmask.tasks.embed import features_of
 from unmask.tasks.results import (

@@ -14,7 +14,7 @@ from unmask.config.resolve import pair, pixel_format, resolve_architecture
 from unmask.config.resolve_classify import ClassifyPlan, resolve_classification
 from unmask.config.schema import ModelConfig, PretrainConfig
 from unmask.config.schema_classify import ClassifyConfig
-from unmask.core.mae import Architecture
+from unmask.core.mae import Architecture, new_encoder
 from unmask.data.images import Images
 from unmask.data.labels import Labelled, class_weights, find_labelled, take_fraction
 from unmask.data.sources import slug
@@ -24,7 +24,6 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Task
 from unmask.interop.description import Description, Head, Weights
 from unmask.interop.fit import encoder_for
-from unmask.interop.models import new_encoder
 from unmask.interop.weights import read_weights
 from unmask.models.classifier import Classifier, set_trainable
 from unmask.tasks.classify import ClassifyTask
