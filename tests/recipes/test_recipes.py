@@ -7,7 +7,7 @@ import pytest
 
 from tests_support import resolved
 from unmask import api
-from unmask.recipes import PRETRAIN, pretrain_recipe
+from unmask.recipes import PRETRAIN, classify_recipe, pretrain_recipe
 
 SIZES = {"base": (768, 12, 12, 16), "large": (1024, 24, 16, 16), "huge": (1280, 32, 16, 14)}
 
@@ -44,3 +44,16 @@ def test_runs_on_tiny_data(name, tiny):
     config = replace(recipe, out=tiny.out, model=tiny.model, optim=small, run=tiny.run)
     config = replace(config, data=replace(recipe.data, source=tiny.data.source, size=(16,), workers=0))
     assert api.load(api.pretrain(config)).architecture.target == recipe.target.kind
+
+
+def test_tiny_images_are_compared_fairly():
+    """From scratch differs from fine-tuning in what is initialised, and in its own learning rate."""
+    tuned, scratch = (classify_recipe(f"tiny-images-{name}") for name in ("finetune", "scratch"))
+    pretrained = pretrain_recipe("tiny-images")
+    its_own = {"layer_decay": tuned.optim.layer_decay, "base_lr": tuned.optim.base_lr}
+    assert replace(scratch.optim, **its_own) == tuned.optim
+    assert (scratch.augment, scratch.head, scratch.run) == (tuned.augment, tuned.head, tuned.run)
+    assert replace(scratch.data, size=None) == tuned.data
+    assert scratch.data.size == pretrained.data.size
+    for field in ("patch", "width", "depth", "heads", "mlp_ratio", "class_tokens"):
+        assert getattr(scratch.model, field) == getattr(pretrained.model, field)

@@ -32,6 +32,7 @@ FINETUNE: dict[str, Callable[[], ClassifyConfig]] = {
     "finetune-huge-released": classify.finetune_huge_released,
     "partial-large": classify.partial_large,
     "small-data": classify.small_data,
+    "tiny-images-finetune": classify.tiny_images_finetune,
     "quickstart-finetune": classify.quickstart_finetune,
 }
 PROBE: dict[str, Callable[[], ClassifyConfig]] = {
@@ -44,6 +45,7 @@ SCRATCH: dict[str, Callable[[], ClassifyConfig]] = {
     "scratch-large": classify.scratch_large,
     "scratch-huge": classify.scratch_huge,
     "small-scratch": classify.small_scratch,
+    "tiny-images-scratch": classify.tiny_images_scratch,
     "quickstart-scratch": classify.quickstart_scratch,
 }
 CLASSIFY = {**FINETUNE, **PROBE, **SCRATCH}

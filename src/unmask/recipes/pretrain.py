@@ -113,20 +113,27 @@ def laptop() -> PretrainConfig:
 
 
 def tiny_images() -> PretrainConfig:
-    """A small ViT with 4-pixel patches for images of 28 pixels, such as Fashion-MNIST, on a processor.
+    """A small ViT with 7-pixel patches for images of 28 pixels, such as Fashion-MNIST, on a processor.
 
-    Claim: none yet; it has not been measured on a data set that others know.
-    Cost: 5000 steps of 256 images.
+    Claim (measured here, benchmarks/classification.md): on Fashion-MNIST with 600 labels a linear probe
+    reaches 79.0 %, a random encoder's 63.9 % and raw pixels' 78.0 %; tiny-images-finetune says the rest.
+    Cost: 768,000 samples whatever the number of images; 16 minutes on one processor core.
     Command: unmask pretrain fashion-mnist --recipe tiny-images
     """
-    small = laptop()
-    return replace(
-        small,
+    return PretrainConfig(
         recipe="tiny-images",
-        data=replace(small.data, size=(28,)),
-        model=replace(small.model, patch=(4,)),
-        target=TargetConfig(kind="normalized-pixels"),
-        optim=replace(small.optim, steps=5000, warmup_steps=200, batch=256, base_lr=1.5e-3),
+        data=DataConfig(size=(28,), crop_scale=(0.6, 1.0)),
+        model=ModelConfig(
+            size="tiny",
+            patch=(7,),
+            width=128,
+            depth=4,
+            heads=4,
+            decoder_width=64,
+            decoder_depth=1,
+            decoder_heads=2,
+        ),
+        optim=OptimConfig(steps=6000, warmup_steps=300, batch=128, base_lr=4e-3),
     )
 
 

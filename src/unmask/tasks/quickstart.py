@@ -20,7 +20,7 @@ from unmask.tasks.run import run_job
 from unmask.tasks.summary import last_measurement
 from unmask.viz.report import Table, report_html
 
-LABELLED, UNLABELLED = "elpv", "elpv:train"
+LABELLED, UNLABELLED = "elpv:plain", "elpv:train"
 PROBE_IMAGES, LOOKS = 1024, 4
 DOES = {
     "probe": "linear probe: a linear classifier on the frozen encoder",
