@@ -1,6 +1,5 @@
 """Table 2: what an encoder without mask tokens, and a smaller decoder, save in time and memory."""
 
-import gc
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -14,7 +13,7 @@ from unmask.bench.paper import VARIANTS, published_speedup, variant_name, varian
 from unmask.bench.setting import BenchConfig, Setting, inputs, make_setting, now, threads
 from unmask.config.cost import count_activations, count_flops, count_state
 from unmask.core.mae import MaskedAutoencoder
-from unmask.engine.machine import autocast
+from unmask.engine.machine import autocast, give_back_memory
 
 MEMORY_SHARE = 0.7
 """Of the free memory, that a micro-batch may be predicted to need."""
@@ -93,7 +92,7 @@ def _micro_batch(setting: Setting) -> int:
 
 def _measure(variant: Variant) -> None:
     """Counts what each image keeps, before anything is compiled; warms up; then times the batch."""
-    gc.collect()
+    give_back_memory()
     setting, plan = variant.setting, variant.setting.plan.training
     torch.manual_seed(0)
     model = MaskedAutoencoder(setting.architecture).to(setting.device)

@@ -1,6 +1,5 @@
 """How fast a training step is, in its three parts, and what share of the machine's limit it reaches."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
@@ -15,7 +14,7 @@ from unmask.bench.profile import time_by_kind
 from unmask.bench.setting import SMALL_STEP, BenchConfig, Setting, inputs, make_setting, now, threads
 from unmask.config.cost import count_flops
 from unmask.core.mae import MaskedAutoencoder
-from unmask.engine.machine import autocast, keep_freed_memory, peak_memory_gib
+from unmask.engine.machine import autocast, give_back_memory, keep_freed_memory, peak_memory_gib
 from unmask.engine.optim import build_optimizer, decay_groups, update_weights
 
 LEARNING_RATE = 1e-4
@@ -78,7 +77,7 @@ def bench_step(config: BenchConfig) -> list[Card]:
 
 
 def _measure(setting: Setting, rounds: int) -> Card:
-    gc.collect()
+    give_back_memory()
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(setting.device)
     step = our_step(setting)

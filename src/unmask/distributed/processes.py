@@ -1,6 +1,7 @@
 """The processes of one run, as torchrun started them, or just this one."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class Processes:
         """Averages the module's gradients over all processes (DDP)."""
         if self.size == 1:
             return module
+        # Of patch projections, whose gradients have another layout: a copy of little memory.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids)
 

@@ -1,6 +1,7 @@
 """What this machine offers, and how to use its arithmetic."""
 
 import ctypes
+import gc
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
@@ -63,10 +64,21 @@ def keep_freed_memory(device: str) -> None:
     Otherwise glibc gives large tensors back to the system, which has to clear their pages anew, for
     about a tenth of a small model's step. Does nothing where there is no glibc.
     """
-    if device == "cpu" and platform.libc_ver()[0] == "glibc":
+    if device == "cpu" and _has_glibc():
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back_memory() -> None:
+    """Returns what is free to the system, between things of different sizes; glibc would keep pieces."""
+    gc.collect()
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def peak_memory_gib(device: torch.device) -> float:
