@@ -1,7 +1,9 @@
 """What the benchmarks report, on models that take milliseconds."""
 
+import gc
 import json
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -11,8 +13,8 @@ from bench.test_limit import small_setting
 from unmask import api
 from unmask.bench import data, peers, speedup, step
 from unmask.bench.card import Card, show
-from unmask.bench.memory import free_bytes, total_bytes
-from unmask.bench.setting import BenchConfig, make_setting, named_model, threads
+from unmask.bench.memory import free_bytes, saved_bytes, total_bytes
+from unmask.bench.setting import BenchConfig, inputs, make_setting, named_model, threads
 from unmask.config import cost
 from unmask.core import MaskedAutoencoder
 from unmask.core.vit import SIZES
@@ -55,6 +57,17 @@ def test_a_step_trains():
     for _ in range(30):
         training.run()
     assert losses[-1] < losses[0]
+
+
+def test_counting_bytes_leaves_nothing_behind():
+    """What saves its own result would hold itself, and the model, for ever."""
+    model = MaskedAutoencoder(small_setting().architecture)
+    images, noise = inputs(small_setting())
+    assert saved_bytes(model, lambda: model(images, noise=noise).loss) > 0
+    weight = weakref.ref(model.decoder.decoder_pred.weight)
+    del model
+    gc.collect()
+    assert weight() is None
 
 
 def test_speedup(config):

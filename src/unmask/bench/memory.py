@@ -18,6 +18,7 @@ def saved_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     kept: dict[int, Tensor] = {}  # held, so that no address is used twice
 
     def keep(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()  # else a graph that saves its own result would never be freed
         address = tensor.untyped_storage().data_ptr()
         if address not in own:
             kept.setdefault(address, tensor)
