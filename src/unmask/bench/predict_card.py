@@ -65,8 +65,8 @@ def _rows(p: Prediction) -> list[tuple[str, str]]:
         ),
         (
             "time",
-            f"{p.hours:.3g} hours at {p.utilisation:.0%} utilisation, {p.images_per_second:,.0f} "
-            f"images/s",
+            f"{_number(p.hours)} hours at {p.utilisation:.0%} utilisation, "
+            f"{_number(p.images_per_second)} images/s",
         ),
         (
             "loader",
@@ -137,6 +137,10 @@ def _record(p: Prediction) -> dict[str, Any]:
         "fsdp": asdict(p.sharded()),
         "paper": [{**asdict(run), "utilisation": run.utilisation()} for run in TABLE_2],
     }
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def scaled(value: float, unit: str) -> str:
