@@ -247,7 +247,7 @@ def tiny_images_scratch() -> ClassifyConfig:
 def quickstart_finetune() -> ClassifyConfig:
     """Fine-tuning for unmask quickstart: two minutes on two processor cores.
 
-    Claim (measured here, benchmarks/classification.md): on ELPV 75.6 %, and 76.1 % from scratch: so
+    Claim (measured here, benchmarks/classification.md): on ELPV 76.0 %, and 76.1 % from scratch: so
     short a pre-training shows no gain.
     Cost: 300 steps of 32 images.
     Command: unmask quickstart
