@@ -199,14 +199,8 @@ def small_scratch() -> ClassifyConfig:
     Cost: as small-data.
     Command: unmask scratch DATA --recipe small-scratch
     """
-    small = small_data()
-    return replace(
-        small,
-        recipe="small-scratch",
-        data=replace(small.data, size=(96,)),
-        model=ModelConfig(size="tiny", patch=(8,), depth=6),
-        optim=replace(small.optim, layer_decay=1.0),
-    )
+    model = ModelConfig(size="tiny", patch=(8,), depth=6)
+    return _from_scratch(small_data(), "small-scratch", 96, model)
 
 
 def tiny_images_finetune() -> ClassifyConfig:
@@ -234,14 +228,9 @@ def tiny_images_scratch() -> ClassifyConfig:
     Cost: as tiny-images-finetune.
     Command: unmask scratch fashion-mnist --recipe tiny-images-scratch --data.per-class 60
     """
-    tuned = tiny_images_finetune()
-    return replace(
-        tuned,
-        recipe="tiny-images-scratch",
-        data=replace(tuned.data, size=(28,)),
-        model=ModelConfig(size="tiny", patch=(7,), width=128, depth=4, heads=4),
-        optim=replace(tuned.optim, base_lr=8e-3, layer_decay=1.0),
-    )
+    model = ModelConfig(size="tiny", patch=(7,), width=128, depth=4, heads=4)
+    scratch = _from_scratch(tiny_images_finetune(), "tiny-images-scratch", 28, model)
+    return replace(scratch, optim=replace(scratch.optim, base_lr=8e-3))
 
 
 def quickstart_finetune() -> ClassifyConfig:
@@ -290,12 +279,17 @@ def quickstart_scratch() -> ClassifyConfig:
     Cost: as quickstart-finetune.
     Command: unmask quickstart
     """
-    tuned = quickstart_finetune()
+    model = ModelConfig(size="tiny", patch=(8,), width=128, depth=4, heads=2)
+    return _from_scratch(quickstart_finetune(), "quickstart-scratch", 96, model)
+
+
+def _from_scratch(tuned: ClassifyConfig, name: str, size: int, model: ModelConfig) -> ClassifyConfig:
+    """The same training of a new model, all of whose layers learn at one rate."""
     return replace(
         tuned,
-        recipe="quickstart-scratch",
-        data=replace(tuned.data, size=(96,)),
-        model=ModelConfig(size="tiny", patch=(8,), width=128, depth=4, heads=2),
+        recipe=name,
+        data=replace(tuned.data, size=(size,)),
+        model=model,
         optim=replace(tuned.optim, layer_decay=1.0),
     )
 
