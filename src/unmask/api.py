@@ -98,7 +98,7 @@ def plan(
 
 
 def bench(name: str = "step", config: BenchConfig | None = None) -> list[Card]:
-    """Measured speed: step, speedup, peers, or all; each card's `record` holds the numbers."""
+    """Measured speed: data, step, speedup, peers, or all; each card's `record` holds the numbers."""
     return run_bench(name, config or BenchConfig())
 
 

@@ -167,8 +167,8 @@ def test_all_runs_each(config, monkeypatch):
     monkeypatch.setattr(data, "MADE", (("JPEG", 60, 40, 1),))
     monkeypatch.setattr(data, "COPIES", 4)
     cards = api.bench("all", config)
-    assert [card.record["bench"] for card in cards] == ["step", "speedup", "data", "loader", "peers"]
-    with pytest.raises(ValueError, match="there is no benchmark warp: choose one of step"):
+    assert [card.record["bench"] for card in cards] == ["data", "loader", "step", "speedup", "peers"]
+    with pytest.raises(ValueError, match="there is no benchmark warp: choose one of data"):
         api.bench("warp", config)
 
 

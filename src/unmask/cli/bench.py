@@ -4,9 +4,9 @@ from unmask.bench.setting import BenchConfig
 from unmask.cli.arguments import parse, split_words
 
 DESCRIPTION = (
-    "First word, what to measure. step: images per second, and the share of the machine's own limit. "
-    "speedup: the paper's Table 2, mask tokens in the encoder against none. data: reading images, "
-    "against the usual pipeline. peers: the same step in other libraries (pip install 'unmask[peers]'). "
+    "First word, what to measure. data: reading images, against the usual pipeline. step: images per "
+    "second, and the share of the machine's own limit. speedup: the paper's Table 2, mask tokens in the "
+    "encoder against none. peers: the same step in other libraries (pip install 'unmask[peers]'). "
     "all: each of them. The last line is JSON."
 )
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     words, flags = split_words(argv)
     config = parse(BenchConfig(), flags, prog="unmask bench NAME", description=DESCRIPTION)
     if len(words) != 1:
-        raise ValueError("bench takes one name: write unmask bench step, speedup, data, peers or all")
+        raise ValueError("bench takes one name: write unmask bench data, step, speedup, peers or all")
 
     from unmask import api
     from unmask.bench.card import show
