@@ -20,7 +20,6 @@ from unmask.interop.models import load_state
 PROJECTION = "encoder.patch_embed.proj.weight"
 OUTPUTS = ("decoder.decoder_pred.weight", "decoder.decoder_pred.bias")
 POSITIONS = ("encoder.pos_embed", "decoder.decoder_pos_embed")
-NEW_NORM = "the encoder's final norm is new"
 
 ENCODER = {
     "width": "width",
@@ -43,7 +42,7 @@ def fit(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor]
     _check_encoder(was, now)
     if reason := _why_no_decoder(weights) or _why_new_decoder(was, now):
         state, sentences = _fit_encoder(weights, now)
-        return state, [reason, *sentences]
+        return state, [reason, *sentences, *_about_norm(weights)]
     state = dict(weights.state)
     sentences = _fit_state(state, was, now)
     if was.target != now.target:
@@ -64,8 +63,8 @@ def encoder_for(
     state, sentences = _fit_encoder(body, a)
     encoder = new_encoder(a)
     load_state(encoder, {name.removeprefix("encoder."): value for name, value in state.items()})
-    changes = [said for said in sentences if final_norm or said != NEW_NORM]
-    return encoder, [*changes, *body.description.notes]
+    about_norm = _about_norm(body) if final_norm else []
+    return encoder, [*sentences, *about_norm, *body.description.notes]
 
 
 def at_size(weights: Weights, size: int | Size) -> Weights:
@@ -78,14 +77,17 @@ def at_size(weights: Weights, size: int | Size) -> Weights:
 
 
 def _fit_encoder(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder alone, with a final norm."""
+    """The encoder alone, with a final norm, and a sentence for what depends on sizes and channels."""
     state = dict(weights.encoder_only().state)
     sentences = _fit_state(state, weights.description.architecture, architecture)
     if not weights.has_norm:
         state["encoder.norm.weight"] = torch.ones(architecture.width)
         state["encoder.norm.bias"] = torch.zeros(architecture.width)
-        sentences.append(NEW_NORM)
     return state, sentences
+
+
+def _about_norm(weights: Weights) -> list[str]:
+    return [] if weights.has_norm else ["the encoder's final norm is new"]
 
 
 def _fit_state(state: dict[str, Tensor], was: Architecture, now: Architecture) -> list[str]:
