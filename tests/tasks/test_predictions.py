@@ -65,7 +65,8 @@ def test_probabilities_are_the_classifiers(photos, run, tmp_path):
     ]
     assert [row["path"] for row in table] == [r["path"] for r in records]
     assert done.images == sum(done.counts.values()) == 24
-    with Image.open(done.path / "sheet.png") as sheet:
+    assert done.sheet == done.path / "sheet.png"
+    with Image.open(done.sheet) as sheet:
         assert sheet.width > 5 * 192
     assert {p.name for p in done.path.iterdir()} == {"predictions.csv", "predictions.jsonl", "sheet.png"}
 
@@ -74,6 +75,7 @@ def test_probabilities_are_the_classifiers(photos, run, tmp_path):
 def test_the_likeliest_alone(photos, run, tmp_path, top):
     whole = lines(predict(photos, run, tmp_path).path / "predictions.jsonl")
     done = predict(photos, run, tmp_path, top=top, sheet=0)
+    assert done.sheet is None
     assert not (done.path / "sheet.png").exists(), "an earlier one is of other settings"
     first = next(iter(lines(done.path / "predictions.jsonl")))
     ranked = sorted(whole[0]["probabilities"].items(), key=lambda pair: -pair[1])

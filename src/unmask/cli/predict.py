@@ -27,3 +27,5 @@ def main(argv: list[str]) -> None:
     show_bad(done.bad)
     where = escaped(str(done.path))
     print(f"wrote predictions of {done.images} images to {where}, {len(done.bad)} left out")
+    if done.sheet:
+        print(f"look at {escaped(str(done.sheet))}")

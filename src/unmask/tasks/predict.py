@@ -43,6 +43,8 @@ class Classified(NamedTuple):
     """Images taken for each class, the most frequent first."""
     bad: list[BadImage]
     notes: tuple[str, ...]
+    sheet: Path | None
+    """The first images with their classes."""
 
     @property
     def images(self) -> int:
@@ -73,13 +75,14 @@ def run_prediction(config: PredictConfig) -> Classified:
         if not counts:
             raise none_readable(bad)
     log_bad_images(folder, bad, images=len(images), max_share=1)
+    sheet = folder / SHEET if first else None
     (folder / SHEET).unlink(missing_ok=True)
-    if first:
+    if sheet:
         shown = displayable(predictions.crops([number for number, _ in first]), trained.view.shown())
         probabilities = torch.stack([row for _, row in first])
         title = f"{one_line(images.name, 60)}: {len(first)} of {counts.total()} images"
-        contact_sheet(shown, probabilities, classes, title=title).save(folder / SHEET)
-    return Classified(folder, dict(counts.most_common()), bad, trained.description.notes)
+        contact_sheet(shown, probabilities, classes, title=title).save(sheet)
+    return Classified(folder, dict(counts.most_common()), bad, trained.description.notes, sheet)
 
 
 def cell(text: str) -> str:
