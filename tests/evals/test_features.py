@@ -5,11 +5,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from unmask.evals import knn
+from unmask.evals import knn, linear
 from unmask.evals.knn import knn_accuracy, knn_votes
-from unmask.evals.linear import fit_linear_probe
+from unmask.evals.linear import choose_l2, fit_linear_probe
 from unmask.evals.rank import effective_rank
 
 
@@ -109,3 +112,33 @@ def test_linear_probe_of_pixels_and_of_noise():
     assert probe.accuracy(pixels[100:], labels[100:]) > 0.85
     constant = fit_linear_probe(torch.ones(10, 4), torch.zeros(10, dtype=torch.int64), classes=3)
     assert constant.accuracy(torch.ones(5, 4), torch.zeros(5, dtype=torch.int64)) == 1
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.0, 1e-4), (5.0, 1e-3), (10.0, 1e-2), (20.0, 1e-1)])
+def test_penalty_equals_cross_validation_in_scikit_learn(digits, noise, expected):
+    features, labels = digits[0][:300], digits[1][:300]
+    made = torch.Generator().manual_seed(0)
+    features = features + noise * torch.randn(features.shape, generator=made)
+    in_order = np.argsort(labels.numpy(), kind="stable")
+    fold = np.empty(300, dtype=int)
+    fold[in_order] = np.arange(300) % 5
+    inverse = [1 / (l2 * 240) for l2 in linear.PENALTIES]
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000)),
+        {"logisticregression__C": inverse},
+        scoring="neg_log_loss",
+        cv=PredefinedSplit(fold),
+    ).fit(features.numpy(), labels.numpy())
+    assert choose_l2(features, labels, classes=10) == linear.PENALTIES[search.best_index_] == expected
+
+
+def test_penalty_of_few_and_of_many(monkeypatch):
+    """A class with one image is in one fold; of many images one fold is enough."""
+    features, labels = torch.randn(8, 3), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+    assert choose_l2(features, labels, classes=3) in linear.PENALTIES
+    assert choose_l2(features[:1], labels[:1], classes=3) in linear.PENALTIES
+    held_out = []
+    monkeypatch.setattr(linear, "MANY", 8)
+    monkeypatch.setattr(linear, "_held_out_loss", lambda *a: held_out.append(a[-1].tolist()) or 0.0)
+    choose_l2(features, labels, classes=3)
+    assert held_out == [[True, False, False, False, False, True, False, False]] * len(linear.PENALTIES)

@@ -17,6 +17,7 @@ from unmask.config.schema_classify import LabelledDataConfig
 from unmask.config.schema_use import KnnConfig
 from unmask.core import Architecture
 from unmask.data.labels import find_labelled, take_fraction
+from unmask.evals.linear import PENALTIES
 from unmask.interop.description import Head
 from unmask.interop.weights import write_model
 
@@ -106,6 +107,7 @@ def test_what_is_left_behind(stripes, autoencoder, tmp_path):
     assert list(scores["features"]["pixels"]["knn"]) == ["10", "20", "36"], "more than all do not vote"
     top1 = {kind: one["linear"]["top1"] for kind, one in scores["features"].items()}
     assert len(set(top1.values())) > 1
+    assert all(one["linear"]["l2"] in PENALTIES for one in scores["features"].values())
     assert scores["commonest_class"] == 0.5
     assert [row["images"] for row in scores["per_class"]] == [6, 6]
     page = (result.path / "report.html").read_text()

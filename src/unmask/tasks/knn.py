@@ -19,7 +19,7 @@ from unmask.data.pictures import BadImage
 from unmask.data.sources import slug
 from unmask.evals.classification import Scores, classification_scores
 from unmask.evals.knn import knn_votes
-from unmask.evals.linear import fit_linear_probe
+from unmask.evals.linear import choose_l2, fit_linear_probe
 from unmask.models.classifier import Classifier
 from unmask.tasks.embed import features_of
 from unmask.tasks.results import (
@@ -66,6 +66,8 @@ class Compared(NamedTuple):
     knn: dict[int, tuple[Tensor, Scores]]
     """By the number of neighbours."""
     probe: Scores
+    l2: float
+    """The probe's penalty."""
 
     @property
     def best(self) -> int:
@@ -100,6 +102,7 @@ def run_knn(config: KnnConfig) -> Result:
         *notes_on_ignored(d, LOOK | DIVISION | CHOICE_OF_LABELS),
         *split.notes,
         "the best number of neighbours is chosen on the same validation images",
+        "the linear probe's penalty is chosen on the training images, by cross-validation",
     ]
     result = _result(config, compared, training, known, asked, notes)
     best = compared[ENCODER]
@@ -148,10 +151,12 @@ def compare(
         mine, labels, others, classes=classes, neighbours=numbers, temperature=config.temperature
     )
     logits = {k: share.log().cpu() for k, share in votes.items()}
-    probe = fit_linear_probe(mine, labels, classes=classes)
+    l2 = choose_l2(mine, labels, classes=classes)
+    probe = fit_linear_probe(mine, labels, classes=classes, l2=l2)
     return Compared(
         {k: (one, classification_scores(one, answers)) for k, one in logits.items()},
         classification_scores(probe.logits(others).cpu(), answers),
+        l2,
     )
 
 
@@ -241,4 +246,4 @@ def _result(
 
 def _numbers(compared: Compared) -> dict[str, Any]:
     knn = {str(k): dict(scores.named()) for k, (_, scores) in compared.knn.items()}
-    return {"knn": knn, "linear": dict(compared.probe.named())}
+    return {"knn": knn, "linear": {"l2": compared.l2, **dict(compared.probe.named())}}
