@@ -228,7 +228,7 @@ def tiny_images_scratch() -> ClassifyConfig:
     Cost: as tiny-images-finetune.
     Command: unmask scratch fashion-mnist --recipe tiny-images-scratch --data.per-class 60
     """
-    model = ModelConfig(size="tiny", patch=(7,), width=128, depth=4, heads=4)
+    model = ModelConfig(size="tiny", patch=(7,), width=160, depth=3, heads=4)
     scratch = _from_scratch(tiny_images_finetune(), "tiny-images-scratch", 28, model)
     return replace(scratch, optim=replace(scratch.optim, base_lr=8e-3))
 

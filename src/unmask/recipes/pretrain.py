@@ -126,14 +126,14 @@ def tiny_images() -> PretrainConfig:
         model=ModelConfig(
             size="tiny",
             patch=(7,),
-            width=128,
-            depth=4,
+            width=160,
+            depth=3,
             heads=4,
             decoder_width=64,
             decoder_depth=1,
             decoder_heads=2,
         ),
-        optim=OptimConfig(steps=6000, warmup_steps=300, batch=128, base_lr=4e-3),
+        optim=OptimConfig(steps=14_500, warmup_steps=700, batch=128, base_lr=2.8e-3),
     )
 
 
