@@ -133,7 +133,7 @@ def tiny_images() -> PretrainConfig:
             decoder_depth=1,
             decoder_heads=2,
         ),
-        optim=OptimConfig(steps=14_500, warmup_steps=700, batch=128, base_lr=2.8e-3),
+        optim=OptimConfig(steps=14_000, warmup_steps=700, batch=128, base_lr=2.8e-3),
     )
 
 
