@@ -36,7 +36,8 @@ ON_TOP = {"cli", "demo", "__main__"}
 
 CORE_LIBRARIES = {"torch", "jaxtyping"}
 CONFIG_FILES_THAT_KNOW_CORE = {
-    f"config/{name}.py" for name in ("cost", "plan", "resolve", "resolve_classify", "schema")
+    f"config/{name}.py"
+    for name in ("cost", "plan", "resolve", "resolve_classify", "schema", "schema_use")
 }
 
 FILE_LINES, CORE_FILE_LINES, FUNCTION_LINES, PLAIN_METHOD_LINES = 400, 260, 60, 10

@@ -73,14 +73,14 @@ def embedded(folder: Path, run: Path, tmp_path: Path, pool: str) -> dict[str, np
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("pool", ["mean", "class"])
+@pytest.mark.parametrize("pool", ["mean", "class", "patches"])
 def test_equals_scikit_learn(stripes, autoencoder, tmp_path, pool):
     features = embedded(stripes, autoencoder, tmp_path, pool)
     split = find_labelled((str(stripes),))
     training = take_fraction(split.training, fraction=0.5, per_class=None, seed=0)
 
     def matrix(labelled):
-        rows = np.stack([features[path] for path in labelled.images.paths])
+        rows = np.stack([features[path].ravel() for path in labelled.images.paths])
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     expected = {}

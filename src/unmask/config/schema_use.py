@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unmask.config.schema import Device
-from unmask.config.schema_classify import HeadPool, LabelledDataConfig
+from unmask.config.schema_classify import LabelledDataConfig
+from unmask.core.vit import Pool
 
 Part = Literal["val", "train", "all"]
 Robustness = Literal["none", "a", "r", "sketch", "c"]
@@ -59,8 +60,9 @@ class KnnConfig:
     """The model: a run directory, a hub folder or a file of weights."""
     out: str | None = None
     """Folder for scores, pictures and report. Default: runs/knn-<data>."""
-    pool: HeadPool | None = None
-    """The class token or the mean over patches. Default: the mean, or what a classifier's head takes."""
+    pool: Pool | None = None
+    """The class token, the mean over patches, or all patches side by side, which keeps the positions.
+    Default: the mean, or what a classifier's head takes."""
     neighbours: tuple[int, ...] = (10, 20, 100, 200)
     """How many of the nearest training images vote; the best of these numbers is named."""
     temperature: float = 0.07

@@ -174,13 +174,15 @@ def _extracts(config: KnnConfig, trained: Trained) -> dict[str, Extract]:
     """How features of each kind are made; what cannot be is refused before data are read."""
     model, a = trained.model, trained.description.architecture
     pool = config.pool or (model.pool if isinstance(model, Classifier) else "mean")
-    extracts: dict[str, Extract] = {ENCODER: lambda images: features_of(model, images, pool=pool)}
+    extracts: dict[str, Extract] = {
+        ENCODER: lambda images: features_of(model, images, pool=pool).flatten(1)
+    }
     if config.baselines:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             encoder = new_encoder(a).to(trained.machine.device).eval()
         extracts[PIXELS] = _pixels
-        extracts[RANDOM] = lambda images: encoder.features(images, pool=pool)
+        extracts[RANDOM] = lambda images: encoder.features(images, pool=pool).flatten(1)
     with torch.no_grad():
         extracts[ENCODER](torch.zeros(1, a.channels, *a.image_size, device=trained.machine.device))
     return extracts
