@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unmask.config.plan import PixelFormat
 from unmask.data.images import Images
-from unmask.data.labels import Labelled, class_weights, find_labelled, take_fraction
+from unmask.data.labels import Labelled, class_weights, find_every, find_labelled, take_fraction
 from unmask.data.paths import PathList
 from unmask.errors import DataError
 
@@ -86,6 +86,21 @@ def test_test_images_validate_where_nothing_else_does(tmp_path):
     )
     assert len(split.validation) == 2
     assert "test/" in split.validation.images.paths[0]
+
+
+def test_a_share_in_place_of_the_datas_own_part(tmp_path):
+    files = [f"{part}/{c}/{i}.png" for part in ("train", "val") for c in "ab" for i in range(10)]
+    split = find_labelled((touch(tmp_path, *files),), val_share=0.2)
+    assert (len(split.training), len(split.validation)) == (16, 4)
+    assert not any("/val/" in path for part in split[:2] for path in part.images.paths)
+    assert "20 images that the data keep for validation are left out" in said(split)
+
+
+def test_every_image_and_a_single_class(tmp_path):
+    source = touch(tmp_path, "train/a/1.png", "val/a/2.png", "val/a/3.png")
+    parts, _ = find_every((source,), root="", download=False, label_column="label")
+    assert [len(part) for part in parts] == [1, 2]
+    assert all(part.classes == ("a",) for part in parts)
 
 
 def test_test_images_without_classes_are_left_out(tmp_path):

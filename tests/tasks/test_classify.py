@@ -230,7 +230,8 @@ def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
     [
         ({"init": None}, "finetune", "needs an encoder"),
         ({"init": "somewhere"}, "scratch", "leave --init out"),
-        ({"init": "nowhere", "model": ModelConfig()}, "probe", "no file or run directory nowhere"),
+        ({"init": "nowhere", "model": ModelConfig()}, "finetune", "no file or run directory nowhere"),
+        ({"init": "nowhere", "model": ModelConfig()}, "probe", "probe trains the head alone"),
         ({"init": "nowhere"}, "finetune", "--model.* is of runs from scratch"),
         ({"optim": ClassifyOptimConfig(steps=2, warmup_steps=0, batch=9)}, "scratch", "pair images"),
         (
@@ -244,11 +245,30 @@ def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
         ),
         ({"head": HeadConfig(tune_blocks=3)}, "scratch", "cannot be tuned"),
         ({"augment": AugmentConfig(erasing=2)}, "scratch", "--augment.erasing is 2"),
+        ({"optim": ClassifyOptimConfig(batch=0)}, "scratch", "--optim.batch is 0 and must be 1 or more"),
+        ({"optim": ClassifyOptimConfig(micro_batch=0)}, "scratch", "--optim.micro-batch is 0"),
+        ({"optim": ClassifyOptimConfig(base_lr=-1)}, "scratch", "--optim.base-lr is -1"),
+        ({"run": RunConfig(log_every=0)}, "scratch", "--run.log-every is 0"),
     ],
 )
 def test_mistakes(config, change, command, says):
     with pytest.raises(ValueError, match=says):
         api.classify(replace(config, **change), command)
+
+
+def test_settings_without_effect_are_said(config, capsys):
+    odd = replace(
+        config,
+        data=replace(config.data, held_out=5),
+        model=replace(config.model, decoder_depth=2),
+        optim=replace(config.optim, momentum=0.5, steps=1, warmup_steps=0),
+    )
+    api.classify(odd, "scratch")
+    output = capsys.readouterr().out
+    for flag in ("data.held-out", "model.decoder-depth", "optim.momentum"):
+        assert f"--{flag} changes nothing here" in output
+    assert "--optim.betas changes" not in output
+    assert "a layer decay of 0.75 slows the first blocks of a new encoder down" in output
 
 
 def test_crops_resized_late_leave_nothing_to_augment(config):

@@ -59,7 +59,8 @@ def write_classifier(folder: Path, classes: tuple[str, ...], **head) -> Path:
 
 
 def config(data: Path, run: Path, tmp_path: Path, **changes) -> EvaluateConfig:
-    of_data = {name: changes.pop(name) for name in ("fraction", "flip", "val_share") if name in changes}
+    names = ("fraction", "flip", "val_share", "size")
+    of_data = {name: changes.pop(name) for name in names if name in changes}
     d = LabelledDataConfig(source=(str(data),), workers=0, **of_data)
     return EvaluateConfig(**{"init": str(run), "out": str(tmp_path / "scores"), "data": d, **changes})
 
@@ -109,6 +110,34 @@ def test_a_runs_own_numbers(animals, tmp_path, precision):
     assert measured == {name: record[name.removeprefix("val/")] for name in measured}
     assert len(measured) == 5
     assert record["images"] == 9
+    same_size = api.evaluate(config(animals, run, tmp_path, size=(8, 12))).record
+    assert same_size["nll"] == record["nll"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_data_are_divided_as_in_training(animals, tmp_path):
+    """Otherwise images that a run was trained on would count as validation images."""
+    data = LabelledDataConfig(source=(str(animals),), size=(8, 12), workers=0, val_share=0.6)
+    training = ClassifyConfig(
+        out=str(tmp_path / "run"),
+        data=data,
+        model=ModelConfig(patch=(4,), width=16, depth=1, heads=2),
+        augment=AugmentConfig(mixup=0, cutmix=0),
+        optim=ClassifyOptimConfig(steps=1, warmup_steps=0, batch=4),
+    )
+    run = api.classify(training, "scratch")
+    result = api.evaluate(config(animals, run, tmp_path))
+    assert result.record["images"] == 21
+    assert "divided as in training: --data.val-share 0.6" in result.notes
+    other = api.evaluate(config(animals, run, tmp_path, val_share=0.75))
+    assert other.record["images"] == 27
+    assert any("it may have seen some of these images" in note for note in other.notes)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_all_images_may_be_of_one_class(classifier, tmp_path):
+    folder = write_folders(tmp_path / "one", CLASSES[:1], 2)
+    assert api.evaluate(config(folder, classifier, tmp_path, split="all")).record["images"] == 2
 
 
 def test_threads_are_those_of_the_run(classifier, tmp_path):

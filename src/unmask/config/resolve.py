@@ -1,6 +1,7 @@
 """From what was asked to what will run: one pure function, no files, no devices, no clock."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -118,10 +119,11 @@ def resolve_architecture(config: PretrainConfig, *, channels: int) -> Architectu
     return architecture
 
 
-def check_ranges(config: PretrainConfig) -> None:
-    """Raises ValueError where a number is outside what makes sense."""
-    for name, limits in RANGES.items():
-        check_range(config, name, limits)
+def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float]] = RANGES) -> None:
+    """Raises ValueError where a number is outside what makes sense, in the sections that there are."""
+    for name, limits in ranges.items():
+        if hasattr(config, name.split(".")[0]):
+            check_range(config, name, limits)
     if config.data.std is not None and min(config.data.std) <= 0:
         raise ValueError(
             "--data.std must be positive in every channel: leave it out to have it measured"

@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass, replace
 
 from unmask.config.plan import DataFacts, DataPlan, Machine, TrainingPlan
-from unmask.config.resolve import check_range, data_plan, training_plan
+from unmask.config.resolve import RANGES as GENERAL_RANGES
+from unmask.config.resolve import check_ranges, data_plan, training_plan
 from unmask.config.schema_classify import AugmentConfig, ClassifyConfig, HeadConfig
 from unmask.core.mae import Architecture
 
 RANGES: dict[str, tuple[float, float]] = {
+    **GENERAL_RANGES,
     "data.val_share": (0.01, 0.99),
     "data.fraction": (1e-6, 1),
     "data.per_class": (1, 1e9),
@@ -58,8 +60,7 @@ def resolve_classification(
 
     Validation takes no more images than the training between two of them.
     """
-    for name, limits in RANGES.items():
-        check_range(config, name, limits)
+    check_ranges(config, RANGES)
     notes: list[str] = []
     o = config.optim
     repeats, images = config.data.repeats, facts.training_images

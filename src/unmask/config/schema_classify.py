@@ -20,8 +20,9 @@ class LabelledDataConfig(DataConfig):
     """Pixels of the model's input. Default: as the encoder was trained, 224 from scratch."""
     val: tuple[str, ...] = ()
     """Images to validate on. Default: the data's own validation or test part, else a share of it."""
-    val_share: float = 0.25
-    """Share of each class that is kept for validation where the data have no such part."""
+    val_share: float | None = None
+    """Share of each class to keep for validation, in place of the data's own part. Default: 0.25 where
+    there is none."""
     label_column: str = "label"
     """Column of the labels in a list."""
     fraction: float | None = None

@@ -22,6 +22,9 @@ from unmask.data.sources import HUB, TORCHVISION, find_images, is_dataset
 from unmask.data.torchvision_sets import labelled_torchvision
 from unmask.errors import DataError
 
+VAL_SHARE = 0.25
+"""Of each class, where nothing says which images are for validation."""
+
 ELPV, ELPV_TRAINING, ELPV_PLAIN = "elpv", "elpv:train", "elpv:plain"
 FASHION_MNIST = "fashion-mnist"
 FASHION_MNIST_CLASSES = (
@@ -67,33 +70,45 @@ def find_labelled(
     root: str = DataConfig().root,
     download: bool = False,
     label_column: str = "label",
-    val_share: float = 0.25,
+    val_share: float | None = None,
 ) -> Split:
     """The labelled images of the sources; `LabelledDataConfig` says what each argument means.
 
-    Validation images are those of `val`, or else of the part of the source that is for it, or else
-    `val_share` of each class. Raises DataError with the mend where labels are missing or wrong.
+    Validation images are those of `val`, or else `val_share` of each class if it is given, or else the
+    part of the source that is for it, or else a quarter of each class. Raises DataError with the mend
+    where labels are missing or wrong.
     """
-    if not 0 < val_share < 1:
+    if val_share is not None and not 0 < val_share < 1:
         raise ValueError(f"val_share is {val_share}: give a share between 0 and 1")
     training, validation, notes = _read(sources, root, download, label_column)
     if not len(training):
         raise DataError(f"{', '.join(sources)} has no part for training: name it train")
     _refuse_one_class(training)
+    if validation is not None and (val or val_share is not None):
+        notes = (*notes, f"{len(validation)} images that the data keep for validation are left out")
+        validation = None
     if val:
         given = _read(val, root, download, label_column)
-        if validation is not None:
-            notes = (*notes, f"{len(validation)} images that the data keep for validation are left out")
         its_own = None if _names_a_part(val[0]) else given.validation
         validation = given.training if its_own is None else its_own
         notes = (*notes, *given.notes, f"validation images are those of {', '.join(val)}")
         _refuse_common(training, validation)
     if validation is None:
-        training, validation, note = _hold_out(training, val_share)
+        training, validation, note = _hold_out(training, VAL_SHARE if val_share is None else val_share)
         notes = (*notes, note)
     classes = _classes_of(training, validation)
     split = _numbered(training, classes), _numbered(validation, classes)
     return Split(*split, (*notes, *_counts(*split)))
+
+
+def find_every(
+    sources: tuple[str, ...], *, root: str, download: bool, label_column: str
+) -> tuple[list[Labelled], tuple[str, ...]]:
+    """The parts of the sources, undivided; one class is enough, since nothing is trained."""
+    training, validation, notes = _read(sources, root, download, label_column)
+    parts = [part for part in (training, validation) if part is not None and len(part)]
+    classes = _classes_of(parts[0], parts[-1])
+    return [_numbered(part, classes) for part in parts], notes
 
 
 def _read(sources: tuple[str, ...], root: str, download: bool, label_column: str) -> Parts:

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from unmask.config.schema_use import EvaluateConfig, Part
 from unmask.data.bad_images import none_readable
 from unmask.data.images import Images
-from unmask.data.labels import Labelled, Split, take_fraction
+from unmask.data.labels import Labelled, find_every, take_fraction
 from unmask.data.paths import PathList
 from unmask.data.pictures import Picture
 from unmask.data.sources import slug
@@ -31,6 +32,7 @@ from unmask.tasks.trained import (
     DIVISION,
     LOOK,
     Trained,
+    as_in_training,
     check_data_settings,
     find_split,
     notes_on_ignored,
@@ -95,24 +97,24 @@ def _find(config: EvaluateConfig) -> tuple[Labelled, list[str]]:
     d = config.data
     if config.robustness != "none":
         return find_variant(config), notes_on_ignored(d, LOOK)
+    if config.split == "all":
+        parts, found = find_every(
+            d.source, root=d.root, download=d.download, label_column=d.label_column
+        )
+        used = LOOK | {"root", "download", "label_column"}
+        return reduce(joined, parts), [*notes_on_ignored(d, used), *found]
     used = LOOK | DIVISION | (CHOICE_OF_LABELS if config.split == "train" else set())
     notes = notes_on_ignored(d, used)
+    d, as_trained = as_in_training(config.init, d)
     split = find_split(d)
-    labelled = _part(config, split)
-    notes = [*notes, *split.notes]
-    total = len(split.training) + len(split.validation)
-    if config.split == "val" and not d.val:
-        notes.append(f"evaluated on the validation images; --split all takes all {total}")
-    return labelled, notes
-
-
-def _part(config: EvaluateConfig, split: Split) -> Labelled:
-    d = config.data
+    notes += [*split.notes, *as_trained]
     if config.split == "val":
-        return split.validation
-    if config.split == "all":
-        return joined(split.training, split.validation)
-    return take_fraction(split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed)
+        if not d.val:
+            total = len(split.training) + len(split.validation)
+            notes.append(f"evaluated on the validation images; --split all takes all {total}")
+        return split.validation, notes
+    part = take_fraction(split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed)
+    return part, notes
 
 
 def _as_known(labelled: Labelled, matching: Matching) -> Labelled:

@@ -66,7 +66,7 @@ class Classification:
     def look_at(self, processes: Processes, run: RunDirectory | None) -> Dataset:
         """Finds images and labels, and what the encoder or a measurement says of pixels."""
         d = self.config.data
-        _check_init(self.config, self.command)
+        _check_command(self.config, self.command)
         init = read_weights(self.config.init).encoder_only() if self.config.init else None
         split = find_labelled(
             d.source,
@@ -137,6 +137,12 @@ class Classification:
         """Sentences about images and classes."""
         f = plan.facts
         yield from data.notes
+        yield from _without_effect(self.config)
+        if self.command == "scratch" and plan.layer_decay < 1:
+            yield (
+                f"a layer decay of {plan.layer_decay:g} slows the first blocks of a new encoder down: "
+                f"--optim.layer-decay 1 is usual from scratch"
+            )
         yield (
             f"{f.training_images} training images and {f.held_out_images} for validation in "
             f"{len(plan.classes)} classes, {f.channels} channel(s), mean {numbers(f.mean)}, std "
@@ -232,17 +238,33 @@ def new_classifier(plan: ClassifyPlan, init: Weights | None) -> tuple[Classifier
     return model, said
 
 
-def _check_init(config: ClassifyConfig, command: str) -> None:
+def _check_command(config: ClassifyConfig, command: str) -> None:
     if command == "scratch" and config.init:
         raise ValueError("scratch starts from nothing: leave --init out, or write unmask finetune")
     if command != "scratch" and not config.init:
         raise ValueError(
             f"{command} needs an encoder: write --init RUN, a run directory or a file, or use scratch"
         )
+    if command == "probe" and config.head.tune_blocks != 0:
+        raise ValueError(
+            "probe trains the head alone and these settings more than that: write --recipe small-probe, "
+            "--head.tune-blocks 0, or unmask finetune"
+        )
     if config.init and config.model != ModelConfig():
         raise ValueError(
             "--model.* is of runs from scratch, and --init says what the encoder is: leave it out"
         )
+
+
+def _without_effect(config: ClassifyConfig) -> Iterator[str]:
+    """A sentence on each setting that this kind of run does not use, and that is not the usual one."""
+    names = ["data.held_out", "data.other", *(f"model.decoder_{n}" for n in ("width", "depth", "heads"))]
+    names.append("optim.momentum" if config.optim.optimizer == "adamw" else "optim.betas")
+    usual = ClassifyConfig()
+    for name in names:
+        section, field = name.split(".")
+        if getattr(getattr(config, section), field) != getattr(getattr(usual, section), field):
+            yield f"--{name.replace('_', '-')} changes nothing here"
 
 
 def fingerprint_of(labelled: Labelled) -> str:

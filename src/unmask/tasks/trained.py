@@ -1,18 +1,20 @@
 """A trained model made ready for use: its weights, its view of images, its arithmetic."""
 
+import os
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
 from unmask.bench.setting import threads
 from unmask.config.plan import Machine
-from unmask.config.resolve import RANGES, check_range, default_workers, display_bands, pair, pixel_format
-from unmask.config.resolve_classify import RANGES as LABEL_RANGES
-from unmask.config.resolve_classify import eval_crop
+from unmask.config.resolve import check_range, default_workers, display_bands, pair, pixel_format
+from unmask.config.resolve_classify import RANGES, eval_crop
 from unmask.config.schema import Device
 from unmask.config.schema_classify import LabelledDataConfig
 from unmask.config.schema_use import EvaluateConfig, KnnConfig
@@ -72,18 +74,20 @@ def read_trained(command: str, init: str, d: LabelledDataConfig, device: Device)
     if not init:
         raise ValueError(f"{command} needs a model: write --init RUN, a run directory or a file")
     weights = read_weights(init)
-    if d.size is not None:
-        weights = at_size(weights, pair("data.size", d.size))
+    usual_size = weights.description.architecture.image_size
+    size = usual_size if d.size is None else pair("data.size", d.size)
+    if size != usual_size:
+        weights = at_size(weights, size)
     machine = detect_machine(device)
-    view = view_of(weights.description, d, machine)
+    view = view_of(weights.description, d, machine, resized=size != usual_size)
     model = build(weights).to(machine.device)
     return Trained(model, weights.description, view, machine, _threads_of(Path(init), machine))
 
 
-def view_of(description: Description, d: LabelledDataConfig, machine: Machine) -> View:
+def view_of(description: Description, d: LabelledDataConfig, machine: Machine, *, resized: bool) -> View:
     """How a described model looks at images: as it was evaluated, unless the settings say otherwise."""
     a, head = description.architecture, description.head
-    asked = head.eval_crop if head and d.size is None and d.eval_crop is None else d.eval_crop
+    asked = head.eval_crop if head and not resized and d.eval_crop is None else d.eval_crop
     return View(
         size=a.image_size,
         pixels=pixel_format(d, a.channels, description.pixel_type),
@@ -97,7 +101,7 @@ def view_of(description: Description, d: LabelledDataConfig, machine: Machine) -
 
 def check_data_settings(config: EvaluateConfig | KnnConfig) -> None:
     """Raises ValueError where a number is outside what makes sense."""
-    for name, limits in {**RANGES, **LABEL_RANGES}.items():
+    for name, limits in RANGES.items():
         if name.startswith("data."):
             check_range(config, name, limits)
 
@@ -112,6 +116,34 @@ def find_split(d: LabelledDataConfig) -> Split:
         label_column=d.label_column,
         val_share=d.val_share,
     )
+
+
+def as_in_training(init: str, d: LabelledDataConfig) -> tuple[LabelledDataConfig, list[str]]:
+    """The settings, dividing the data of a run as it was divided in its training; and notes.
+
+    What the settings say themselves stays.
+    """
+    asked = (RunDirectory(Path(init)).read("config.json") or {}) if Path(init).is_dir() else {}
+    trained = asked.get("data", {})
+    if list(map(os.path.abspath, trained.get("source", ()))) != list(map(os.path.abspath, d.source)):
+        return d, []
+    usual, changes, notes = LabelledDataConfig(), dict[str, Any](), list[str]()
+    for name in ("val", "val_share", "label_column"):
+        was = trained.get(name, getattr(usual, name))
+        was = tuple(was) if isinstance(was, list) else was
+        flag = f"--data.{name.replace('_', '-')}"
+        if getattr(d, name) == getattr(usual, name) != was:
+            changes[name] = was
+            notes.append(f"divided as in training: {flag} {_words(was)}")
+        elif getattr(d, name) != was:
+            notes.append(
+                f"the training was with {flag} {_words(was)}: it may have seen some of these images"
+            )
+    return replace(d, **changes), notes
+
+
+def _words(value: object) -> str:
+    return shlex.join(value) if isinstance(value, tuple) else str(value)
 
 
 def notes_on_ignored(d: LabelledDataConfig, used: set[str]) -> list[str]:
