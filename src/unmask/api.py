@@ -36,7 +36,7 @@ from unmask.tasks.reconstruct import run_reconstruction
 from unmask.tasks.results import Result
 from unmask.tasks.run import dry_run, run_job
 from unmask.tasks.summary import last_measurement, last_scores
-from unmask.tasks.sweep import ACCURACY, Sweep, run_sweep, sentences
+from unmask.tasks.sweep import ACCURACY, Sweep, run_sweep
 
 Source = str | Path
 
@@ -124,9 +124,7 @@ def quickstart(config: QuickstartConfig | None = None) -> Comparison:
 
     Calling it again goes on where an earlier call was stopped.
     """
-    done = run_stages(quickstart_stages(config or QuickstartConfig()), print)
-    print("\n".join(done.sentences()))
-    return done
+    return run_stages(quickstart_stages(config or QuickstartConfig()), print)
 
 
 def sweep_classification(
@@ -138,9 +136,8 @@ def sweep_classification(
         return classify(replace(config, out=str(out)), command)
 
     out = Classification(runs[0][1], command).path()
-    done = run_sweep(runs, one, out=out if runs[0][1].out else Path(f"{out}-sweep"), by=ACCURACY)
-    print("\n".join([*sentences(done, ACCURACY), f"report: {done.path / 'report.html'}"]))
-    return done
+    out = out if runs[0][1].out else Path(f"{out}-sweep")
+    return run_sweep(runs, one, out=out, by=ACCURACY, say=print)
 
 
 def evaluate(

@@ -2,15 +2,25 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import photograph
 from tests_support import random_weights, resolved
+from unmask.config.schema import ProbeConfig
+from unmask.config.schema_classify import (
+    ClassifyConfig,
+    ClassifyOptimConfig,
+    HeadConfig,
+    LabelledDataConfig,
+)
 from unmask.interop.weights import write_model
+from unmask.tasks.quickstart import Stages
 
 FLAGS = (
     "--data.size 16 24 --data.held-out 4 --data.workers 1 --model.patch 4 --model.width 16 "
@@ -35,9 +45,13 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def torchrun(processes: int, *words: str) -> subprocess.CompletedProcess:
+    return torchrun_python(processes, "-m", "unmask", *words)
+
+
+def torchrun_python(processes: int, *words: str) -> subprocess.CompletedProcess:
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-        "-m", "unmask", *words,
+        *words,
     ]  # fmt: skip
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
@@ -134,3 +148,50 @@ def test_two_processes_equal_one_with_labels(labelled, encoder, tmp_path, comman
         assert values[1] == pytest.approx(values[0], rel=LOSS_TOLERANCE, abs=1e-6), name
         assert len(values[0]) == 4
     assert one[0]["val/nll"] != one[-1]["val/nll"]
+
+
+@pytest.mark.slow
+def test_several_runs_of_one_command(labelled, encoder, tmp_path):
+    """The processes stay connected from run to run; the main one alone says what came of them."""
+    out = tmp_path / "sweep"
+    words = ["probe", str(labelled), "--init", str(encoder), "--out", str(out), "--seeds", "0,1"]
+    result = torchrun(2, *words, *PROBE, "--optim.steps", "2")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count(f"report: {out / 'report.html'}") == 1
+    (row,) = json.loads((out / "sweep.json").read_text())
+    assert row["runs"] == ["seed=0", "seed=1"]
+    assert all((out / name / "model.safetensors").exists() for name in row["runs"])
+
+
+QUICKSTART = """
+import pickle, sys
+from pathlib import Path
+from unmask.tasks.quickstart import run_stages
+
+run_stages(pickle.loads(Path(sys.argv[1]).read_bytes()), print)
+"""
+
+
+@pytest.mark.slow
+def test_quickstart(labelled, tiny, tmp_path):
+    """Its runs, as several processes, of a small data set."""
+    out = tmp_path / "quickstart"
+    pretraining = replace(
+        tiny, out=str(out / "pretrain"), optim=replace(tiny.optim, steps=2), probe=ProbeConfig(images=0)
+    )
+    data = LabelledDataConfig(source=(str(labelled),), size=(16, 24), workers=0)
+    config = ClassifyConfig(data=data, optim=ClassifyOptimConfig(steps=2, warmup_steps=0, batch=8))
+    commands = {
+        "probe": {"init": pretraining.out, "head": HeadConfig(tune_blocks=0)},
+        "finetune": {"init": pretraining.out},
+        "scratch": {"model": tiny.model},
+    }
+    runs = {name: replace(config, out=str(out / name), **more) for name, more in commands.items()}
+    stages = Stages(out=out, pretraining=pretraining, classifications=runs)
+    (tmp_path / "stages").write_bytes(pickle.dumps(stages))
+    (tmp_path / "script.py").write_text(QUICKSTART)
+    result = torchrun_python(2, str(tmp_path / "script.py"), str(tmp_path / "stages"))
+    assert result.returncode == 0, result.stderr[-3000:]
+    for sentence in ("1 of 4: ", "4 of 4: ", f"report: {out / 'report.html'}"):
+        assert result.stdout.count(sentence) == 1, sentence
+    assert (out / "report.html").exists()

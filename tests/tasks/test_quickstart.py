@@ -55,7 +55,8 @@ def stages(tiny, tmp_path) -> Stages:
 def test_four_runs_and_a_page(stages):
     said: list[str] = []
     done = run_stages(stages, said.append)
-    assert [line.split(":")[0] for line in said] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert [line.split(":")[0] for line in said[:4]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert said[4:] == done.sentences()
     assert [row.name for row in done.rows] == ["no model", "from scratch", "linear probe", "fine-tuned"]
     assert done.rows[0].top1 == pytest.approx(5 / 7)  # a quarter of 18 'a', rounded up, and of 6 'b'
     assert done.rows[0].balanced == 0.5

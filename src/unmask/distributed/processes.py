@@ -73,7 +73,11 @@ class Processes:
 
 @contextmanager
 def connected(device_type: str) -> Iterator[Processes]:
-    """Joins the processes that torchrun started: NCCL on CUDA devices, gloo elsewhere."""
+    """Joins the processes that torchrun started: NCCL on CUDA devices, gloo elsewhere.
+
+    May be nested: the outermost connects and disconnects. Several runs of one command need one around
+    them all, since torchrun's store keeps the addresses of a first connection and breaks a second.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = (
@@ -84,8 +88,11 @@ def connected(device_type: str) -> Iterator[Processes]:
         return
     if device_type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    outermost = not dist.is_initialized()
+    if outermost:
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), size, device)
     finally:
-        dist.destroy_process_group()
+        if outermost:
+            dist.destroy_process_group()

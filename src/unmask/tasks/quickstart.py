@@ -10,6 +10,8 @@ import numpy as np
 from unmask.config.schema import PretrainConfig, ProbeConfig, QuickstartConfig
 from unmask.config.schema_classify import ClassifyConfig
 from unmask.data.labels import find_labelled
+from unmask.distributed.processes import connected
+from unmask.engine.machine import detect_machine
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
@@ -116,17 +118,25 @@ def quickstart_stages(config: QuickstartConfig) -> Stages:
 
 
 def run_stages(stages: Stages, say: Callable[[str], None]) -> Comparison:
-    """Runs them all, or goes on where a call was stopped; writes the page that compares them."""
+    """Runs them all, or goes on where a call was stopped; writes the page that compares them.
+
+    The main process says what is done, and what came of it.
+    """
     if (stages.out / "config.json").exists():
         raise CheckpointError(f"{stages.out} is a run by itself: choose another --out")
     count = 1 + len(stages.classifications)
-    say(f"1 of {count}: pre-training, without labels")
-    run_job(Pretraining(stages.pretraining))
-    for i, (command, config) in enumerate(stages.classifications.items(), 2):
-        say(f"{i} of {count}: {DOES[command]}")
-        run_job(Classification(config, command))
-    comparison = compare(stages)
-    _write_page(stages, comparison)
+    with connected(detect_machine(stages.pretraining.run.device).device) as processes:
+        tell = say if processes.is_main else _nothing
+        tell(f"1 of {count}: pre-training, without labels")
+        run_job(Pretraining(stages.pretraining))
+        for i, (command, config) in enumerate(stages.classifications.items(), 2):
+            tell(f"{i} of {count}: {DOES[command]}")
+            run_job(Classification(config, command))
+        comparison = processes.from_main(compare(stages) if processes.is_main else None)
+        if processes.is_main:
+            _write_page(stages, comparison)
+        for sentence in comparison.sentences():
+            tell(sentence)
     return comparison
 
 
@@ -194,6 +204,10 @@ def _write_page(stages: Stages, comparison: Comparison) -> None:
         pictures=[*pictures, ("Pre-training: its curves", curves)],
     )
     RunDirectory(stages.out).write("report.html", page)
+
+
+def _nothing(sentence: str) -> None:
+    """What the other processes say."""
 
 
 def _newest(samples: Path, name: str) -> Path | None:

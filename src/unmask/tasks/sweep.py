@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unmask.distributed.processes import connected
+from unmask.engine.machine import detect_machine
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.viz.report import Table, report_html
@@ -63,9 +65,16 @@ class Sweep:
 
 
 def run_sweep(
-    runs: Sequence[tuple[Settings, Any]], run: Callable[[Any, Path], Path], *, out: Path, by: Measure
+    runs: Sequence[tuple[Settings, Any]],
+    run: Callable[[Any, Path], Path],
+    *,
+    out: Path,
+    by: Measure,
+    say: Callable[[str], None],
 ) -> Sweep:
     """Runs every configuration below `out`, or goes on where an earlier call was stopped.
+
+    The main process writes the result and says it.
 
     Args:
         runs: what each run sets, and its configuration.
@@ -76,23 +85,28 @@ def run_sweep(
         raise ValueError(f"{out} is a run by itself: choose another --out for the sweep")
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
     settings_of: dict[str, Settings] = {}
-    for settings, config in runs:
-        path = run(config, out / label(settings))
-        others = {field: value for field, value in settings.items() if field != SEED}
-        settings_of[label(others)] = others
-        found[label(others)].append((last_value(RunDirectory(path), by.key), path.name))
-    rows = [
-        Row(
-            settings=settings_of[name],
-            values=tuple(v for v, _ in pairs),
-            runs=tuple(r for _, r in pairs),
-        )
-        for name, pairs in found.items()
-    ]
-    sign = -1 if by.higher_is_better else 1
-    rows.sort(key=lambda row: math.inf if math.isnan(row.mean) else sign * row.mean)
-    sweep = Sweep(out, rows)
-    _write(sweep, by)
+    with connected(detect_machine(runs[0][1].run.device).device) as processes:
+        for settings, config in runs:
+            path = run(config, out / label(settings))
+            # The others may be here before the main process has written it.
+            value = processes.from_main(last_value(RunDirectory(path), by.key))
+            others = {field: value for field, value in settings.items() if field != SEED}
+            settings_of[label(others)] = others
+            found[label(others)].append((value, path.name))
+        rows = [
+            Row(
+                settings=settings_of[name],
+                values=tuple(v for v, _ in pairs),
+                runs=tuple(r for _, r in pairs),
+            )
+            for name, pairs in found.items()
+        ]
+        sign = -1 if by.higher_is_better else 1
+        rows.sort(key=lambda row: math.inf if math.isnan(row.mean) else sign * row.mean)
+        sweep = Sweep(out, rows)
+        if processes.is_main:
+            _write(sweep, by)
+            say("\n".join([*sentences(sweep, by), f"report: {out / 'report.html'}"]))
     return sweep
 
 
