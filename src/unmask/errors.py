@@ -14,6 +14,10 @@ class CheckpointError(ValueError):
     """Weights or a run directory cannot be used as they are."""
 
 
+class DivergenceError(ValueError):
+    """The gradient was not finite, step after step."""
+
+
 class Interrupted(Exception):
     """A signal stopped the run after it saved; the same command resumes it."""
 

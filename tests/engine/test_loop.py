@@ -18,7 +18,7 @@ from unmask.engine.loop import digest, take_step
 from unmask.engine.optim import build_optimizer, decay_groups, learning_rate
 from unmask.engine.session import TrainingState
 from unmask.engine.task import StepOutput
-from unmask.errors import DataError
+from unmask.errors import DataError, DivergenceError
 
 FEATURES = 3
 
@@ -104,7 +104,7 @@ def test_25_endless_bad_gradients_stop(tiny, monkeypatch):
 
     monkeypatch.setattr(PretrainTask, "step", step)
     longer = replace(tiny, optim=replace(tiny.optim, steps=50))
-    with pytest.raises(ValueError, match="10 steps in a row"):
+    with pytest.raises(DivergenceError, match="10 steps in a row"):
         api.pretrain(longer)
 
 

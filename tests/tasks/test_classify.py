@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import math
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,8 @@ from unmask.config.schema_classify import (
 )
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
-from unmask.errors import DataError, Interrupted
+from unmask.errors import DataError, DivergenceError, Interrupted
+from unmask.tasks.sweep import Row
 
 ENCODER = ModelConfig(patch=(4,), width=16, depth=2, heads=2)
 CLASSES = {"near": 1.0, "dog & <b>": 3.0, "=far": 6.0}
@@ -223,6 +226,50 @@ def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
     assert "over 2 runs" in capsys.readouterr().out
     api.sweep_classification(runs, "scratch")
     assert capsys.readouterr().out.count("nothing to do") == 4
+
+
+def rates(config: ClassifyConfig, out: Path, *asked: str) -> list[tuple[dict[str, str], ClassifyConfig]]:
+    """A sweep of learning rates, over steps enough to diverge."""
+    base = replace(config, out=str(out))
+    return [
+        (
+            {"optim.base_lr": rate, "run.seed": seed},
+            replace(
+                base,
+                optim=replace(base.optim, base_lr=float(rate), steps=16),
+                run=replace(base.run, seed=int(seed)),
+            ),
+        )
+        for rate in asked
+        for seed in "01"
+    ]
+
+
+def test_a_sweep_goes_on_where_a_run_diverges(config, tmp_path, capsys):
+    runs = rates(config, tmp_path / "sweep", "1e38", "1e-3")[1:]
+    for _ in range(2):
+        done = api.sweep_classification(runs, "scratch")
+        assert [row.diverged for row in done.rows] == [(), ("base_lr=1e38_seed=1",)]
+        assert 0 <= done.best.mean <= 1
+        assert math.isnan(done.rows[1].mean)
+        said = capsys.readouterr().out
+        assert "base_lr=1e38_seed=1 diverged and counts as not measured: the gradient" in said
+        assert re.search("base_lr=1e38 .*not measured; diverged: base_lr=1e38_seed=1", said)
+    best, last = json.loads((done.path / "sweep.json").read_text(), parse_constant=pytest.fail)
+    assert best["diverged"] == []
+    assert last["val/top1"] == {"mean": None, "deviation": None, "values": [None]}
+    assert "diverged (base_lr=1e38_seed=1)" in (done.path / "report.html").read_text()
+
+
+def test_a_sweep_of_diverging_runs_alone(config, tmp_path):
+    with pytest.raises(DivergenceError, match="every run of the sweep diverged: lower --optim"):
+        api.sweep_classification(rates(config, tmp_path / "sweep", "1e38"), "scratch")
+
+
+def test_spread_of_runs_of_which_one_did_not_measure():
+    row = Row(settings={}, values=(0.5, math.nan), runs=("a", "b"))
+    assert math.isnan(row.mean)
+    assert math.isnan(row.spread)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from unmask.engine.report import Clock, progress_record, report
 from unmask.engine.session import Session, TrainingState, restore, save
 from unmask.engine.signals import StopRequest
 from unmask.engine.task import StepOutput, Task
-from unmask.errors import Interrupted
+from unmask.errors import DivergenceError, Interrupted
 
 BAD_STEPS_IN_A_ROW = 10
 
@@ -151,7 +151,7 @@ def digest(session: Session, state: TrainingState, readings: Iterable[Reading]) 
 
 
 def _count_bad_step(session: Session, state: TrainingState, reading: Reading) -> None:
-    """Writes a skipped step down; raises ValueError where they do not end."""
+    """Writes a skipped step down; raises DivergenceError where they do not end."""
     state.bad_in_a_row += 1
     state.meter.skipped_steps += 1
     step = reading.step - 1
@@ -162,7 +162,7 @@ def _count_bad_step(session: Session, state: TrainingState, reading: Reading) ->
         file.write(json.dumps(entry) + "\n")
     session.console.say(f"step {step}: the gradient is not finite; the weights stay as they were")
     if state.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
-        raise ValueError(
+        raise DivergenceError(
             f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: lower "
             f"--optim.base-lr, or try --run.precision fp32; bad_steps.jsonl names the samples"
         )

@@ -13,6 +13,7 @@ from unmask.distributed.processes import connected
 from unmask.engine.machine import detect_machine
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
+from unmask.errors import DivergenceError
 from unmask.viz.report import Table, report_html
 
 SEED = "run.seed"
@@ -40,6 +41,8 @@ class Row:
     settings: Settings
     values: tuple[float, ...]
     runs: tuple[str, ...]
+    diverged: tuple[str, ...] = ()
+    """Those of the runs whose value is NaN for that reason."""
 
     @property
     def mean(self) -> float:
@@ -48,7 +51,9 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds; 0 of one."""
+        """Standard deviation over seeds; 0 of one, NaN where a run did not measure."""
+        if math.isnan(self.mean):
+            return math.nan
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
 
@@ -74,40 +79,65 @@ def run_sweep(
 ) -> Sweep:
     """Runs every configuration below `out`, or goes on where an earlier call was stopped.
 
-    The main process writes the result and says it.
+    A run that diverges counts as NaN, and the others follow; a later call goes on with it from its
+    checkpoint, to the same end. The main process writes the result and says it.
 
     Args:
         runs: what each run sets, and its configuration.
         run: trains a configuration in a directory.
         by: what they are compared by.
+
+    Raises DivergenceError where every run diverged.
     """
     if (out / "config.json").exists():
         raise ValueError(f"{out} is a run by itself: choose another --out for the sweep")
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    settings_of: dict[str, Settings] = {}
+    values: dict[str, float] = {}
+    diverged: set[str] = set()
     with connected(detect_machine(runs[0][1].run.device).device) as processes:
         for settings, config in runs:
-            path = run(config, out / label(settings))
-            # The others may be here before the main process has written it.
-            value = processes.from_main(last_value(RunDirectory(path), by.key))
-            others = {field: value for field, value in settings.items() if field != SEED}
-            settings_of[label(others)] = others
-            found[label(others)].append((value, path.name))
-        rows = [
-            Row(
-                settings=settings_of[name],
-                values=tuple(v for v, _ in pairs),
-                runs=tuple(r for _, r in pairs),
-            )
-            for name, pairs in found.items()
-        ]
-        sign = -1 if by.higher_is_better else 1
-        rows.sort(key=lambda row: math.inf if math.isnan(row.mean) else sign * row.mean)
-        sweep = Sweep(out, rows)
+            name = label(settings)
+            try:
+                path = run(config, out / name)
+            except DivergenceError as error:
+                values[name] = math.nan
+                diverged.add(name)
+                if processes.is_main:
+                    say(f"{name} diverged and counts as not measured: {error}")
+            else:
+                # The others may be here before the main process has written it.
+                values[name] = processes.from_main(last_value(RunDirectory(path), by.key))
+        sweep = Sweep(out, _rows([settings for settings, _ in runs], values, diverged, by))
         if processes.is_main:
             _write(sweep, by)
             say("\n".join([*sentences(sweep, by), f"report: {out / 'report.html'}"]))
+    if len(diverged) == len(values):
+        raise DivergenceError(
+            "every run of the sweep diverged: lower --optim.base-lr, or try --run.precision fp32"
+        )
     return sweep
+
+
+def _rows(
+    runs: Sequence[Settings], values: dict[str, float], diverged: set[str], by: Measure
+) -> list[Row]:
+    """Runs that differ in their seeds alone, together; the best first, NaN last."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    settings_of: dict[str, Settings] = {}
+    for settings in runs:
+        others = {field: value for field, value in settings.items() if field != SEED}
+        settings_of[label(others)] = others
+        seeds[label(others)].append(label(settings))
+    rows = [
+        Row(
+            settings=settings_of[name],
+            values=tuple(values[run] for run in names),
+            runs=tuple(names),
+            diverged=tuple(run for run in names if run in diverged),
+        )
+        for name, names in seeds.items()
+    ]
+    sign = -1 if by.higher_is_better else 1
+    return sorted(rows, key=lambda row: math.inf if math.isnan(row.mean) else sign * row.mean)
 
 
 def label(settings: Settings) -> str:
@@ -127,10 +157,20 @@ def last_value(run: RunDirectory, key: str) -> float:
 def sentences(sweep: Sweep, by: Measure) -> list[str]:
     """A line per combination, the best first."""
     return [
-        f"{label(row.settings):<40} {by.name} {row.mean:.4f}"
-        + (f" +- {row.spread:.4f} over {len(row.values)} runs" if len(row.values) > 1 else "")
+        f"{label(row.settings):<40} {by.name} {_shown(row.mean)}"
+        + (f" +- {_shown(row.spread)} over {len(row.values)} runs" if len(row.values) > 1 else "")
+        + (f"; diverged: {', '.join(row.diverged)}" if row.diverged else "")
         for row in sweep.rows
     ]
+
+
+def _shown(value: float) -> str:
+    return "not measured" if math.isnan(value) else f"{value:.4f}"
+
+
+def _finite(value: float) -> float | None:
+    """As every JSON reader takes it."""
+    return value if math.isfinite(value) else None
 
 
 def _write(sweep: Sweep, by: Measure) -> None:
@@ -138,8 +178,13 @@ def _write(sweep: Sweep, by: Measure) -> None:
     records = [
         {
             "settings": row.settings,
-            by.key: {"mean": row.mean, "deviation": row.spread, "values": row.values},
+            by.key: {
+                "mean": _finite(row.mean),
+                "deviation": _finite(row.spread),
+                "values": [_finite(value) for value in row.values],
+            },
             "runs": row.runs,
+            "diverged": row.diverged,
         }
         for row in sweep.rows
     ]
@@ -150,10 +195,11 @@ def _write(sweep: Sweep, by: Measure) -> None:
         rows=[
             [
                 label(row.settings),
-                f"{row.mean:.4f}",
-                f"{row.spread:.4f}" if len(row.values) > 1 else "one run",
+                _shown(row.mean),
+                _shown(row.spread) if len(row.values) > 1 else "one run",
                 ", ".join(
-                    f"{value:.4f} ({name})" for value, name in zip(row.values, row.runs, strict=True)
+                    f"{'diverged' if name in row.diverged else _shown(value)} ({name})"
+                    for value, name in zip(row.values, row.runs, strict=True)
                 ),
             ]
             for row in sweep.rows
