@@ -9,6 +9,9 @@ from unmask.config.schema import PretrainConfig
 
 T = TypeVar("T")
 
+SHORT_NAMES = {"tune-blocks": "head.tune-blocks"}
+"""Of fields, as flags and in --sweep."""
+
 
 def split_words(argv: list[str]) -> tuple[list[str], list[str]]:
     """Positional words, which come first, and the flags after them."""
@@ -39,6 +42,19 @@ def take_value(argv: list[str], name: str) -> str | None:
             kept.append(word)
     argv[:] = kept
     return value
+
+
+def full_name(field: str) -> str:
+    """The field that a short name stands for; others as they are."""
+    return SHORT_NAMES.get(field.replace("_", "-"), field)
+
+
+def full_flag(word: str) -> str:
+    """`--tune-blocks` or `--tune-blocks=1` with the whole name; other words as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{full_name(name)}{equals}{value}"
 
 
 def parse(base: T, flags: list[str], *, prog: str, description: str) -> T:

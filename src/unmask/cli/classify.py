@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unmask.cli.arguments import parse, split_words, take_switch, take_value
+from unmask.cli.arguments import full_flag, parse, split_words, take_switch, take_value
 from unmask.cli.sweeps import flags_of, take_sweep
 from unmask.config.io import to_json
 from unmask.config.schema_classify import ClassifyConfig
@@ -22,7 +22,7 @@ def run(argv: list[str], *, command: str, recipe: str, description: str) -> None
     words, flags = split_words(argv)
     dry, printing = take_switch(flags, "--dry-run"), take_switch(flags, "--print-config")
     name = take_value(flags, "--recipe") or recipe
-    flags = ["--head.tune-blocks" if flag == "--tune-blocks" else flag for flag in flags]
+    flags = [full_flag(word) for word in flags]
     sweep = take_sweep(flags)
     base = replace(classify_recipe(name), recipe=name)
     if words:

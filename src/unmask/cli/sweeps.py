@@ -3,23 +3,36 @@
 from collections.abc import Iterator
 from itertools import product
 
+from unmask.cli.arguments import full_name
+
 SWEEP, SEEDS = "--sweep", "--seeds"
 
 Settings = dict[str, str]
 """What one run of a sweep sets: `section.field` and its value, as typed."""
 
+NOT_SWEPT = {
+    "recipe": "a recipe is what a whole sweep begins with: give the command once for each --recipe, "
+    "with an --out of its own",
+    "out": "every run of a sweep has a folder of its own below --out: leave it to --out",
+    "data.source": "runs on different images do not compare: give the command once for each data set",
+}
+"""Fields that a sweep cannot set, and what to do instead."""
+
 
 def take_sweep(flags: list[str]) -> list[Settings]:
     """Removes `--sweep section.field v1,v2,...` and `--seeds a,b,...`; returns each run's settings.
 
-    Several sweeps make every combination. Empty where there is none.
+    Several sweeps make every combination. Empty where there is none. Raises ValueError where one is
+    incomplete, or of a field that a sweep cannot set.
     """
     axes: dict[str, list[str]] = {}
     kept: list[str] = []
     words = iter(flags)
     for word in words:
         if word == SWEEP:
-            field = _next(words, word).replace("-", "_")
+            field = full_name(_next(words, word)).replace("-", "_")
+            if field in NOT_SWEPT:
+                raise ValueError(NOT_SWEPT[field])
             axes[field] = _values(_next(words, word), word)
         elif word == SEEDS:
             axes["run.seed"] = _values(_next(words, word), word)
