@@ -4,6 +4,7 @@ import pytest
 
 from unmask import api
 from unmask.cli.main import run
+from unmask.config.schema_classify import ClassifyOptimConfig
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,35 @@ def test_short_name_in_a_sweep(name, monkeypatch):
         (1, 1),
     ]
     assert asked[0][0] == {"head.tune_blocks": "0.5", "run.seed": "0"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "length"),
+    [
+        ("", (None, None, 1500, 100)),
+        ("--optim.epochs 7", (7, None, None, 100)),
+        ("--optim.epochs=7 --optim.warmup_epochs 2", (7, 2, None, None)),
+        ("--optim.epochs 7 --optim.steps 30", (7, None, 30, 100)),
+    ],
+)
+def test_epochs_replace_a_recipes_steps(flags, length, monkeypatch):
+    """Steps win over epochs, and would let the flag do nothing."""
+    asked = []
+    monkeypatch.setattr(api, "classify", lambda config, command: asked.append(config.optim))
+    assert run(["finetune", "images", "--recipe", "small-data", *flags.split()]) == 0
+    (o,) = asked
+    usual = ClassifyOptimConfig()
+    epochs, warmup_epochs, steps, warmup_steps = length
+    assert (o.steps, o.warmup_steps) == (steps, warmup_steps)
+    assert o.epochs == (epochs or usual.epochs)
+    assert o.warmup_epochs == (warmup_epochs or usual.warmup_epochs)
+
+
+def test_epochs_in_a_sweep_replace_steps(monkeypatch):
+    asked = []
+    monkeypatch.setattr(api, "sweep_classification", lambda runs, command: asked.extend(runs))
+    assert run(["finetune", "images", "--sweep", "optim.epochs", "5,6"]) == 0
+    assert [(config.optim.epochs, config.optim.steps) for _, config in asked] == [(5, None), (6, None)]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from typing import TypeVar
 import tyro
 
 from unmask.config.schema import PretrainConfig
+from unmask.config.schema_classify import ClassifyConfig
 
 T = TypeVar("T")
+C = TypeVar("C", PretrainConfig, ClassifyConfig)
 
 SHORT_NAMES = {"tune-blocks": "head.tune-blocks"}
 """Of fields, as flags and in --sweep."""
@@ -60,6 +62,17 @@ def full_flag(word: str) -> str:
 def parse(base: T, flags: list[str], *, prog: str, description: str) -> T:
     """Flags over defaults. Exits with 2 and suggestions where a flag is unknown, as tyro does."""
     return tyro.cli(type(base), default=base, args=flags, prog=prog, description=description)
+
+
+def in_epochs(config: C, flags: list[str]) -> C:
+    """Without the length in steps, which would win, where the flags ask for one in epochs."""
+    asked = {word.split("=")[0].replace("_", "-") for word in flags}
+    optim = config.optim
+    if "--optim.epochs" in asked and "--optim.steps" not in asked:
+        optim = replace(optim, steps=None)
+    if "--optim.warmup-epochs" in asked and "--optim.warmup-steps" not in asked:
+        optim = replace(optim, warmup_steps=None)
+    return replace(config, optim=optim)
 
 
 def with_source(config: PretrainConfig, words: list[str]) -> PretrainConfig:

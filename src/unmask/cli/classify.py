@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unmask.cli.arguments import full_flag, parse, split_words, take_switch, take_value
+from unmask.cli.arguments import full_flag, in_epochs, parse, split_words, take_switch, take_value
 from unmask.cli.sweeps import flags_of, take_sweep
 from unmask.config.io import to_json
 from unmask.config.schema_classify import ClassifyConfig
@@ -30,7 +30,8 @@ def run(argv: list[str], *, command: str, recipe: str, description: str) -> None
 
     def configured(more: list[str]) -> ClassifyConfig:
         shown = f"{description} {DATA_AND_FLAGS}"
-        return parse(base, [*flags, *more], prog=f"unmask {command} DATA", description=shown)
+        words = [*flags, *more]
+        return parse(in_epochs(base, words), words, prog=f"unmask {command} DATA", description=shown)
 
     config = configured([])
     if printing:

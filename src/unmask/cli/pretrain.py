@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unmask.cli.arguments import parse, split_words, take_switch, take_value, with_source
+from unmask.cli.arguments import in_epochs, parse, split_words, take_switch, take_value, with_source
 from unmask.config.io import to_json
 from unmask.recipes import pretrain_recipe
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     dry, printing = take_switch(flags, "--dry-run"), take_switch(flags, "--print-config")
     name = take_value(flags, "--recipe") or "laptop"
     base = with_source(replace(pretrain_recipe(name), recipe=name), words)
-    config = parse(base, flags, prog="unmask pretrain DATA", description=DESCRIPTION)
+    config = parse(in_epochs(base, flags), flags, prog="unmask pretrain DATA", description=DESCRIPTION)
     if printing:
         print(to_json(config), end="")
         return
