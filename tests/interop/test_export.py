@@ -14,7 +14,7 @@ from unmask.core import Architecture
 from unmask.errors import CheckpointError
 from unmask.interop import export
 from unmask.interop.card import model_card
-from unmask.interop.export import DEFAULT_NAMES, export_weights
+from unmask.interop.export import DEFAULT_NAMES, default_path, export_weights
 from unmask.interop.weights import read_weights, write_model
 
 SMALL = Architecture(
@@ -130,3 +130,13 @@ def test_nothing_else_is_overwritten(run, words, code, sentence, capsys):
 def test_unknown_layout(run):
     with pytest.raises(ValueError, match="no layout 'onnx': choose one of official, safetensors"):
         api.export(run, to="onnx")
+
+
+@pytest.mark.parametrize("layout", DEFAULT_NAMES)
+def test_names_that_are_not_utf_8(tmp_path, layout):
+    """They come back as they were; the model card shows a stand-in."""
+    weights = random_weights(SMALL, data="gr\udcfcn")
+    path = export_weights(weights, layout, default_path(layout, tmp_path)).path
+    assert read_weights(path).description.data == "gr\udcfcn"
+    card = path / "README.md" if path.is_dir() else path.with_suffix(".md")
+    assert "images: gr?n" in card.read_text(encoding="utf-8")

@@ -3,7 +3,9 @@
 import itertools
 import json
 import math
+import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from unmask.config.schema_classify import (
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import DataError, DivergenceError, Interrupted
+from unmask.interop.weights import read_weights
 from unmask.tasks.sweep import Row
 
 ENCODER = ModelConfig(patch=(4,), width=16, depth=2, heads=2)
@@ -327,8 +330,6 @@ def test_crops_resized_late_leave_nothing_to_augment(config):
 
 
 def test_changed_labels_stop_a_resume(config, labelled, tmp_path, monkeypatch):
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(labelled, folder)
     config = replace(config, data=replace(config.data, source=(str(folder),)))
@@ -336,3 +337,19 @@ def test_changed_labels_stop_a_resume(config, labelled, tmp_path, monkeypatch):
     (folder / "near" / "3.png").rename(folder / "=far" / "33.png")
     with pytest.raises(DataError, match="changed since"):
         api.classify(config, "scratch")
+
+
+@pytest.mark.parametrize("command", ["scratch", "finetune"])
+def test_a_class_whose_name_is_not_utf_8(config, encoder, labelled, tmp_path, command):
+    folder = tmp_path / os.fsdecode(b"gr\xfcn")
+    shutil.copytree(labelled, folder)
+    (folder / "near").rename(folder / os.fsdecode(b"n\xe4he"))
+    given = {} if command == "scratch" else {"init": str(encoder), "model": ModelConfig()}
+    data, optim = replace(config.data, source=(str(folder),)), replace(config.optim, steps=2)
+    run = api.classify(replace(config, **given, data=data, optim=optim), command)
+    description = read_weights(run).description
+    assert description.head.classes == ("=far", "dog & <b>", "n\udce4he")
+    assert description.data == "gr\udcfcn"
+    asked = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    assert asked["data"]["source"] == [str(folder)]
+    assert "n?he" in (run / "report.html").read_text(encoding="utf-8")

@@ -11,9 +11,10 @@ T = TypeVar("T")
 
 
 def to_json(value: Any) -> str:
-    """Dataclasses and plain values as readable JSON."""
+    """Dataclasses and plain values as readable JSON; bytes of names that are not UTF-8 are escaped."""
     plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:

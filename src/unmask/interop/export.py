@@ -68,7 +68,7 @@ def export_weights(weights: Weights, to: Layout, path: Path, *, measured: str = 
     card = path / "README.md" if path.is_dir() else path.with_suffix(".md")
     line = how_to_load(path, Path(path.name))
     text = model_card(weights.description, layout=to, name=path.stem, line=line, measured=measured)
-    card.write_text(text, encoding="utf-8")
+    card.write_text(text, encoding="utf-8", errors="replace")
     return Exported(path, difference)
 
 
