@@ -101,6 +101,17 @@ def test_17_list_of_bad_files_cut_short_by_a_kill(tmp_path):
     assert [json.loads(line)["path"] for line in file.read_text().splitlines()] == ["a.png", "c.png"]
 
 
+def test_17_parts_are_counted_apart(tmp_path):
+    def log(**part):
+        return BadImageLog(tmp_path / "bad_images.jsonl", images=2, max_share=0.5, **part)
+
+    log(part="validation").add([BadImage("a.png", "x")])
+    log().add([BadImage("b.png", "x")])
+    assert (log().known, log(part="validation").known) == ({"b.png"}, {"a.png"})
+    with pytest.raises(DataError, match="2 of 2 validation images cannot be read"):
+        log(part="validation").add([BadImage("c.png", "x")])
+
+
 @pytest.fixture
 def no_news_of_children():
     """Torch raises wherever the program happens to be when a worker's death is reported to it."""

@@ -353,3 +353,51 @@ def test_a_class_whose_name_is_not_utf_8(config, encoder, labelled, tmp_path, co
     asked = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert asked["data"]["source"] == [str(folder)]
     assert "n?he" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def partly_broken(labelled, tmp_path) -> tuple[Path, Path]:
+    """Folders for training and for validation; of the latter 2 of 48 images cannot be read."""
+    folders = tmp_path / "train", tmp_path / "val"
+    for folder in folders:
+        shutil.copytree(labelled, folder)
+    for name in ("near/1.png", "=far/2.png"):
+        (folders[1] / name).write_bytes(b"no image")
+    return folders
+
+
+def with_data(config: ClassifyConfig, folders: tuple[Path, Path], **data) -> ClassifyConfig:
+    training, validation = map(str, folders)
+    changed = replace(config.data, source=(training,), val=(validation,), **data)
+    return replace(config, data=changed, optim=replace(config.optim, steps=2))
+
+
+def test_broken_validation_images_are_listed_and_counted(config, partly_broken, monkeypatch, capsys):
+    config = with_data(config, partly_broken)
+    broken = partly_broken[0] / "near" / "3.png"
+    broken.write_bytes(b"no image")
+    stopped_after(monkeypatch, 1, lambda: api.classify(config, "scratch"))
+    run = api.classify(config, "scratch")
+    lines = [json.loads(line) for line in (run / "bad_images.jsonl").read_text().splitlines()]
+    parts = {Path(line["path"]).relative_to(broken.parents[2]): line.get("part") for line in lines}
+    validation = {Path("val/near/1.png"): "validation", Path("val/=far/2.png"): "validation"}
+    assert {path: part for path, part in parts.items() if part} == validation
+    assert len(lines) == len(parts), "each once, though the run was resumed"
+    assert {record["val/unreadable"] for record in read_metrics(RunDirectory(run))[-1:]} == {2}
+    assert "; 2 validation images cannot be read: see bad_images.jsonl" in capsys.readouterr().out
+    assert "48 for training, 46 for validation" in (run / "report.html").read_text()
+
+
+def test_too_many_broken_validation_images_stop_a_run(config, partly_broken):
+    allowed = with_data(config, partly_broken, max_bad_share=2 / 48)
+    too_many = with_data(config, partly_broken, max_bad_share=1 / 48)
+    with pytest.raises(DataError, match="2 of 48 validation images cannot be read, more than"):
+        api.classify(too_many, "scratch")
+    assert (api.classify(allowed, "scratch") / "model.safetensors").exists()
+
+
+def test_no_readable_validation_image(config, partly_broken):
+    for file in partly_broken[1].rglob("*.png"):
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the 48 images that were tried can be read"):
+        api.classify(with_data(config, partly_broken), "scratch")

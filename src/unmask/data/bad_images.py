@@ -12,9 +12,10 @@ SHOWN = 10
 class BadImageLog:
     """Appends to bad_images.jsonl; goes on from what an earlier part of the run wrote there."""
 
-    def __init__(self, file: Path, *, images: int, max_share: float):
-        self.file, self.images, self.max_share = file, images, max_share
-        self.known = _paths_in(file)
+    def __init__(self, file: Path, *, images: int, max_share: float, part: str = ""):
+        """`part` of the data that the images are; the file holds those of all parts."""
+        self.file, self.images, self.max_share, self.part = file, images, max_share, part
+        self.known = {entry["path"] for entry in _entries_in(file) if entry.get("part", "") == part}
 
     def add(self, found: list[BadImage]) -> None:
         """Raises DataError, with the first paths, where the share of bad images is over the limit."""
@@ -22,12 +23,14 @@ class BadImageLog:
             if bad.path in self.known:
                 continue
             self.known.add(bad.path)
+            part = {"part": self.part} if self.part else {}
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"path": bad.path, "reason": bad.reason}) + "\n")
+                file.write(json.dumps({"path": bad.path, "reason": bad.reason, **part}) + "\n")
         if len(self.known) > self.max_share * self.images:
             first = ", ".join(map(repr, sorted(self.known)[:SHOWN]))
+            what = f"{self.part} images".strip()
             raise DataError(
-                f"{len(self.known)} of {self.images} images cannot be read, more than "
+                f"{len(self.known)} of {self.images} {what} cannot be read, more than "
                 f"--data.max-bad-share {self.max_share:g}: {first}; all of them and the reasons are in "
                 f"{self.file}; remove them, or raise that share"
             )
@@ -41,10 +44,10 @@ def none_readable(bad: list[BadImage]) -> DataError:
     )
 
 
-def _paths_in(file: Path) -> set[str]:
+def _entries_in(file: Path) -> list[dict[str, str]]:
     """What the file lists; a line that a kill cut short is removed from it."""
     if not file.exists():
-        return set()
+        return []
     whole = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     file.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
-    return {json.loads(line)["path"] for line in whole}
+    return [json.loads(line) for line in whole]

@@ -15,6 +15,7 @@ from unmask.config.resolve_classify import ClassifyPlan, resolve_classification
 from unmask.config.schema import ModelConfig, PretrainConfig
 from unmask.config.schema_classify import ClassifyConfig
 from unmask.core.mae import Architecture, new_encoder
+from unmask.data.bad_images import BadImageLog
 from unmask.data.images import Images
 from unmask.data.labels import Labelled, class_weights, find_labelled, take_fraction
 from unmask.data.sources import slug
@@ -168,9 +169,18 @@ class Classification:
             processes.device,
             training=data.training,
             weights=self._sample_weights(data.training),
-            validation=Validation(data.validation, View.of(plan.data)),
+            validation=self._validation(data, plan),
         )
         return task, said
+
+    def _validation(self, data: Dataset, plan: ClassifyPlan) -> Validation:
+        bad_images = BadImageLog(
+            self.path() / "bad_images.jsonl",
+            images=len(data.validation),
+            max_share=plan.data.max_bad_share,
+            part="validation",
+        )
+        return Validation(data.validation, View.of(plan.data), bad_images=bad_images)
 
     def _sample_weights(self, training: Labelled) -> np.ndarray | None:
         if not self.config.data.balance:

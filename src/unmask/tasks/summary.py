@@ -92,9 +92,11 @@ def last_scores(run: RunDirectory) -> str:
         if record.get("val/top1") is not None:
             classes = (run.read("plan.json") or {}).get("classes", ())
             top5 = f", top-5 {record['val/top5']:.2%}" if len(classes) > 5 else ""
+            bad = record.get("val/unreadable")
+            left_out = f"; {bad} validation images cannot be read: see bad_images.jsonl" if bad else ""
             return (
                 f"Validation accuracy {record['val/top1']:.2%}, balanced "
-                f"{record['val/balanced_accuracy']:.2%}{top5}"
+                f"{record['val/balanced_accuracy']:.2%}{top5}{left_out}"
             )
     return "Nothing was measured on validation images"
 
@@ -124,7 +126,7 @@ def _classification_facts(run: RunDirectory, plan: ClassifyPlan) -> list[tuple[s
     ]
     return [
         ("Result", last_scores(run)),
-        ("Images", f"{f.training_images} for training, {f.held_out_images} for validation"),
+        ("Images", f"{f.training_images} for training, {_readable(run, f)} for validation"),
         ("Classes", f"{len(plan.classes)}: {', '.join(plan.classes[:NAMED_CLASSES])}"),
         *_input_facts(a, f),
         ("Trained", f"{_trained(h.tune_blocks)}; pooling {h.pool}; drop path {h.drop_path:g}"),
@@ -132,6 +134,12 @@ def _classification_facts(run: RunDirectory, plan: ClassifyPlan) -> list[tuple[s
         *_training_facts(run, plan.training),
         ("Layer decay", f"{plan.layer_decay:g}"),
     ]
+
+
+def _readable(run: RunDirectory, f: DataFacts) -> int:
+    """Validation images that were measured."""
+    bad = [r["val/unreadable"] for r in read_metrics(run) if r.get("val/unreadable") is not None]
+    return f.held_out_images - (bad[-1] if bad else 0)
 
 
 def _trained(blocks: float | None) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unmask.config.plan import DataPlan, PixelFormat
 from unmask.core.patches import Size
+from unmask.data.bad_images import BadImageLog, none_readable
 from unmask.data.images import Images
 from unmask.data.kept import KeptCrops
 from unmask.data.labels import Labelled
@@ -123,19 +124,35 @@ class Predictions:
 class Validation:
     """Scores on labelled images that were not trained on."""
 
-    def __init__(self, labelled: Labelled, view: View, *, watch: Watch = unwatched):
-        self.labelled = labelled
+    def __init__(
+        self,
+        labelled: Labelled,
+        view: View,
+        *,
+        watch: Watch = unwatched,
+        bad_images: BadImageLog | None = None,
+    ):
+        """`bad_images`: where `scores` writes down what it cannot read."""
+        self.labelled, self.bad_images = labelled, bad_images
         self.predictions = Predictions(labelled.images, view, watch=watch)
 
     def run(self, model: Classifier) -> Iterator[tuple[str, float]]:
         """Yields the numbers, as val/NAME."""
-        scores, _ = self.scores(model)
+        scores, predicted = self.scores(model)
+        yield "val/unreadable", len(predicted.bad)
         for name, value in scores.named():
             yield f"val/{name}", value
 
     def scores(self, model: Classifier) -> tuple[Scores, Predicted]:
-        """All scores, and what they are of."""
+        """All scores, and what they are of.
+
+        Raises DataError where no image can be read, or fewer than the log allows.
+        """
         predicted = self.predictions.of(model)
+        if not predicted.numbers:
+            raise none_readable(predicted.bad)
+        if self.bad_images is not None:
+            self.bad_images.add(predicted.bad)
         return classification_scores(predicted.logits, self.labels(predicted)), predicted
 
     def labels(self, predicted: Predicted) -> Tensor:
