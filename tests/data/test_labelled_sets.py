@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import datasets
 
 from unmask.config.plan import PixelFormat
-from unmask.data.labels import find_labelled
+from unmask.data.labels import find_labelled, take_fraction
 from unmask.data.sources import find_images
 from unmask.errors import DataError
 
@@ -349,6 +349,23 @@ def test_hub_parts(hub):
     assert not {*split.training.images.paths} & {*split.validation.images.paths}
     alone = find_labelled((f"{source[0]}:train",))
     assert (len(alone.training), len(alone.validation)) == (3, 1)
+
+
+def test_hub_sets_of_one_name_in_two_folders(hub, tmp_path):
+    """They are different images; where a set lies does not change what is chosen of it."""
+    rows, sources = hub.rows([0, 1, 2] * 8), list[str]()
+    for year in ("2023", "2024"):
+        place = tmp_path / "hub" / year / "wafers"
+        rows.save_to_disk(place)
+        sources.append(f"hf:{place}")
+    split = find_labelled((sources[0],), val=(sources[1],))
+    assert (len(split.training), len(split.validation)) == (24, 24)
+    assert split.training.images.name == "wafers"
+    with pytest.raises(DataError, match="24 images are for training and for validation"):
+        find_labelled((sources[0],), val=(f"{sources[0]}/",))
+    chosen = take_fraction(split.training, fraction=0.3, per_class=None, seed=0)
+    assert list(chosen.images.names()) == [f"wafers#{i}" for i in (7, 11, 12, 16, 20, 21)]
+    assert list(find_images((sources[1],)).names()) == [f"wafers#{i}" for i in range(24)]
 
 
 def test_hub_labels_that_are_none(hub):

@@ -56,7 +56,8 @@ def images_of_hub(dataset: Any, words: str) -> Images:
     opener = HubImages(dataset.select_columns(columns[0]), columns[0])
     licence = dataset.info.license
     note = f"the data set {words} names the licence {licence}" if licence else ""
-    return Images(name, numbered(name, len(dataset)), note, opener)
+    container = os.path.join(os.path.dirname(Path(words)), name)
+    return Images(name, numbered(container, len(dataset)), note, opener)
 
 
 def hub_dataset(words: str) -> Any:
