@@ -86,6 +86,7 @@ def test_test_images_validate_where_nothing_else_does(tmp_path):
     )
     assert len(split.validation) == 2
     assert "test/" in split.validation.images.paths[0]
+    assert "2 images of the test part are for validation" in said(split)
 
 
 def test_a_share_in_place_of_the_datas_own_part(tmp_path):

@@ -64,6 +64,8 @@ def labelled_files(sources: tuple[str, ...], label_column: str) -> Parts:
     training, validation, test = part(TRAINING, None), part(VALIDATION), part(TEST)
     if len(validation) and len(test):
         notes.append(f"{len(test)} images of the test part are left out")
+    elif len(test):
+        notes.append(f"{len(test)} images of the test part are for validation")
     validation = validation if len(validation) else test
     return Parts(training, validation if len(validation) else None, tuple(notes))
 
