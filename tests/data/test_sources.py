@@ -82,8 +82,10 @@ def test_torchvision_by_name(tmp_path):
     import pickle
 
     folder = tmp_path / "cifar-10-batches-py"
-    with pytest.raises(DataError, match=r"is not below .*--data.download"):
+    with pytest.raises(DataError, match=r"is not below .*--data\.root .*: --root\)") as refusal:
         find_images(("torchvision:CIFAR10",), root=str(tmp_path))
+    command = f"unmask check torchvision:CIFAR10 --data.root {tmp_path} --data.download"
+    assert f"run `{command}`" in str(refusal.value), "predict and embed download nothing"
     with pytest.raises(DataError, match=r"choose one of.*CIFAR10"):
         find_images(("torchvision:CIFAR11",), root=str(tmp_path))
     with pytest.raises(DataError, match="more than a folder"):

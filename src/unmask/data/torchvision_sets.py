@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,10 +91,11 @@ def torchvision_dataset(words: str, *, root: str, download: bool) -> Any:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if isinstance(error, ValueError) and "Valid values are" in reason:
             raise UnknownSplit(f"torchvision's {name}: {reason}") from error
-        where = "add --data.download" if "download" in accepted else "get it by hand"
+        command = ["unmask", "check", f"torchvision:{words}", "--data.root", root, "--data.download"]
+        how = f"run `{shlex.join(command)}`" if "download" in accepted else "get it by hand"
         raise DataError(
-            f"torchvision's {words} is not below {root} ({reason}): set --data.root to where it is, or "
-            f"{where}"
+            f"torchvision's {words} is not below {root} ({reason}): set --data.root (of predict and "
+            f"embed: --root) to where it is, or {how}"
         ) from error
 
 
