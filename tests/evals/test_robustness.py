@@ -1,7 +1,6 @@
 """ImageNet-C's error, and the classes of ImageNet-A and -R."""
 
 import pytest
-import torch
 from timm.data import ImageNetInfo
 
 from unmask.evals.robustness import (
@@ -32,10 +31,8 @@ def test_missing_and_unknown_corruptions_are_named():
 
 
 @pytest.mark.parametrize("name", ["imagenet-a", "imagenet-r"])
-def test_subsets_point_at_their_classes(name):
-    subset, info = class_subset(name), ImageNetInfo()
-    assert [info.index_to_label_name(i) for i in subset.indices] == list(subset.synsets)
-    assert list(subset.synsets) == sorted(set(subset.synsets))
-    logits = torch.arange(1000.0).expand(2, 1000)
-    assert subset.restrict(logits).tolist() == [list(map(float, subset.indices))] * 2
-    assert len(subset.indices) == 200
+def test_subsets_are_of_imagenets_classes(name):
+    subset = class_subset(name)
+    assert set(subset) < set(ImageNetInfo().label_names())
+    assert list(subset) == sorted(set(subset))
+    assert len(subset) == 200

@@ -257,12 +257,10 @@ def test_broken_images_are_listed(animals, classifier, tmp_path):
 def test_variants_of_imagenet(tmp_path, name):
     """ImageNet-A and -R choose among their 200 classes, -Sketch among all."""
     run = write_classifier(tmp_path / "run", imagenet_folders())
-    subset = None if name == "sketch" else class_subset(f"imagenet-{name}")
-    folders = tuple(subset.synsets) if subset else imagenet_folders()
+    folders = imagenet_folders() if name == "sketch" else class_subset(f"imagenet-{name}")
     folder = write_folders(tmp_path / name, folders, 1)
     result = api.evaluate(config(folder, run, tmp_path, robustness=name))
-    logits = expected_logits(run, folder)
-    logits = subset.restrict(logits) if subset else logits
+    logits = expected_logits(run, folder)[:, [imagenet_folders().index(name) for name in folders]]
     nll = torch.nn.functional.cross_entropy(logits, torch.arange(len(folders))).item()
     assert result.record["images"] == len(folders)
     assert result.record["nll"] == pytest.approx(nll, rel=1e-4)

@@ -1,17 +1,9 @@
-"""Robustness of ImageNet classifiers (paper, appendix): ImageNet-C's error, the classes of -A and -R.
+"""Robustness of ImageNet classifiers (paper, appendix): ImageNet-C's error, the classes of -A and -R."""
 
-Legend: N images.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Literal
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886,
@@ -57,24 +49,11 @@ def mean_corruption_error(errors: Mapping[str, float]) -> float:
     return sum(relative.values()) / len(relative)
 
 
-@dataclass(frozen=True)
-class ClassSubset:
-    """200 of ImageNet's 1000 classes, in the order of their folders' names."""
-
-    synsets: Sequence[str]
-    indices: Sequence[int]
-    """Place of each among the 1000."""
-
-    def restrict(self, logits: Float[Tensor, "N 1000"]) -> Float[Tensor, "N 200"]:
-        """Logits of these classes alone, as both data sets are evaluated."""
-        return logits[:, torch.tensor(self.indices, device=logits.device)]
-
-
 @cache
-def class_subset(name: Literal["imagenet-a", "imagenet-r"]) -> ClassSubset:
-    """The classes of ImageNet-A or -R (Hendrycks et al. 2021), from timm's lists."""
+def class_subset(name: Literal["imagenet-a", "imagenet-r"]) -> tuple[str, ...]:
+    """The 200 classes of ImageNet-A or -R (Hendrycks et al. 2021), from timm's lists.
+
+    They are called by their folders' names, and in the order of these.
+    """
     lists = resources.files("timm.data") / "_info"
-    stem = name.replace("-", "_")
-    synsets = (lists / f"{stem}_synsets.txt").read_text().split()
-    indices = [int(i) for i in (lists / f"{stem}_indices.txt").read_text().split()]
-    return ClassSubset(synsets, indices)
+    return tuple((lists / f"{name.replace('-', '_')}_synsets.txt").read_text().split())

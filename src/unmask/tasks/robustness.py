@@ -50,9 +50,9 @@ def find_variant(config: EvaluateConfig) -> Labelled:
     name, folder = NAMES[config.robustness], _only_folder(config)
     expected = imagenet_folders()
     if config.robustness == "a":
-        expected = tuple(class_subset("imagenet-a").synsets)
+        expected = class_subset("imagenet-a")
     elif config.robustness == "r":
-        expected = tuple(class_subset("imagenet-r").synsets)
+        expected = class_subset("imagenet-r")
     labelled, missing = _find_classes(folder, name, expected)
     if missing:
         raise DataError(
