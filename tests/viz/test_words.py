@@ -23,5 +23,5 @@ def test_names_become_one_printable_line(text, shown):
 def test_shares_are_not_rounded_to_none_or_all():
     shares = [0, 1e-9, 0.004, 0.005, 0.256, 0.994, 0.995, 0.99999, 1]
     assert [percent(s) for s in shares] == [
-        "0 %", "<1 %", "<1 %", "0 %", "26 %", "99 %", ">99 %", ">99 %", "100 %"
+        "0 %", "<1 %", "<1 %", "<1 %", "26 %", "99 %", ">99 %", ">99 %", "100 %"
     ]  # fmt: skip

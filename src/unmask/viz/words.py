@@ -16,6 +16,6 @@ def escaped(text: str) -> str:
 
 def percent(share: float) -> str:
     """A share in whole per cent, never rounded to none or to all."""
-    if 0 < share < 0.005:
+    if 0 < share <= 0.005:
         return "<1 %"
     return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
