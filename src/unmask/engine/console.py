@@ -43,9 +43,10 @@ class RunConsole:
             self._unlogged.clear()
 
     def say(self, text: str) -> None:
-        """One line."""
+        """One line; a name that is not UTF-8 shows its bytes as escapes."""
         if not self._speaks:
             return
+        text = text.encode("utf-8", "backslashreplace").decode()
         if self._log is None:
             self._unlogged.append(text)
         else:

@@ -188,7 +188,8 @@ def _write(sweep: Sweep, by: Measure) -> None:
         }
         for row in sweep.rows
     ]
-    (sweep.path / "sweep.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    written = RunDirectory(sweep.path)
+    written.write("sweep.json", json.dumps(records, indent=2) + "\n")
     table = Table(
         caption=f"Runs by {by.name}, the best first",
         header=["settings", by.name, "deviation", "each run"],
@@ -208,4 +209,4 @@ def _write(sweep: Sweep, by: Measure) -> None:
     note = f"the best was chosen by its {by.name}, which is flattered a little by the choice"
     facts = [("Note", note)] if len(sweep.rows) > 1 else []
     page = report_html(f"Sweep: {sweep.path.name}", facts=facts, pictures=[], summary=table)
-    (sweep.path / "report.html").write_text(page, encoding="utf-8")
+    written.write("report.html", page)
