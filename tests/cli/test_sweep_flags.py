@@ -22,7 +22,7 @@ def test_short_name_of_a_flag(flags, monkeypatch):
 def test_short_name_in_a_sweep(name, monkeypatch):
     asked = []
     monkeypatch.setattr(api, "sweep_classification", lambda runs, command: asked.extend(runs))
-    assert run(["finetune", "images", "--sweep", name, "0.5,1", "--seeds", "0,1"]) == 0
+    assert run(["finetune", "images", "--sweep", name, "0.5,1", "--seeds=0,1"]) == 0
     assert [(config.head.tune_blocks, config.run.seed) for _, config in asked] == [
         (0.5, 0),
         (0.5, 1),

@@ -27,7 +27,7 @@ def take_sweep(flags: list[str]) -> list[Settings]:
     """
     axes: dict[str, list[str]] = {}
     kept: list[str] = []
-    words = iter(flags)
+    words = iter(_without_equals_signs(flags))
     for word in words:
         if word == SWEEP:
             field = full_name(_next(words, word)).replace("-", "_")
@@ -46,6 +46,11 @@ def flags_of(settings: Settings) -> list[str]:
     """As they would be typed."""
     pairs = ((f"--{field.replace('_', '-')}", value.split()) for field, value in settings.items())
     return [word for flag, values in pairs for word in (flag, *values)]
+
+
+def _without_equals_signs(flags: list[str]) -> Iterator[str]:
+    for word in flags:
+        yield from word.split("=", 1) if word.startswith((f"{SWEEP}=", f"{SEEDS}=")) else [word]
 
 
 def _next(words: Iterator[str], flag: str) -> str:
