@@ -35,7 +35,8 @@ FINETUNE = (
 ).split()
 PROBE = (
     "--recipe small-probe --data.workers 1 --tune-blocks 0.5 --optim.optimizer adamw --optim.steps 6 "
-    "--optim.batch 8 --optim.base-lr 0.05 --optim.warmup-steps 1 --run.log-every 1 --run.evaluate-every 2"
+    "--optim.batch 8 --optim.base-lr 0.05 --optim.warmup-steps 1 --run.log-every 1 "
+    "--run.evaluate-every 2"
 ).split()
 """Of finetune: a part of the encoder too, so that gradients pass the BatchNorm."""
 LOSS_TOLERANCE = 1e-5
