@@ -17,7 +17,7 @@ from unmask.config.schema_classify import ClassifyConfig
 from unmask.core.mae import Architecture, new_encoder
 from unmask.data.bad_images import BadImageLog
 from unmask.data.images import Images
-from unmask.data.labels import Labelled, class_weights, find_labelled, take_fraction
+from unmask.data.labels import Labelled, class_weights, take_fraction
 from unmask.data.sources import slug
 from unmask.data.statistics import find_layout, measure_pixels
 from unmask.distributed.processes import Processes
@@ -31,6 +31,7 @@ from unmask.tasks.classify import ClassifyTask
 from unmask.tasks.launch import check_statistics
 from unmask.tasks.run import numbers, remembered_facts
 from unmask.tasks.summary import last_scores, write_classification_summary
+from unmask.tasks.trained import find_split
 from unmask.tasks.validation import Validation, View
 
 DEFAULT_SIZE = (224,)
@@ -69,14 +70,7 @@ class Classification:
         d = self.config.data
         _check_command(self.config, self.command)
         init = read_weights(self.config.init).encoder_only() if self.config.init else None
-        split = find_labelled(
-            d.source,
-            val=d.val,
-            root=d.root,
-            download=d.download,
-            label_column=d.label_column,
-            val_share=d.val_share,
-        )
+        split = find_split(d)
         training = take_fraction(
             split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed
         )

@@ -9,7 +9,6 @@ import numpy as np
 
 from unmask.config.schema import PretrainConfig, ProbeConfig, QuickstartConfig
 from unmask.config.schema_classify import ClassifyConfig
-from unmask.data.labels import find_labelled
 from unmask.distributed.processes import connected
 from unmask.engine.machine import detect_machine
 from unmask.engine.metrics import read_metrics
@@ -20,6 +19,7 @@ from unmask.tasks.launch import Pretraining
 from unmask.tasks.launch_classify import Classification
 from unmask.tasks.run import run_job
 from unmask.tasks.summary import last_measurement
+from unmask.tasks.trained import find_split
 from unmask.viz.report import Table, report_html
 
 LABELLED, UNLABELLED = "elpv:plain", "elpv:train"
@@ -143,10 +143,7 @@ def run_stages(stages: Stages, say: Callable[[str], None]) -> Comparison:
 def compare(stages: Stages) -> Comparison:
     """The scores of finished runs, the lowest that is worth anything first."""
     some = next(iter(stages.classifications.values()))
-    d = some.data
-    split = find_labelled(
-        d.source, val=d.val, root=d.root, label_column=d.label_column, val_share=d.val_share
-    )
+    split = find_split(some.data)
     classes, images = split.training.classes, len(split.validation)
     commonest = int(np.bincount(split.training.labels).argmax())
     chance = Row(
