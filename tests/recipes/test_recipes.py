@@ -7,7 +7,7 @@ import pytest
 
 from tests_support import resolved
 from unmask import api
-from unmask.recipes import PRETRAIN, classify_recipe, pretrain_recipe
+from unmask.recipes import CLASSIFY, PRETRAIN, classify_recipe, pretrain_recipe
 
 SIZES = {"base": (768, 12, 12, 16), "large": (1024, 24, 16, 16), "huge": (1280, 32, 16, 14)}
 
@@ -27,13 +27,19 @@ def test_table_8(size, epochs):
     assert (d.image_size, d.crop_scale, d.flip) == ((224, 224), (0.2, 1.0), True)
 
 
-@pytest.mark.parametrize("name", PRETRAIN)
-def test_docstring_states_claim_cost_and_command(name):
-    text = PRETRAIN[name].__doc__
+@pytest.mark.parametrize(
+    ("recipes", "name", "commands"),
+    [
+        *((PRETRAIN, name, "pretrain|quickstart") for name in PRETRAIN),
+        *((CLASSIFY, name, "finetune|probe|scratch|quickstart") for name in CLASSIFY),
+    ],
+)
+def test_docstring_states_claim_cost_and_command(recipes, name, commands):
+    text = recipes[name].__doc__
     assert re.search(r"^    Claim", text, re.MULTILINE)
     assert re.search(r"^    Cost", text, re.MULTILINE)
-    assert re.search(r"^    Command: .*unmask (pretrain|quickstart)", text, re.MULTILINE)
-    assert PRETRAIN[name]().recipe == name
+    assert re.search(rf"^    Command: .*unmask ({commands})", text, re.MULTILINE)
+    assert recipes[name]().recipe == name
 
 
 @pytest.mark.parametrize("name", PRETRAIN)
