@@ -17,7 +17,7 @@ from unmask.config.schema import EmbedConfig, PretrainConfig, QuickstartConfig, 
 from unmask.config.schema_classify import ClassifyConfig, LabelledDataConfig
 from unmask.config.schema_use import EvaluateConfig, KnnConfig, Part, PredictConfig
 from unmask.core.vit import Pool
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.interop.export import Exported, Layout, default_path, export_weights

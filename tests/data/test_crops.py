@@ -52,7 +52,7 @@ def test_one_size_is_one_tensor():
 
 @pytest.mark.parametrize(("side", "resizes"), [(40, False), (400, True)])
 def test_what_is_much_larger_is_resized_by_the_loader(side, resizes):
-    from unmask.data.pictures import DecodedPicture
+    from unmask.data.decode.pictures import DecodedPicture
 
     picture = DecodedPicture(torch.zeros(3, side, side, dtype=torch.uint8))
     crop = transforms.crop_box(picture, PLAN.pixels, (0, 0, side, side), (32, 32), transforms.AS_DECODED)

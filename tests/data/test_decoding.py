@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from unmask.config.plan import PixelFormat
-from unmask.data.containers import idx_images
+from unmask.data.decode.pictures import BadImage, DecodedPicture
 from unmask.data.images import Images
 from unmask.data.inspect import inspect
 from unmask.data.paths import PathList
-from unmask.data.pictures import BadImage, DecodedPicture
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
+from unmask.data.sources.idx import idx_images
 from unmask.data.statistics import Layout, find_layout
 from unmask.data.transforms import crop_box, may_be_kept
 from unmask.errors import DataError

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from unmask.data import folder as module
-from unmask.data.folder import images_below
-from unmask.data.index import VARIABLE, read_index, write_index
+from unmask.data.sources import folder as module
+from unmask.data.sources.folder import images_below
+from unmask.data.sources.index import VARIABLE, read_index, write_index
 
 OLD = itertools.count(10**18, 10**9)
 """Nanoseconds: moments long ago, no two alike."""

@@ -10,11 +10,11 @@ from PIL import Image
 
 from conftest import photograph
 from unmask.config.plan import PixelFormat
-from unmask.data import jpeg
+from unmask.data.decode import jpeg
+from unmask.data.decode.jpeg import HEADER_BYTES, JpegPicture, decoded_share, jpeg_picture
+from unmask.data.decode.pictures import BadImage, PillowPicture
 from unmask.data.images import Images
-from unmask.data.jpeg import HEADER_BYTES, JpegPicture, decoded_share, jpeg_picture
 from unmask.data.paths import PathList
-from unmask.data.pictures import BadImage, PillowPicture
 from unmask.data.transforms import crop_box
 
 pytest.importorskip("simplejpeg", reason="simplejpeg is not installed: pip install 'unmask[fast]'")
@@ -166,7 +166,7 @@ def test_crops_are_resized_as_torchvision_does(tmp_path):
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
-    from unmask.data.pictures import DecodedPicture
+    from unmask.data.decode.pictures import DecodedPicture
 
     rng = np.random.default_rng(0)
     for channels in (1, 3, 4, 10):

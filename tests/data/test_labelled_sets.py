@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from unmask.config.plan import PixelFormat
 from unmask.data.labels import find_labelled, take_fraction
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 
 GREY, COLOUR = PixelFormat(channels=1), PixelFormat(channels=3)

@@ -13,10 +13,10 @@ import torch
 from unmask.config.plan import DataPlan, PixelFormat, TrainingPlan
 from unmask.data import loader
 from unmask.data.bad_images import BadImageLog
+from unmask.data.decode.pictures import BadImage
 from unmask.data.loader import Batches, TrainingSamples
-from unmask.data.pictures import BadImage
 from unmask.data.sampler import SampleKey
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 
 PLAN = DataPlan(

@@ -16,13 +16,13 @@ from unmask.config.plan import PixelFormat
 from unmask.config.resolve_classify import resolve_classification
 from unmask.config.schema import DataConfig, OptimConfig, PretrainConfig
 from unmask.config.schema_classify import AugmentConfig, ClassifyConfig, LabelledDataConfig
-from unmask.data import jpeg
-from unmask.data.files import open_file
-from unmask.data.jpeg import JpegPicture
+from unmask.data.decode import jpeg
+from unmask.data.decode.files import open_file
+from unmask.data.decode.jpeg import JpegPicture
+from unmask.data.decode.pictures import PillowPicture, ReusedPicture
 from unmask.data.loader import TrainingSamples
-from unmask.data.pictures import PillowPicture, ReusedPicture
 from unmask.data.sampler import SampleKey, generator, sample_at
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.data.transforms import random_crop
 from unmask.errors import Interrupted
 

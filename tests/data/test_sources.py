@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from unmask.config.plan import PixelFormat
-from unmask.data.pictures import BadImage
-from unmask.data.sources import find_images
+from unmask.data.decode.pictures import BadImage
+from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 
 COLOUR = PixelFormat(channels=3)

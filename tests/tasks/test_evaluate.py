@@ -185,9 +185,9 @@ def test_parts_of_the_data(animals, classifier, tmp_path, split, images):
 
 def test_parts_that_are_stored_differently(classifier, tmp_path):
     """Two containers open their images each in its own way."""
-    from unmask.data.containers import ArrayImages, numbered
     from unmask.data.images import Images
     from unmask.data.labels import Labelled
+    from unmask.data.sources.idx import ArrayImages, numbered
     from unmask.tasks.evaluate import joined
 
     def labelled(name: str, grey: int) -> Labelled:

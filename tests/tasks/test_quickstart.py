@@ -17,7 +17,7 @@ from unmask.config.schema_classify import (
     LabelledDataConfig,
 )
 from unmask.data.labels import find_labelled
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.errors import CheckpointError
 from unmask.recipes import classify_recipe
 from unmask.tasks.quickstart import Stages, quickstart_stages, run_stages

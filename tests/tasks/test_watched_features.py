@@ -19,7 +19,7 @@ from unmask.core import MaskedAutoencoder
 from unmask.data import kept
 from unmask.data.kept import KeptCrops
 from unmask.data.loader import CentreCrops
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 from unmask.tasks.features import FeatureRank, LabelledFeatures, find_probe_images, images_to_rank
 

@@ -21,12 +21,12 @@ from unmask.bench.setting import BenchConfig, named_model, planned, threads
 from unmask.config.plan import PixelFormat, Plan
 from unmask.config.schema import OptimConfig
 from unmask.data.bad_images import BadImageLog
+from unmask.data.decode.jpeg import simplejpeg
 from unmask.data.images import Images
-from unmask.data.jpeg import simplejpeg
 from unmask.data.loader import Batches
 from unmask.data.paths import PathList
 from unmask.data.sampler import generator
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.data.transforms import random_crop
 from unmask.engine.machine import detect_machine
 

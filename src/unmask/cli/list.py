@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"list takes no arguments and got {' '.join(argv)}: write unmask list")
 
     from unmask.core.vit import SIZES
-    from unmask.data.sources import BUILT_IN
+    from unmask.data.sources.find import BUILT_IN
 
     console = Console(highlight=False)
     recipes = Table("command", "--recipe", "what it is", box=None)

@@ -10,7 +10,7 @@ from rich.text import Text
 from unmask.viz.words import escaped
 
 if TYPE_CHECKING:
-    from unmask.data.pictures import BadImage
+    from unmask.data.decode.pictures import BadImage
     from unmask.tasks.results import Result
 
 SHOWN = 10

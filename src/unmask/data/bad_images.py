@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from unmask.data.pictures import BadImage
+from unmask.data.decode.pictures import BadImage
 from unmask.errors import DataError
 
 SHOWN = 10

@@ -14,9 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from unmask.config.plan import PixelFormat
-from unmask.data.files import open_file
+from unmask.data.decode.files import open_file
+from unmask.data.decode.pictures import BadImage, Picture
 from unmask.data.paths import PathList
-from unmask.data.pictures import BadImage, Picture
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from unmask.config.plan import PixelFormat
 from unmask.core.patches import Size
-from unmask.data.files import open_file
+from unmask.data.decode.files import open_file
+from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
-from unmask.data.pictures import BadImage
 from unmask.data.statistics import measured
 
 

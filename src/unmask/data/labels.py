@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from unmask.config.schema import DataConfig
-from unmask.data.containers import IDX_IMAGES, labelled_idx
-from unmask.data.elpv import labelled_elpv
-from unmask.data.hub_sets import labelled_hub
 from unmask.data.images import Images, name_hash
-from unmask.data.labelled_files import labelled_files
-from unmask.data.named import NAMES_SHOWN, Named, Parts, in_order, some
-from unmask.data.sources import HUB, TORCHVISION, find_images, is_dataset
-from unmask.data.torchvision_sets import labelled_torchvision
+from unmask.data.sources.elpv import labelled_elpv
+from unmask.data.sources.find import HUB, TORCHVISION, find_images, is_dataset
+from unmask.data.sources.hub_sets import labelled_hub
+from unmask.data.sources.idx import IDX_IMAGES, labelled_idx
+from unmask.data.sources.labelled_files import labelled_files
+from unmask.data.sources.named import NAMES_SHOWN, Named, Parts, in_order, some
+from unmask.data.sources.torchvision_sets import labelled_torchvision
 from unmask.errors import DataError
 
 VAL_SHARE = 0.25

@@ -22,8 +22,8 @@ from unmask.core.patches import Size
 from unmask.data.augment import rand_augment, random_erasing
 from unmask.data.bad_images import BadImageLog, none_readable
 from unmask.data.crops import Crops, pack
+from unmask.data.decode.pictures import BadImage, DecodedPicture, Picture, ReusedPicture
 from unmask.data.images import Images
-from unmask.data.pictures import BadImage, DecodedPicture, Picture, ReusedPicture
 from unmask.data.sampler import MicroBatchSampler, SampleKey, generator
 from unmask.data.transforms import centre_crop, may_be_kept, random_crop
 from unmask.errors import DataError

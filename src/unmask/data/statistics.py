@@ -9,8 +9,8 @@ import torch
 from unmask.config.plan import PixelFormat, PixelType
 from unmask.core.patches import Size
 from unmask.data.bad_images import none_readable
+from unmask.data.decode.pictures import BadImage, Picture
 from unmask.data.images import Images
-from unmask.data.pictures import BadImage, Picture
 from unmask.data.sampler import generator
 from unmask.data.transforms import centre_crop
 from unmask.errors import DataError

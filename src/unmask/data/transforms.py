@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from unmask.config.plan import PixelFormat
 from unmask.core.patches import Size
-from unmask.data.pictures import SMALLER, Box, Picture
+from unmask.data.decode.pictures import SMALLER, Box, Picture
 
 AS_DECODED = 4
 """A device gets crops to resize of at most so many times the pixels of the result."""

@@ -21,7 +21,7 @@ from unmask.data.inspect import Inspection, inspect
 from unmask.data.loader import TrainingSamples, load_centre_crops
 from unmask.data.normalize import normalize
 from unmask.data.sampler import SampleKey, generator
-from unmask.data.sources import default_held_out, find_images, slug
+from unmask.data.sources.find import default_held_out, find_images, slug
 from unmask.data.statistics import PixelStatistics, find_layout, measure_pixels
 from unmask.engine.machine import detect_machine
 from unmask.errors import DataError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from unmask.data.named import some
+from unmask.data.sources.named import some
 from unmask.errors import DataError
 
 IMAGENET_CLASSES = 1000

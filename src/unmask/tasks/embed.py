@@ -17,11 +17,11 @@ from unmask.config.resolve import default_workers, pair
 from unmask.config.schema import EmbedConfig
 from unmask.core.vit import Pool, VisionTransformer
 from unmask.data.bad_images import none_readable
+from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
 from unmask.data.loader import CentreCrops, CropBatch, load_centre_crops
 from unmask.data.normalize import normalize
-from unmask.data.pictures import BadImage
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.engine.machine import detect_machine
 from unmask.interop.description import Description
 from unmask.interop.fit import at_size

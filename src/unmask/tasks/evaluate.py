@@ -10,11 +10,11 @@ import torch
 
 from unmask.config.schema_use import EvaluateConfig, Part
 from unmask.data.bad_images import none_readable
+from unmask.data.decode.pictures import Picture
 from unmask.data.images import Images
 from unmask.data.labels import Labelled, find_every, take_fraction
 from unmask.data.paths import PathList
-from unmask.data.pictures import Picture
-from unmask.data.sources import slug
+from unmask.data.sources.find import slug
 from unmask.evals.classification import classification_scores
 from unmask.tasks.classes import Matching, match_classes
 from unmask.tasks.results import (

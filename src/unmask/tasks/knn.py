@@ -11,12 +11,12 @@ from torch import Tensor
 from unmask.config.schema_use import KnnConfig
 from unmask.core.mae import new_encoder
 from unmask.data.bad_images import none_readable
+from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
 from unmask.data.labels import Labelled, take_fraction
 from unmask.data.loader import CentreCrops
 from unmask.data.normalize import normalize
-from unmask.data.pictures import BadImage
-from unmask.data.sources import slug
+from unmask.data.sources.find import slug
 from unmask.evals.classification import Scores, classification_scores
 from unmask.evals.knn import knn_votes
 from unmask.evals.linear import choose_l2, fit_linear_probe

@@ -14,7 +14,7 @@ from unmask.config.schema import DataConfig, PretrainConfig
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.images import Images
 from unmask.data.loader import load_centre_crops
-from unmask.data.sources import default_held_out, find_images, slug
+from unmask.data.sources.find import default_held_out, find_images, slug
 from unmask.data.statistics import find_layout, measure_pixels
 from unmask.distributed.processes import Processes
 from unmask.engine.run_directory import RunDirectory

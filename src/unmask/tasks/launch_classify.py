@@ -18,7 +18,7 @@ from unmask.core.mae import Architecture, new_encoder
 from unmask.data.bad_images import BadImageLog
 from unmask.data.images import Images
 from unmask.data.labels import Labelled, class_weights, take_fraction
-from unmask.data.sources import slug
+from unmask.data.sources.find import slug
 from unmask.data.statistics import find_layout, measure_pixels
 from unmask.distributed.processes import Processes
 from unmask.engine.run_directory import RunDirectory

@@ -15,8 +15,8 @@ from torch import Tensor
 from unmask.config.schema_classify import LabelledDataConfig
 from unmask.config.schema_use import PredictConfig
 from unmask.data.bad_images import none_readable
-from unmask.data.pictures import BadImage
-from unmask.data.sources import find_images, slug
+from unmask.data.decode.pictures import BadImage
+from unmask.data.sources.find import find_images, slug
 from unmask.tasks.classes import readable
 from unmask.tasks.results import log_bad_images, result_folder
 from unmask.tasks.trained import read_trained, watched

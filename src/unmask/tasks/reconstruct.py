@@ -11,7 +11,7 @@ from unmask.core.mae import MaskedAutoencoder
 from unmask.core.masking import kept_patches
 from unmask.data.loader import load_centre_crops
 from unmask.data.normalize import normalize
-from unmask.data.sources import find_images
+from unmask.data.sources.find import find_images
 from unmask.errors import CheckpointError
 from unmask.interop.weights import Weights, build, read_weights
 from unmask.tasks.pretrain import STRIP_IMAGES, display_of, fixed_noise

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from unmask.config.io import to_json
 from unmask.data.bad_images import BadImageLog
-from unmask.data.pictures import BadImage
+from unmask.data.decode.pictures import BadImage
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
 from unmask.evals.classification import Scores, largest_confusions

@@ -10,10 +10,10 @@ import torch
 
 from unmask.config.schema_use import EvaluateConfig
 from unmask.data.bad_images import none_readable
-from unmask.data.labelled_files import labelled_files
+from unmask.data.decode.pictures import BadImage
 from unmask.data.labels import Labelled
-from unmask.data.named import some
-from unmask.data.pictures import BadImage
+from unmask.data.sources.labelled_files import labelled_files
+from unmask.data.sources.named import some
 from unmask.errors import DataError
 from unmask.evals.robustness import (
     ALEXNET_ERRORS,

@@ -14,12 +14,12 @@ from torch import Tensor
 from unmask.config.plan import DataPlan, PixelFormat
 from unmask.core.patches import Size
 from unmask.data.bad_images import BadImageLog, none_readable
+from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
 from unmask.data.kept import KeptCrops
 from unmask.data.labels import Labelled
 from unmask.data.loader import CentreCrops, CropBatch
 from unmask.data.normalize import normalize
-from unmask.data.pictures import BadImage
 from unmask.evals.classification import Scores, calibration, classification_scores
 from unmask.models.classifier import Classifier
 from unmask.viz.confusion import confusion_picture

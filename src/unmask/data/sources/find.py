@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from unmask.config.schema import DataConfig
-from unmask.data.containers import IDX_IMAGES, idx_file_in, idx_images
-from unmask.data.elpv import elpv_images
-from unmask.data.files import SUFFIXES
-from unmask.data.folder import images_below
-from unmask.data.hub_sets import hub_images
+from unmask.data.decode.files import SUFFIXES
 from unmask.data.images import Images
-from unmask.data.lists import LIST_SUFFIXES, paths_in_list
 from unmask.data.paths import PathList
-from unmask.data.torchvision_sets import torchvision_images
+from unmask.data.sources.elpv import elpv_images
+from unmask.data.sources.folder import images_below
+from unmask.data.sources.hub_sets import hub_images
+from unmask.data.sources.idx import IDX_IMAGES, idx_file_in, idx_images
+from unmask.data.sources.lists import LIST_SUFFIXES, paths_in_list
+from unmask.data.sources.torchvision_sets import torchvision_images
 from unmask.errors import DataError
 
 TORCHVISION, HUB = "torchvision:", "hf:"

@@ -9,8 +9,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from unmask.data.jpeg import jpeg_picture
-from unmask.data.pictures import FORMATS, ArrayPicture, Picture, PillowPicture
+from unmask.data.decode.jpeg import jpeg_picture
+from unmask.data.decode.pictures import FORMATS, ArrayPicture, Picture, PillowPicture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy", ".dcm")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unmask.data.files import array_picture
+from unmask.data.decode.files import array_picture
+from unmask.data.decode.pictures import Picture
 from unmask.data.images import Images
-from unmask.data.named import Named, Parts, names_of
 from unmask.data.paths import PathList
-from unmask.data.pictures import Picture
+from unmask.data.sources.named import Named, Parts, names_of
 from unmask.errors import DataError
 
 IDX_IMAGES = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz")

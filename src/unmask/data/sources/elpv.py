@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unmask.data.folder import images_below
 from unmask.data.images import Images
-from unmask.data.named import Named, Parts
 from unmask.data.paths import PathList
+from unmask.data.sources.folder import images_below
+from unmask.data.sources.named import Named, Parts
 from unmask.errors import DataError
 
 LICENCE = "ELPV images of solar cells (Deitsch et al.), CC BY-NC-SA 4.0: no commercial use"

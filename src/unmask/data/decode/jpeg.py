@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmask.config.plan import PixelFormat, PixelType
 from unmask.core.patches import Size
-from unmask.data.pictures import (
+from unmask.data.decode.pictures import (
     FORMATS,
     Box,
     Picture,

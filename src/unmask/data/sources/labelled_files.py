@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.data.files import SUFFIXES
-from unmask.data.folder import images_below
+from unmask.data.decode.files import SUFFIXES
 from unmask.data.images import Images
-from unmask.data.lists import LIST_SUFFIXES, path_column, rows_of
-from unmask.data.named import Named, Parts, class_name, in_order, some
 from unmask.data.paths import PathList
-from unmask.data.sources import check_it_exists
+from unmask.data.sources.find import check_it_exists
+from unmask.data.sources.folder import images_below
+from unmask.data.sources.lists import LIST_SUFFIXES, path_column, rows_of
+from unmask.data.sources.named import Named, Parts, class_name, in_order, some
 from unmask.errors import DataError
 
 TRAINING, VALIDATION, TEST = "train", "val", "test"

@@ -5,9 +5,9 @@ import re
 import time
 from typing import NamedTuple
 
-from unmask.data.files import SUFFIXES
-from unmask.data.index import Directory, Listing, Stamp, read_index, write_index
+from unmask.data.decode.files import SUFFIXES
 from unmask.data.paths import PathList
+from unmask.data.sources.index import Directory, Listing, Stamp, read_index, write_index
 from unmask.errors import DataError
 
 INDEXED_FROM = 5000

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from unmask.data.containers import number_of, numbered, numbers
-from unmask.data.files import open_encoded, open_file
+from unmask.data.decode.files import open_encoded, open_file
+from unmask.data.decode.pictures import Picture
 from unmask.data.images import Images
-from unmask.data.named import Named, Parts, class_name, names_of
-from unmask.data.pictures import Picture
+from unmask.data.sources.idx import number_of, numbered, numbers
+from unmask.data.sources.named import Named, Parts, class_name, names_of
 from unmask.errors import DataError
 
 VALIDATION_SPLITS = ("validation", "val", "valid", "dev", "test")

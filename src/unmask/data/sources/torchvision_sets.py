@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from unmask.data.containers import number_of, numbered, numbers
+from unmask.data.decode.pictures import Picture, PillowPicture
 from unmask.data.images import Images
-from unmask.data.named import Named, Parts, names_of
 from unmask.data.paths import PathList
-from unmask.data.pictures import Picture, PillowPicture
+from unmask.data.sources.idx import number_of, numbered, numbers
+from unmask.data.sources.named import Named, Parts, names_of
 from unmask.errors import DataError
 
 SPLIT_KEYWORDS = ("split", "version")
