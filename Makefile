@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-full lint types install clean
+.PHONY: quickstart test test-slow test-full faults lint types install clean
 
 quickstart: .venv/.quickstart  ## pre-train on the embedded example and show what it learned
 	$(BIN)/unmask quickstart
@@ -10,8 +10,13 @@ quickstart: .venv/.quickstart  ## pre-train on the embedded example and show wha
 test: .venv/.dev  ## the quick tier: at most 5 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
-test-full: .venv/.dev  ## everything: at most 30 minutes
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test-slow: .venv/.dev  ## what the quick tier leaves out
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+test-full: test test-slow  ## everything: at most 30 minutes
+
+faults: .venv/.dev  ## what a run survives: each case of docs/reliability.md, with pass or fail
+	$(BIN)/python tests/faults/table.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check

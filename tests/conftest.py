@@ -14,14 +14,15 @@ hypothesis.settings.load_profile("unhurried")
 torch.set_num_threads(1)  # tiny operations only get in each other's way
 install_import_hook(["unmask.core", "unmask.models"], "beartype.beartype")
 
-from unmask.config.schema import (  # noqa: E402  # after the hook
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    PretrainConfig,
-    ProbeConfig,
-    RunConfig,
+from unmask.config.classify import (  # noqa: E402  # after the hook
+    Augment,
+    Head,
+    LabelledData,
+    LabelledRun,
+    TuneOptim,
 )
+from unmask.config.commands import PretrainConfig, PretrainData, ScratchConfig  # noqa: E402
+from unmask.config.settings import Autoencoder, Encoder, FeatureProbe, Optim, Run  # noqa: E402
 
 
 def photograph(number: int, height: int = 30, width: int = 44) -> Image.Image:
@@ -47,14 +48,49 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny(photos, tmp_path) -> PretrainConfig:
-    """A run of 7 steps: 4 x 6 patches, batches of 6 in micro-batches of 4 and 2."""
+    """A run of 7 steps in fp32: 4 x 6 patches, batches of 6 in micro-batches of 4 and 2."""
     return PretrainConfig(
         out=str(tmp_path / "run"),
-        data=DataConfig(source=(str(photos),), size=(16, 24), held_out=4, workers=0),
-        model=ModelConfig(
+        data=PretrainData(source=(str(photos),), size=(16, 24), held_out=4, workers=0),
+        model=Autoencoder(
             patch=(4,), width=16, depth=2, heads=2, decoder_width=8, decoder_depth=2, decoder_heads=2
         ),
-        optim=OptimConfig(steps=7, warmup_steps=2, batch=6, micro_batch=4, base_lr=0.1),
-        probe=ProbeConfig(every=7),
-        run=RunConfig(log_every=2, evaluate_every=3, sample_every=7, checkpoint_every=2),
+        optim=Optim(steps=7, warmup_steps=2, batch=6, micro_batch=4, base_lr=0.1),
+        probe=FeatureProbe(every=7),
+        run=Run(precision="fp32", log_every=2, evaluate_every=3, sample_every=7, checkpoint_every=2),
+    )
+
+
+ENCODER = Encoder(patch=(4,), width=16, depth=2, heads=2)
+STRIPES = {"near": 1.0, "dog & <b>": 3.0, "=far": 6.0}
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory) -> Path:
+    """Three classes of stripes, 16 pictures each."""
+    folder = tmp_path_factory.mktemp("labelled") / "stripes"
+    rng = np.random.default_rng(0)
+    x = np.arange(28) / 10
+    for name, frequency in STRIPES.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(16):
+            row = 127 + 100 * np.sin(frequency * x + rng.uniform(0, 6))
+            noisy = row + rng.normal(0, 15, (20, 28))
+            Image.fromarray(np.uint8(noisy.clip(0, 255))).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def scratch(stripes, tmp_path) -> ScratchConfig:
+    """A classifier from scratch in fp32, with everything random switched on."""
+    return ScratchConfig(
+        out=str(tmp_path / "run"),
+        data=LabelledData(source=(str(stripes),), size=(16, 24), workers=0, crop_scale=(0.5, 1)),
+        model=ENCODER,
+        head=Head(drop_path=0.3),
+        augment=Augment(erasing=0.3),
+        optim=TuneOptim(
+            steps=7, warmup_steps=2, batch=8, micro_batch=6, base_lr=0.05, layer_decay=0.75, ema=0.9
+        ),
+        run=LabelledRun(precision="fp32", log_every=1, evaluate_every=3, checkpoint_every=2),
     )

@@ -5,38 +5,65 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unmask.api import (
+        bench,
         check,
+        detect,
         embed,
         evaluate,
         export,
+        finetune,
         knn,
         load,
         plan,
-        plan_pretraining,
         predict,
         pretrain,
+        probe,
+        quickstart,
         read,
         reconstruct,
+        scratch,
+        segment,
+        tokenizer,
+        train,
     )
 
+    __version__: str
+
 __all__ = [
+    "__version__",
+    "bench",
     "check",
+    "detect",
     "embed",
     "evaluate",
     "export",
+    "finetune",
     "knn",
     "load",
     "plan",
-    "plan_pretraining",
     "predict",
     "pretrain",
+    "probe",
+    "quickstart",
     "read",
     "reconstruct",
+    "scratch",
+    "segment",
+    "tokenizer",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Public functions are imported when they are first used: `unmask --help` needs no torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("unmask")
     if name in __all__:
         return getattr(importlib.import_module("unmask.api"), name)
     raise AttributeError(f"module 'unmask' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

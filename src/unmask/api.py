@@ -1,205 +1,267 @@
-"""The public functions. The command line calls nothing else."""
+"""The public functions: one for each command, with the same name and the same options as keywords."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
-from unmask.bench.card import Card
-from unmask.bench.predict import DECODE_MS, Prediction
-from unmask.bench.predict import predict as predict_cost
+import unmask
 from unmask.bench.run import run_bench
-from unmask.bench.setting import IMAGENET_IMAGES, BenchConfig
+from unmask.bench.setting import BenchConfig
+from unmask.config.commands import (
+    CheckConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    KnnConfig,
+    PlanConfig,
+    PredictConfig,
+    QuickstartConfig,
+    ReconstructConfig,
+)
+from unmask.config.fields import check as check_settings
+from unmask.config.keywords import (
+    name_of,
+    swept_name,
+    with_named,
+    with_sections,
+    with_setting,
+    with_settings,
+)
 from unmask.config.plan import Plan
-from unmask.config.resolve_classify import ClassifyPlan
-from unmask.config.schema import EmbedConfig, PretrainConfig, QuickstartConfig, ReconstructConfig
-from unmask.config.schema_classify import ClassifyConfig, LabelledDataConfig
-from unmask.config.schema_use import EvaluateConfig, KnnConfig, Part, PredictConfig
-from unmask.core.vit import Pool
+from unmask.cost.cards import Card
+from unmask.cost.predict import Prediction
+from unmask.cost.predict import predict as predict_cost
 from unmask.data.sources.find import find_images
-from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.interop.export import Exported, Layout, default_path, export_weights
 from unmask.interop.fit import at_size
-from unmask.interop.weights import Model, build, read_weights
-from unmask.recipes import pretrain_recipe
-from unmask.tasks.check import Check, run_check
-from unmask.tasks.embed import Embedded, read_for, run_embedding
-from unmask.tasks.evaluate import run_evaluation
-from unmask.tasks.knn import run_knn
-from unmask.tasks.launch import Pretraining
-from unmask.tasks.launch_classify import Classification
-from unmask.tasks.predict import Classified, run_prediction
-from unmask.tasks.quickstart import Comparison, quickstart_stages, run_stages
-from unmask.tasks.reconstruct import run_reconstruction
-from unmask.tasks.results import Result
-from unmask.tasks.run import dry_run, run_job
-from unmask.tasks.summary import last_measurement, last_scores
-from unmask.tasks.sweep import ACCURACY, Sweep, run_sweep
+from unmask.interop.models import Model, build
+from unmask.interop.weights import model_type, read_weights
+from unmask.runs.pages import measured_in
+from unmask.runs.quickstart import Comparison, quickstart_stages
+from unmask.runs.quickstart import run_stages as run_quickstart
+from unmask.runs.run import dry_run as plan_run
+from unmask.runs.run import run
+from unmask.runs.study import Study, plan_sweep, run_sweep
+from unmask.tasks import TASKS, find_recipe, find_task, function_for
+from unmask.use.check import Check, run_check
+from unmask.use.embed import Embedded, read_for, run_embedding
+from unmask.use.knn import run_knn
+from unmask.use.reconstruct import run_reconstruction
+from unmask.use.results import Result
 
-Source = str | Path
+Source = str | Path | Sequence[str | Path]
+C = TypeVar("C")
 
 
-def pretrain(
-    data: Source | PretrainConfig,
+def train(
+    command: str,
+    data: Any,
     *,
-    recipe: str = "laptop",
-    out: Source | None = None,
-    init: Source | None = None,
-) -> Path:
-    """Pre-trains on a folder of images and returns the run directory.
+    recipe: str | None = None,
+    dry_run: bool = False,
+    seeds: Sequence[int] | None = None,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    **settings: Any,
+) -> Path | Plan | Study | dict[str, Plan]:
+    """Trains any task of the registry; `pretrain` and its like say what the arguments mean."""
+    task = find_task(command)
+    base = data
+    if not isinstance(data, task.config_class):
+        base = find_recipe(command, recipe or TASKS[command].recipe)
+        base = with_setting(base, "data.source", data)
+    named = {name_of(base, keyword): value for keyword, value in settings.items()}
+    config = with_named(base, named)
+    check_settings(config)
+    axes = {**(sweep or {}), **({"run.seed": seeds} if seeds is not None else {})}
+    if not axes:
+        return plan_run(task(config)) if dry_run else run(task(config))
+    fields = [swept_name(config, name) for name in axes]
+    for name, values in axes.items():
+        _check_swept(name, values)
+    runs = []
+    for values in product(*axes.values()):
+        one = with_named(base, {**named, **dict(zip(fields, values, strict=True))})
+        check_settings(one)
+        runs.append((dict(zip(fields, map(_word, values), strict=True)), task(one)))
+    return plan_sweep(runs) if dry_run else run_sweep(runs, base=task(config))
 
-    Calling it again with the same arguments resumes, or does nothing where the run is finished.
+
+def pretrain(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Pre-trains on images and returns the run directory.
+
+    Calling it again with the same arguments resumes, or does nothing if the run is finished.
 
     Args:
-        data: a folder, a built-in data set, or a whole configuration.
-        recipe: what to begin with where `data` is no configuration.
-        out: the run directory; runs/pretrain-<data> if None.
-        init: weights to start from: a run directory or a file.
+        data: a folder, several, a built-in data set, or a whole PretrainConfig.
+        recipe: what to begin with; laptop if None.
+        settings: any flag of `unmask pretrain` by its name: `steps=20`, `init=RUN`, `out="runs/mine"`,
+            `data_size=96`, `mask_ratio=0.8`. `seeds=[0, 1]` and `sweep={"optim.base_lr": [1e-3, 2e-3]}`
+            make a run for each value and return the comparison. `dry_run=True` returns the plan, or the
+            plan of each run by its name.
     """
-    if not isinstance(data, PretrainConfig):
-        config = pretrain_recipe(recipe)
-        data = replace(config, data=replace(config.data, source=(str(data),)))
-    if out is not None:
-        data = replace(data, out=str(out))
-    if init is not None:
-        data = replace(data, init=str(init))
-    return run_job(Pretraining(data))
+    return train("pretrain", data, recipe=recipe, **settings)
 
 
-def plan_pretraining(config: PretrainConfig) -> Plan:
-    """What a pre-training run would do on this machine: every `auto` as a value."""
-    return dry_run(Pretraining(config))
+def tokenizer(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Trains a discrete VAE, whose tokens pre-training may predict. Arguments as of `pretrain`."""
+    return train("tokenizer", data, recipe=recipe, **settings)
 
 
-def plan(
-    recipe: str | PretrainConfig = "vit-large-800",
-    *,
-    devices: str = "8xh100",
-    images: int = IMAGENET_IMAGES,
-    utilisation: float | None = None,
-    decode_ms: float = DECODE_MS,
-) -> Prediction:
+def finetune(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Trains an encoder (`init=RUN`) and a new head on labelled images; returns the run directory.
+
+    `tune_blocks=K` tunes the last K blocks alone. Arguments as of `pretrain`.
+    """
+    return train("finetune", data, recipe=recipe, **settings)
+
+
+def probe(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Trains a linear classifier on a frozen encoder (`init=RUN`). Arguments as of `pretrain`."""
+    return train("probe", data, recipe=recipe, **settings)
+
+
+def scratch(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Trains a new encoder and head on labelled images alone. Arguments as of `pretrain`."""
+    return train("scratch", data, recipe=recipe, **settings)
+
+
+def detect(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Trains an encoder (`init=RUN`, or `scratch=True`) as a detector of objects, with boxes and masks.
+
+    `data` is a folder with COCO's annotations or PASCAL VOC's, or a .csv of boxes. Arguments as of
+    `pretrain`.
+    """
+    return train("detect", data, recipe=recipe, **settings)
+
+
+def segment(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
+    """Trains a segmenter on images with label maps, from an encoder (`init=RUN`) or `scratch=True`.
+
+    Arguments as of `pretrain`.
+    """
+    return train("segment", data, recipe=recipe, **settings)
+
+
+def check(data: Source | CheckConfig, **settings: Any) -> Check:
+    """Looks at images: counts, sizes, bad files, duplicates, and a recipe that suits them.
+
+    `settings` are flags of `unmask check`: `recipe="laptop"`, `channels=4`.
+    """
+    return run_check(_config(CheckConfig, data, "data.source", settings))
+
+
+def evaluate(data: Source | EvaluateConfig, **settings: Any) -> Any:
+    """Scores on labelled images, or on those with label maps: `record` holds them, `path` a report.
+
+    `settings` are flags of `unmask evaluate`: `init=RUN` (a run, or a classifier of timm, Hugging Face
+    or the official MAE code), `split="all"`.
+    """
+    return _for_model("evaluate", _config(EvaluateConfig, data, "data.source", settings))
+
+
+def knn(data: Source | KnnConfig, **settings: Any) -> Result:
+    """What the frozen features of a model are worth: k-NN and a linear probe on labelled images.
+
+    `settings` are flags of `unmask knn`: `init=RUN`, `baselines=True`.
+    """
+    return run_knn(_config(KnnConfig, data, "data.source", settings))
+
+
+def predict(images: Source | PredictConfig, **settings: Any) -> Any:
+    """Writes the classes that a classifier takes images for, with probabilities, and a contact sheet.
+
+    `settings` are flags of `unmask predict`: `init=RUN`, `top=5`.
+    """
+    return _for_model("predict", _config(PredictConfig, images, "source", settings))
+
+
+def reconstruct(
+    images: Source | ReconstructConfig, *, mask: np.ndarray | None = None, **settings: Any
+) -> list[Path]:
+    """Draws what a model makes of masked images; returns the paths of the pictures.
+
+    Args:
+        images: a folder, several, or a whole ReconstructConfig.
+        mask: of your own, bool [h, w] of the model's patches, true where one is masked.
+        settings: flags of `unmask reconstruct`: `init=RUN`, `mask_ratio=0.9`, `strategy="block"`.
+    """
+    return run_reconstruction(_config(ReconstructConfig, images, "source", settings), mask)
+
+
+def embed(images: Source | EmbedConfig, **settings: Any) -> Embedded:
+    """Writes a feature per image, unmasked and in the order of the data.
+
+    `settings` are flags of `unmask embed`: `init=RUN`, `out="features.parquet"`, `pool="class"`.
+    """
+    return run_embedding(_config(EmbedConfig, images, "source", settings))
+
+
+def export(
+    run_or_file: str | Path, *, to: Layout = "official", out: str | Path | None = None
+) -> Exported:
+    """Writes a model in another layout, beside it a model card; returns path and largest difference.
+
+    The files are read back by the library that they are for, and both models see the same random images.
+
+    Args:
+        run_or_file: whatever `load` takes.
+        to: official (.pth of the official MAE code), safetensors (one file), timm or hf (a folder each).
+        out: the file or folder; beside the model if None.
+    """
+    source = Path(run_or_file)
+    folder = source if source.is_dir() else source.parent
+    default = default_path(to, folder)
+    weights = read_weights(source)
+    measured = measured_in(RunDirectory(folder)) if source.is_dir() else ""
+    return export_weights(weights, to, Path(out) if out else default, measured=measured)
+
+
+def plan(recipe: str | PlanConfig = "vit-large-800", **settings: Any) -> Prediction:
     """Hours, memory and loader cores of a pre-training run on devices that need not be here.
 
     Args:
-        recipe: a recipe's name, or a whole configuration.
-        devices: how many of which, such as 64xa100; cpu or cuda measures this machine.
-        images: training images; ImageNet-1K's unless told otherwise.
-        utilisation: share of the devices' peak that training reaches; 0.4, or 0.5 of what cpu
-            measures, if None.
-        decode_ms: milliseconds of one core per decoded image.
+        recipe: a recipe's name, or a whole PlanConfig.
+        settings: flags of `unmask plan`: `devices="64xa100"`, `images=100_000`, `batch=2048`.
     """
-    config = pretrain_recipe(recipe) if isinstance(recipe, str) else recipe
+    if isinstance(recipe, str):
+        recipe = with_sections(PlanConfig(), find_recipe("pretrain", recipe))
+    asked = _asked(recipe, settings)
     return predict_cost(
-        config, devices=devices, images=images, utilisation=utilisation, decode_ms=decode_ms
+        with_sections(find_recipe("pretrain", "vit-large-800"), asked),
+        devices=asked.devices,
+        images=asked.images,
+        utilisation=asked.utilisation,
+        decode_ms=asked.decode_ms,
     )
 
 
-def bench(name: str = "step", config: BenchConfig | None = None) -> list[Card]:
-    """Measured speed: data, step, speedup, peers, or all; each card's `record` holds the numbers."""
-    return run_bench(name, config or BenchConfig())
+def bench(name: str = "step", config: BenchConfig | None = None, **settings: Any) -> list[Card]:
+    """Measured speed: data, step, speedup, peers, or all; each card's `record` holds the results.
 
-
-def classify(config: ClassifyConfig, command: str = "finetune") -> Path:
-    """Fine-tunes, probes or trains from scratch, as the configuration says; returns the run directory.
-
-    Calling it again resumes, or does nothing where the run is finished.
-
-    Args:
-        config: `unmask.recipes.classify_recipe(name)`, with data and init.
-        command: finetune, probe or scratch: names the run, and says whether it needs an init.
+    `settings` are flags of `unmask bench`: `model="base"`, `rounds=3`.
     """
-    return run_job(Classification(config, command))
+    return run_bench(name, _asked(config or BenchConfig(), settings))
 
 
-def plan_classification(config: ClassifyConfig, command: str = "finetune") -> ClassifyPlan:
-    """What such a run would do on this machine: every `auto` as a value."""
-    return dry_run(Classification(config, command))
-
-
-def quickstart(config: QuickstartConfig | None = None) -> Comparison:
+def quickstart(config: QuickstartConfig | None = None, **settings: Any) -> Comparison:
     """Pre-trains on the embedded example, and classifies it with and without; says what came of it.
 
     Calling it again goes on where an earlier call was stopped.
     """
-    return run_stages(quickstart_stages(config or QuickstartConfig()), print)
+    asked = _asked(config or QuickstartConfig(), settings)
+    return run_quickstart(quickstart_stages(asked), print)
 
 
-def sweep_classification(
-    runs: Sequence[tuple[dict[str, str], ClassifyConfig]], command: str = "finetune"
-) -> Sweep:
-    """Several runs, each with some settings; compared by their validation accuracy."""
+def load(run_or_file: str | Path, size: int | tuple[int, int] | None = None) -> Model:
+    """A model in evaluation mode: a run directory's, or the official MAE code's, timm's or Hugging
+    Face's.
 
-    def one(config: ClassifyConfig, out: Path) -> Path:
-        return classify(replace(config, out=str(out)), command)
-
-    out = Classification(runs[0][1], command).path()
-    out = out if runs[0][1].out else Path(f"{out}-sweep")
-    return run_sweep(runs, one, out=out, by=ACCURACY, say=print)
-
-
-def evaluate(
-    data: Source | EvaluateConfig, *, init: Source = "", out: Source | None = None, split: Part = "val"
-) -> Result:
-    """Scores of a classifier on labelled images: `record` holds the numbers, `path` pictures and report.
-
-    Args:
-        data: labelled images as `classify` takes them, or a whole configuration.
-        init: a run, or a classifier of timm, Hugging Face or the reference.
-        out: the folder; runs/evaluate-<data> if None.
-        split: the images that training would validate on (val), would train on (train), or all.
-    """
-    if not isinstance(data, EvaluateConfig):
-        labelled = LabelledDataConfig(source=(str(data),))
-        data = EvaluateConfig(init=str(init), out=_text(out), split=split, data=labelled)
-    return run_evaluation(data)
-
-
-def predict(
-    images: Source | PredictConfig,
-    *,
-    init: Source = "",
-    out: Source | None = None,
-    top: int | None = None,
-) -> Classified:
-    """Writes the classes that a classifier takes images for, with probabilities, and a contact sheet.
-
-    Args:
-        images: whatever `pretrain` takes, or a whole configuration.
-        init: a run, or a classifier of timm, Hugging Face or the reference.
-        out: the folder; runs/predict-<data> if None.
-        top: how many classes of each image are written, the likeliest first; all if None.
-    """
-    if not isinstance(images, PredictConfig):
-        images = PredictConfig(source=(str(images),), init=str(init), out=_text(out), top=top)
-    return run_prediction(images)
-
-
-def knn(
-    data: Source | KnnConfig, *, init: Source = "", out: Source | None = None, baselines: bool = False
-) -> Result:
-    """What the frozen features of a model are worth: k-NN and a linear probe on labelled images.
-
-    Args:
-        data: labelled images as `classify` takes them, or a whole configuration.
-        init: whatever `load` takes.
-        out: the folder; runs/knn-<data> if None.
-        baselines: whether to measure pixels and a random encoder as well.
-    """
-    if not isinstance(data, KnnConfig):
-        labelled = LabelledDataConfig(source=(str(data),))
-        data = KnnConfig(init=str(init), out=_text(out), baselines=baselines, data=labelled)
-    return run_knn(data)
-
-
-def load(run_or_file: Source, size: int | tuple[int, int] | None = None) -> Model:
-    """A model in evaluation mode: a run directory's, or the reference's, timm's or Hugging Face's.
-
-    A classifier where there is a head, the encoder alone where there is neither that nor a decoder.
-    `model.description` says what it is, and holds the mean and deviation that its input is normalised
-    with.
+    A classifier if there is a head, the encoder alone if there is neither that nor a decoder.
+    `model.description` says what it is, and how it sees images.
 
     Args:
         run_or_file: a run directory, a hub folder, or a file of weights.
@@ -210,88 +272,76 @@ def load(run_or_file: Source, size: int | tuple[int, int] | None = None) -> Mode
     return build(weights if size is None else at_size(weights, size))
 
 
-def check(data: Source | PretrainConfig) -> Check:
-    """Looks at a folder of images: counts, sizes, bad files, duplicates, and a recipe that suits it."""
-    if not isinstance(data, PretrainConfig):
-        config = PretrainConfig()
-        data = replace(config, data=replace(config.data, source=(str(data),)))
-    return run_check(data)
-
-
-def reconstruct(
-    images: Source | ReconstructConfig,
-    *,
-    init: Source = "",
-    out: Source | None = None,
-    mask_ratio: float | None = None,
-) -> list[Path]:
-    """Draws what a model makes of masked images; returns the paths of the pictures.
-
-    Args:
-        images: a folder, a file, a built-in data set, or a whole configuration.
-        init: a run directory, or a checkpoint of the reference that kept its decoder.
-        out: folder for the pictures; runs/reconstruct-<data> if None.
-        mask_ratio: share of masked patches; as the model was trained if None.
-    """
-    if not isinstance(images, ReconstructConfig):
-        images = ReconstructConfig(
-            source=(str(images),),
-            init=str(init),
-            out=None if out is None else str(out),
-            mask_ratio=mask_ratio,
-        )
-    return run_reconstruction(images)
-
-
-def embed(
-    images: Source | EmbedConfig,
-    *,
-    init: Source = "",
-    out: Source = "features.safetensors",
-    pool: Pool = "mean",
-    layer: int | None = None,
-) -> Embedded:
-    """Writes a feature per image, unmasked and in the order of the data.
-
-    Args:
-        images: whatever `pretrain` takes, or a whole configuration.
-        init: whatever `load` takes.
-        out: the file: .safetensors or .parquet.
-        pool: the class token, the mean over patches, or every patch.
-        layer: the block whose output is taken, counted from 1; the last, after the final norm, if None.
-    """
-    if not isinstance(images, EmbedConfig):
-        images = EmbedConfig(source=(str(images),), init=str(init), out=str(out), pool=pool, layer=layer)
-    return run_embedding(images)
-
-
 def read(images: Source, model: Model) -> Tensor:
     """Images as a loaded model takes them: centre crops [n, C, H, W], normalised.
 
-    Where the model is a classifier, crops are those of its evaluation.
+    If the model is a classifier, crops are those of its evaluation.
     """
-    return read_for(model, find_images((str(images),)))
+    return read_for(model, find_images(_words(images)))
 
 
-def export(run_or_file: Source, *, to: Layout = "official", out: Source | None = None) -> Exported:
-    """Writes a model in another layout, beside it a model card; returns path and largest difference.
-
-    The files are read back by the library that they are for, and both models see the same random images.
-
-    Args:
-        run_or_file: whatever `load` takes.
-        to: official (the reference's .pth), safetensors (one file), timm or hf (a folder each).
-        out: the file or folder; beside the model if None.
-    """
-    source = Path(run_or_file)
-    folder = source if source.is_dir() else source.parent
-    default, run = default_path(to, folder), RunDirectory(folder)
-    weights = read_weights(source)
-    last = last_scores if weights.description.head else last_measurement
-    measured = last(run) if source.is_dir() and read_metrics(run) else ""
-    path = Path(out) if out else default
-    return export_weights(weights, to, path, measured=measured)
+def _for_model(use: str, config: Any) -> Any:
+    """Calls the function of the task whose model `--init` is; a classifier's if no other claims it."""
+    if not config.init:
+        raise ValueError(f"{use} needs a model: write --init RUN, a run directory or a file")
+    serve = function_for(model_type(config.init), use) or function_for("classifier", use)
+    assert serve is not None
+    return serve(config)
 
 
-def _text(path: Source | None) -> str | None:
-    return None if path is None else str(path)
+def _config(cls: Callable[[], C], data: Any, place: str, settings: dict[str, Any]) -> C:
+    """A whole configuration, or the defaults with data and settings."""
+    config = data if isinstance(data, cls) else with_setting(cls(), place, data)  # type: ignore[arg-type]  # a class
+    return _asked(config, settings)
+
+
+def _asked(config: C, settings: dict[str, Any]) -> C:
+    """With settings, all of their types and within their ranges, or ValueError."""
+    asked = with_settings(config, settings)
+    check_settings(asked)
+    return asked
+
+
+def _words(source: Source) -> tuple[str, ...]:
+    several = (source,) if isinstance(source, str | Path) else source
+    return tuple(map(str, several))
+
+
+def _check_swept(name: str, values: Any) -> None:
+    several = isinstance(values, Sequence) and not isinstance(values, str)
+    if not several or not values or len(set(map(_word, values))) < len(values):
+        example = "seeds=[0, 1]" if name == "run.seed" else f"sweep={{{name!r}: [...]}}"
+        raise ValueError(
+            f"several runs need different values in a list, as in {example}, and got {values!r}"
+        )
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+__all__ = [
+    "pretrain",
+    "tokenizer",
+    "finetune",
+    "probe",
+    "scratch",
+    "detect",
+    "segment",
+    "check",
+    "evaluate",
+    "knn",
+    "predict",
+    "reconstruct",
+    "embed",
+    "export",
+    "plan",
+    "bench",
+    "quickstart",
+    "load",
+    "read",
+    "train",
+]
+
+# Importing the room of that name has made it an attribute of the package; the function is meant.
+unmask.bench = bench

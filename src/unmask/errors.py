@@ -10,12 +10,16 @@ class DataError(ValueError):
     """The images cannot be used as they are."""
 
 
+class AnnotationError(DataError):
+    """What is annotated on an image cannot be used: a run stops, and does not pass over the image."""
+
+
 class CheckpointError(ValueError):
     """Weights or a run directory cannot be used as they are."""
 
 
 class DivergenceError(ValueError):
-    """The gradient was not finite, step after step."""
+    """The gradient was not finite too often, or the weights no longer are."""
 
 
 class Interrupted(Exception):
@@ -24,4 +28,5 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int, step: int):
         name = signal.Signals(signal_number).name
         super().__init__(f"saved after step {step} and stopped, as {name} asked")
-        self.exit_code = 128 + signal_number
+        # A scheduler warns with SIGUSR1 before SIGTERM: scripts look for one code.
+        self.exit_code = 128 + (signal.SIGTERM if signal_number == signal.SIGUSR1 else signal_number)

@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from bench.test_limit import small_setting
-from unmask import api
 from unmask.bench import data, peers, speedup, step
-from unmask.bench.card import Card, show
-from unmask.bench.memory import free_bytes, saved_bytes, total_bytes
-from unmask.bench.setting import BenchConfig, inputs, make_setting, named_model, threads
-from unmask.config import cost
-from unmask.core import MaskedAutoencoder
-from unmask.core.vit import SIZES
-from unmask.recipes import PRETRAIN
+from unmask.bench.model import inputs, make_setting
+from unmask.bench.run import run_bench
+from unmask.bench.setting import BenchConfig
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.spec import SIZES
+from unmask.cost.cards import Card, show
+from unmask.cost.count import count, count_activations, count_state
+from unmask.cost.memory import free_bytes, saved_bytes, total_bytes
+from unmask.cost.setting import named_model
+from unmask.engine.machine import threads
+from unmask.recipes.pretrain import PRETRAIN
 
 
 @pytest.fixture
@@ -29,13 +32,13 @@ def config(monkeypatch) -> BenchConfig:
 
 
 def test_step(config):
-    (card,) = api.bench("step", replace(config, rounds=2))
+    (card,) = run_bench("step", replace(config, rounds=2))
     r = card.record
     parts = [r[f"{part}_seconds"] for part in ("forward", "backward", "optimizer")]
     assert all(seconds > 0 for seconds in parts)
     assert sum(parts) == pytest.approx(r["seconds"], rel=0.5)
     assert r["images_per_second"] == pytest.approx(4 / r["seconds"])
-    assert r["flops"] == 4 * cost.count_flops(small_setting().architecture).training
+    assert r["flops"] == 4 * count(small_setting().spec).training_flops
     assert r["flops_per_second"] == pytest.approx(r["flops"] / r["seconds"])
     assert r["share_of_limit"] == pytest.approx(r["limit_seconds"] / r["seconds"])
     assert r["peak_memory_gib"] > 0
@@ -61,7 +64,7 @@ def test_a_step_trains():
 
 def test_counting_bytes_leaves_nothing_behind():
     """What saves its own result would hold itself, and the model, for ever."""
-    model = MaskedAutoencoder(small_setting().architecture)
+    model = small_setting().spec.build()
     images, noise = inputs(small_setting())
     assert saved_bytes(model, lambda: model(images, noise=noise).loss) > 0
     weight = weakref.ref(model.decoder.decoder_pred.weight)
@@ -71,12 +74,12 @@ def test_counting_bytes_leaves_nothing_behind():
 
 
 def test_speedup(config):
-    (card,) = api.bench("speedup", config)
+    (card,) = run_bench("speedup", config)
     usual, ours, shallow = card.record["variants"]
-    a = small_setting().architecture
+    spec = small_setting().spec
     for v, mask_tokens, depth in ((usual, True, 8), (ours, False, 8), (shallow, False, 1)):
-        variant = speedup.variant_of(a, mask_tokens, depth)
-        kept = cost.count_activations(variant, "fp32")
+        variant = speedup.variant_of(spec, mask_tokens, depth)
+        kept = count_activations(variant, "fp32")
         assert v["activation_bytes"] == 4 * kept.total
         assert v["micro_batch"] == 4
         assert v["seconds"] > 0
@@ -88,23 +91,23 @@ def test_speedup(config):
 
 def test_speedup_in_micro_batches(config, monkeypatch):
     """With room for two images and a half, four are run in twos, and all are timed and counted."""
-    a = speedup.variant_of(small_setting().architecture, True, 8)
-    state = cost.count_state(a, "fp32", average=False)
-    room = state.weights + state.gradients + 2.5 * cost.count_activations(a, "fp32").total
+    spec = speedup.variant_of(small_setting().spec, True, 8)
+    state = count_state(spec, "fp32", average=False)
+    room = state.weights + state.gradients + 2.5 * count_activations(spec, "fp32").total
     monkeypatch.setattr(speedup, "free_bytes", lambda _: room / speedup.MEMORY_SHARE)
     seen = []
-    forward = speedup.MaskedAutoencoder.forward
+    forward = MaskedAutoencoder.forward
     monkeypatch.setattr(
-        speedup.MaskedAutoencoder,
+        MaskedAutoencoder,
         "forward",
         lambda self, images, **given: (seen.append(len(images)), forward(self, images, **given))[1],
     )
-    (card,) = api.bench("speedup", config)
+    (card,) = run_bench("speedup", config)
     first, *_, last = card.record["variants"]
     assert (first["micro_batch"], last["micro_batch"]) == (2, 4)
     assert seen[:5] == [3, 2, 2, 2, 2], "counted with three and two, warmed up, timed in twos"
     assert seen[-4:] == [3, 2, 2, 4]
-    assert first["activation_bytes"] == 4 * cost.count_activations(a, "fp32").total
+    assert first["activation_bytes"] == 4 * count_activations(spec, "fp32").total
     assert card.rows[0][-1] == "2"
 
 
@@ -119,7 +122,7 @@ def test_peers(config, monkeypatch):
     """transformers is there for the tests; what is not is named."""
     monkeypatch.setitem(sys.modules, "lightly.models", None)
     monkeypatch.setattr(peers, "make_setting", lambda *_: square_setting())
-    (card,) = api.bench("peers", config)
+    (card,) = run_bench("peers", config)
     ours, theirs = card.record["libraries"]
     assert (ours["name"], theirs["name"]) == ("unmask", "transformers")
     assert ours["trained_parameters"] == theirs["trained_parameters"]
@@ -131,7 +134,7 @@ def test_peers(config, monkeypatch):
 
 
 def test_peers_that_cannot_build_the_model_are_left_out(config):
-    (card,) = api.bench("peers", config)
+    (card,) = run_bench("peers", config)
     assert [library["name"] for library in card.record["libraries"]] == ["unmask"]
     assert all("square images" in note for note in card.notes)
     assert len(card.notes) == len(peers.PEERS)
@@ -145,10 +148,10 @@ def square_setting():
 def test_lightly_computes_the_same_loss(target):
     """Its modules are put together by us: with our weights they give our loss."""
     pytest.importorskip("lightly", reason="lightly is not installed: pip install 'unmask[peers]'")
-    architecture = small_setting(image_size=(16, 16), target=target).architecture
+    spec = small_setting(image_size=(16, 16), target={"kind": target}).spec
     torch.manual_seed(0)
-    ours = MaskedAutoencoder(architecture)
-    theirs, loss = peers.build_lightly(architecture)
+    ours = spec.build()
+    theirs, loss = peers.build_lightly(spec)
     encoder, decoder, embed, predict = theirs
     state = ours.decoder.state_dict()
     inner = {name.removeprefix("decoder_"): value for name, value in state.items()}
@@ -166,23 +169,24 @@ def test_all_runs_each(config, monkeypatch):
     monkeypatch.setattr(speedup, "VARIANTS", speedup.VARIANTS[-1:])
     monkeypatch.setattr(data, "MADE", (("JPEG", 60, 40, 1),))
     monkeypatch.setattr(data, "COPIES", 4)
-    cards = api.bench("all", config)
+    cards = run_bench("all", config)
     assert [card.record["bench"] for card in cards] == ["data", "loader", "step", "speedup", "peers"]
     with pytest.raises(ValueError, match="there is no benchmark warp: choose one of data"):
-        api.bench("warp", config)
+        run_bench("warp", config)
 
 
 @pytest.mark.parametrize("name", ["small-step", *SIZES, *PRETRAIN])
 def test_models_by_name(name):
     setting = make_setting(BenchConfig(device="cpu"), name)
     assert setting.batch == (64 if name == "small-step" else 32)
-    assert setting.architecture.width == setting.plan.architecture.width
+    assert setting.spec is setting.plan.model
 
 
 def test_the_small_step():
-    a = make_setting(BenchConfig(), "small-step").architecture
-    assert (a.width, a.depth, a.decoder_width, a.decoder_depth) == (192, 6, 96, 2)
-    assert sum(cost.patch_counts(a)) == 144
+    spec = make_setting(BenchConfig(), "small-step").spec
+    assert (spec.encoder.width, spec.encoder.depth) == (192, 6)
+    assert (spec.decoder.width, spec.decoder.depth) == (96, 2)
+    assert spec.encoder.patches == 144
 
 
 def test_no_such_model():
@@ -193,7 +197,7 @@ def test_no_such_model():
 @pytest.mark.parametrize("field", ["batch", "threads", "rounds"])
 def test_numbers_are_checked(field):
     with pytest.raises(ValueError, match=f"--{field} is 0 and must be 1 or more"):
-        api.bench("step", BenchConfig(**{field: 0}))
+        run_bench("step", BenchConfig(**{field: 0}))
 
 
 def test_threads_are_set_and_put_back():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from unmask import api
 from unmask.bench import data
 from unmask.bench.photograph import photograph
+from unmask.bench.run import run_bench
 from unmask.bench.setting import BenchConfig
 
 
@@ -22,7 +22,7 @@ def small(monkeypatch):
 
 def test_cards(small, monkeypatch):
     monkeypatch.setattr(data, "_worker_counts", lambda cores: [0, 1])
-    one_core, loader = api.bench("data", BenchConfig(rounds=2))
+    one_core, loader = run_bench("data", BenchConfig(rounds=2))
     jpeg, png = one_core.record["files"]
     assert (jpeg["file"], png["file"]) == ("JPEG 60 x 40", "PNG 50 x 40")
     assert png["bytes"] > 1000

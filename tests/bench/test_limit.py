@@ -7,27 +7,38 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.bench.limit import Limit, square_rate
-from unmask.bench.setting import BenchConfig, Setting, inputs, make_setting
-from unmask.core import Architecture, MaskedAutoencoder
+from unmask.bench.limit import Limit
+from unmask.bench.model import Setting, inputs, make_setting
+from unmask.bench.setting import BenchConfig
+from unmask.core.spec import DecoderSpec, MAESpec, ViTSpec
+from unmask.cost.speed import square_rate
 
-SMALL = Architecture(
-    image_size=(16, 24), patch_size=(4, 4), channels=3, width=24, depth=2, heads=3,
-    decoder_width=16, decoder_depth=2, decoder_heads=2,
-)  # fmt: skip
+SMALL = MAESpec(
+    encoder=ViTSpec(image_size=(16, 24), patch_size=(4, 4), channels=3, width=24, depth=2, heads=3),
+    decoder=DecoderSpec(width=16, depth=2, heads=2),
+)
 
 
-def small_setting(batch: int = 3, **changes) -> Setting:
+def small_setting(batch: int = 3, *, image_size: tuple[int, int] = (16, 24), **changes) -> Setting:
+    """A model of milliseconds; `changes` are those of a part of its spec, such as mask."""
     base = make_setting(BenchConfig(batch=batch, device="cpu", precision="fp32"), "quickstart")
-    return Setting("small", replace(base.plan, architecture=replace(SMALL, **changes)))
+    encoder = replace(SMALL.encoder, image_size=image_size)
+    parts = {name: replace(getattr(SMALL, name), **values) for name, values in changes.items()}
+    return Setting("small", replace(base.plan, model=replace(SMALL, encoder=encoder, **parts)))
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"loss_on": "all"}, {"mask_tokens_in_encoder": True}, {"decoder_depth": 1}]
+    "changes",
+    [
+        {},
+        {"target": {"loss_on": "all"}},
+        {"mask": {"tokens_in_encoder": True}},
+        {"decoder": {"depth": 1, "heads": 1}},
+    ],
 )
 def test_flops_are_those_of_a_real_forward_and_backward(changes):
     setting = small_setting(**changes)
-    model, (images, noise) = MaskedAutoencoder(setting.architecture), inputs(setting)
+    model, (images, noise) = setting.spec.build(), inputs(setting)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(images, noise=noise).loss.backward()
     assert Limit(setting).flops == counter.get_total_flops()
@@ -38,10 +49,9 @@ def test_products_are_run_at_their_shapes(monkeypatch):
     setting = small_setting()
     limit = Limit(setting)
     with FlopCounterMode(display=False) as counter:
-        for p in limit.products:
-            for run in limit._runs(p):
-                for _ in range(p.times):
-                    run()
+        for p, times in limit.products.items():
+            for _ in range(times):
+                limit._run(p)()
     assert counter.get_total_flops() == limit.flops
 
 
@@ -49,8 +59,8 @@ def test_measure(monkeypatch):
     """Time is counted per product and by how often it occurs."""
     limit = Limit(small_setting())
     monkeypatch.setattr(limit, "_seconds", lambda run: 1.0)
-    runs = sum(p.times * (3 if p.inputs_need_gradient else 2) for p in limit.products)
-    assert limit.measure() == runs
+    layers = 1 + 4 * 2 + 1 + (4 + 5) + 1  # the last block's queries have a projection of their own
+    assert limit.measure() == 3 * (layers + 2 * 4) - 1, "the patches need no gradient"
 
 
 def test_short_products_are_repeated(monkeypatch):

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests_support import random_classifier
+from tests_support import mae_spec, random_classifier
 from unmask.cli.main import run
-from unmask.core import Architecture
-from unmask.interop.description import Head
 from unmask.interop.weights import write_model
 
-SMALL = Architecture(image_size=(16, 24), patch_size=(8, 8), channels=3, width=8, depth=1, heads=1)
+SMALL = mae_spec(image_size=(16, 24), patch_size=(8, 8), channels=3, width=8, depth=1, heads=1)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +19,7 @@ def classifier(tmp_path_factory) -> Path:
     """Of the two folders that the photographs lie in."""
     folder = tmp_path_factory.mktemp("use") / "run"
     folder.mkdir()
-    weights = random_classifier(SMALL, Head(classes=("deeper", "near"), pool="mean"))
+    weights = random_classifier(SMALL, {"classes": ("deeper", "near"), "pool": "mean"})
     write_model(folder, weights.state, weights.description)
     return folder
 
@@ -95,6 +93,9 @@ def test_predict(photos, classifier, place, capsys):
         ("evaluate {photos} --init {run} --data.size 17", 2, "does not divide"),
         ("predict --init {run}", 3, "no images were named"),
         ("knn {photos} --init {run} --pool class", 2, "choose --pool mean"),
+        ("plan laptop", 2, "write unmask plan --recipe laptop"),
+        ("predict {photos} --init {run} --tile 16", 2, "--tile 16 is of detectors, and {run} is a cl"),
+        ("evaluate {photos} --init {run} --data.single-class x", 2, "is of detectors"),
         ("evaluate {photos} --init {run} --robustness a", 3, "is not ImageNet-A"),
     ],
 )
@@ -102,5 +103,5 @@ def test_mistakes_get_a_sentence(words, code, sentence, photos, classifier, caps
     assert run(words.format(photos=photos, run=classifier).split()) == code
     error = capsys.readouterr().err
     assert error.startswith("unmask: ")
-    assert sentence in error
+    assert sentence.format(run=classifier) in error
     assert error.count("\n") == 1

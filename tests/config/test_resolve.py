@@ -7,28 +7,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests_support import facts, resolved
+from unmask.config.commands import PretrainConfig, PretrainData
+from unmask.config.fields import pair
 from unmask.config.io import from_dict, to_json
 from unmask.config.plan import Plan
-from unmask.config.resolve import pair
-from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
+from unmask.config.settings import Autoencoder, Mask, Optim, Run
+from unmask.tasks.pretrain import Pretrain
 
 DEFAULT = PretrainConfig()
 
 
 def test_the_papers_numbers():
     plan = resolved(DEFAULT)
-    t, a = plan.training, plan.architecture
+    t, m, e = plan.training, plan.model, plan.model.encoder
     assert t.lr == pytest.approx(1.5e-4 * 4096 / 256)
     assert t.steps == -(-800 * 1_281_167 // 4096)
     assert t.warmup_steps == round(40 * 1_281_167 / 4096)
-    assert (a.width, a.depth, a.heads, a.patch_size) == (768, 12, 12, (16, 16))
-    assert (a.decoder_width, a.decoder_depth, a.decoder_heads) == (512, 8, 16)
-    assert plan.attention == {"encoder": "fused", "decoder": "fused"}
-    assert any("49" in note and "147" in note for note in plan.notes)
+    assert (e.width, e.depth, e.heads, e.patch_size) == (768, 12, 12, (16, 16))
+    assert (m.decoder.width, m.decoder.depth, m.decoder.heads) == (512, 8, 16)
+    assert (m.visible, m.masked) == (49, 147)
+    assert any("49" in note and "147" in note for note in Pretrain(DEFAULT).check(plan, None))
 
 
 def test_processes_and_micro_batches():
-    config = replace(DEFAULT, optim=OptimConfig(batch=96, micro_batch=20))
+    config = replace(DEFAULT, optim=Optim(batch=96, micro_batch=20))
     t = resolved(config, world_size=4).training
     assert (t.process_batch, t.micro_batch) == (24, 20)
 
@@ -38,11 +40,10 @@ def test_processes_and_micro_batches():
     [("auto", True, "bf16"), ("auto", False, "fp32"), ("bf16", False, "bf16"), ("fp32", True, "fp32")],
 )
 def test_precision(asked, fast, chosen):
-    config = replace(DEFAULT, run=RunConfig(precision=asked))
+    config = replace(DEFAULT, run=Run(precision=asked))
     plan = resolved(config, fast_bf16=fast)
     assert plan.training.precision == chosen
     assert any("bf16" in note for note in plan.notes) == (asked != "fp32")
-    assert plan.attention["decoder"] == ("plain" if chosen == "bf16" else "fused")
 
 
 def test_micro_batch_on_a_gpu():
@@ -51,19 +52,19 @@ def test_micro_batch_on_a_gpu():
 
 
 def model(**changes) -> dict:
-    return {"model": ModelConfig(**changes)}
+    return {"model": Autoencoder(**changes)}
 
 
 def optim(**changes) -> dict:
-    return {"optim": OptimConfig(**changes)}
+    return {"optim": Optim(**changes)}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": DataConfig(size=(220,))}, r"patch of 16 pixels does not divide.*224"),
-        ({"data": DataConfig(size=(1, 2, 3))}, r"--data.size 96 160"),
-        ({"data": DataConfig(crop_scale=(0.0, 1.0))}, r"--data.crop-scale"),
+        ({"data": PretrainData(size=(220,))}, r"patch of 16 pixels does not divide.*224"),
+        ({"data": PretrainData(size=(1, 2, 3))}, r"--data.size 96 160"),
+        ({"data": PretrainData(crop_scale=(0.0, 1.0))}, r"--data.crop-scale"),
         (model(width=770), r"choose --model.width 768"),
         (model(decoder_width=100), r"--model.decoder-width"),
         (model(depth=0), r"--model.depth is 0"),
@@ -71,15 +72,17 @@ def optim(**changes) -> dict:
         (model(class_tokens=-1), r"class-tokens"),
         (optim(batch=0), r"--optim.batch is 0 and must be 1 or more"),
         (optim(clip=-1.0), r"--optim.clip"),
+        (optim(betas=(1.0, 1.0)), r"--optim.betas takes two numbers .* got 1 1: write"),
+        ({"mask": Mask(ratio=1.5)}, r"ratio of 1.5 is no share .* between 0 and 1"),
         (optim(ema=1.5), r"between 0 and 1"),
-        ({"run": RunConfig(log_every=0)}, r"--run.log-every"),
-        ({"run": RunConfig(seed=-1)}, r"--run.seed"),
-        ({"data": DataConfig(std=(0.2, 0.0, 0.2))}, r"--data.std"),
+        ({"run": Run(log_every=0)}, r"--run.log-every"),
+        ({"run": Run(seed=-1)}, r"--run.seed"),
+        ({"data": PretrainData(std=(0.2, 0.0, 0.2))}, r"--data.std"),
         (optim(warmup_steps=10, steps=5), r"--optim.warmup-steps"),
         (optim(batch=2_000_000), r"--optim.batch 1048576"),
     ],
 )
-def test_mends(changes, sentence):
+def test_what_does_not_fit_says_the_fix(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         resolved(replace(DEFAULT, **changes))
 
@@ -104,7 +107,7 @@ def test_pair(height, width):
 def test_json_round_trip():
     import json
 
-    config = replace(DEFAULT, data=DataConfig(size=(96, 160), mean=(0.5,)))
+    config = replace(DEFAULT, data=PretrainData(size=(96, 160), mean=(0.5,)))
     assert from_dict(PretrainConfig, json.loads(to_json(config))) == config
     plan = resolved(config)
     assert from_dict(Plan, json.loads(to_json(plan))) == plan

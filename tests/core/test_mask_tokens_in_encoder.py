@@ -1,15 +1,14 @@
 """The variant of Table 1c: the encoder sees mask tokens where patches are missing."""
 
-from dataclasses import replace
-
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
-from unmask.core import Architecture, MaskedAutoencoder
+from tests_support import changed, mae_spec
+from unmask.core.mae import MaskedAutoencoder
 
-VARIANT = Architecture(
+VARIANT = mae_spec(
     image_size=(12, 8), patch_size=(3, 2), channels=2, width=16, depth=2, heads=2,
     decoder_width=12, decoder_depth=2, decoder_heads=3, mask_ratio=0.7, mask_tokens_in_encoder=True,
 )  # fmt: skip
@@ -21,7 +20,7 @@ everywhere = pytest.mark.parametrize("loss_on", ["masked", "all"])
 def build(**changes) -> MaskedAutoencoder:
     """No parameter at a special value."""
     torch.manual_seed(0)
-    model = MaskedAutoencoder(replace(VARIANT, **changes))
+    model = MaskedAutoencoder(changed(VARIANT, **changes))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -40,7 +39,7 @@ def encoded(model: MaskedAutoencoder, images: Tensor, noise: Tensor) -> Tensor:
     hook.remove()
     ((latent,),) = seen
     R = model.encoder.class_tokens
-    order = torch.cat(model.mask(noise), dim=1).argsort(dim=1)[..., None].expand(-1, -1, latent.shape[2])
+    order = model.mask(noise).decoded.argsort(dim=1)[..., None].expand(-1, -1, latent.shape[2])
     return torch.cat([latent[:, :R], latent[:, R:].gather(1, order)], dim=1)
 
 
@@ -122,8 +121,8 @@ def test_gradients_reach_every_trainable_parameter(loss_on):
 
 def test_the_token_moves_from_the_decoder_to_the_encoder():
     torch.manual_seed(0)
-    variant = MaskedAutoencoder(replace(VARIANT, width=1024))
-    usual = MaskedAutoencoder(replace(VARIANT, mask_tokens_in_encoder=False))
+    variant = MaskedAutoencoder(changed(VARIANT, width=1024))
+    usual = MaskedAutoencoder(changed(VARIANT, mask_tokens_in_encoder=False))
     assert set(usual.state_dict()) ^ set(variant.state_dict()) == {
         "decoder.mask_token",
         "encoder_mask_token",

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.core.masking import Mask, kept_patches, mask_from_noise, take
+from unmask.core.grid import kept_patches
+from unmask.core.masking import Mask, mask_from_noise, take
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -22,7 +23,13 @@ def masks(draw) -> tuple[Mask, torch.Tensor, tuple[int, int], float, int]:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
     levels = draw(st.sampled_from([1, 3, 1 << 20]))
     noise = torch.randint(levels, (2, h * w), generator=generator) / levels
-    return mask_from_noise(noise, (h, w), ratio, unit), noise, (h, w), ratio, unit
+    return (
+        mask_from_noise(noise, (h, w), kept_patches((h, w), ratio, unit), unit=unit),
+        noise,
+        (h, w),
+        ratio,
+        unit,
+    )
 
 
 @given(masks())
@@ -52,7 +59,7 @@ def test_mask(drawn):
 def test_every_patch_is_equally_often_visible_alone_and_in_pairs(unit):
     torch.manual_seed(0)
     draws, (h, w), kept, units = 20_000, (4 * unit, 4 * unit), 5, 16
-    mask = mask_from_noise(torch.rand(draws, h * w), (h, w), 1 - kept / units, unit)
+    mask = mask_from_noise(torch.rand(draws, h * w), (h, w), kept * unit**2, unit=unit)
     visible = (~mask.is_masked).reshape(draws, h, w)[:, ::unit, ::unit].flatten(1).double()
     together = visible.T @ visible / draws
 
@@ -90,14 +97,16 @@ def test_the_ratios_that_the_error_names_work(h, w, ratio):
 @pytest.mark.parametrize(("grid", "unit"), [((4, 6), 4), ((4, 6), 3), ((4, 6), 0), ((4, 6), -2)])
 def test_a_unit_that_does_not_tile(grid, unit):
     with pytest.raises(ValueError, match=r"do not tile a grid of 4 x 6 .* choose a mask unit"):
-        mask_from_noise(torch.rand(1, 24), grid, 0.5, unit)
+        kept_patches(grid, 0.5, unit)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_units_stay_whole_on_a_large_grid(dtype):
     torch.manual_seed(0)
     noise = torch.rand(8, 64 * 64).to(dtype)
-    squares = mask_from_noise(noise, (64, 64), 0.3, 2).is_masked.reshape(8, 32, 2, 32, 2)
+    squares = mask_from_noise(noise, (64, 64), kept_patches((64, 64), 0.3, 2), unit=2).is_masked.reshape(
+        8, 32, 2, 32, 2
+    )
     assert (squares == squares[:, :, :1, :, :1]).all()
 
 

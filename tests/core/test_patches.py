@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.core.patches import grid_of, patchify, unpatchify
+from unmask.core.grid import grid_of
+from unmask.core.patches import patchify, unpatchify
 
 small = st.integers(1, 4)
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from unmask.core import SIZES, VisionTransformer
 from unmask.core.masking import take
+from unmask.core.spec import SIZES
+from unmask.core.vit import VisionTransformer
 
 GRID, PATCHES = (3, 4), 12
 

@@ -1,28 +1,25 @@
 """Crops that are resized on the device are those that the loader would have made."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from test_loader import PLAN, batches
 
+from data.test_loader import IMAGE, batches
 from unmask.data import transforms
 from unmask.data.crops import Crops, on_device, pack
 
 
 def test_resized_on_the_device_equals_resized_by_the_loader(photos, tmp_path):
-    late = replace(PLAN, resize_on_device=True)
     pairs = zip(
         batches(photos, tmp_path).from_step(0),
-        batches(photos, tmp_path, plan=late).from_step(0),
+        batches(photos, tmp_path, resize=False).from_step(0),
         strict=True,
     )
     for steps in pairs:
         for wanted, got in zip(*steps, strict=True):
-            assert isinstance(got.images, Crops)
-            images = on_device(got.images, torch.device("cpu"), PLAN.image_size)
-            assert torch.equal(images, wanted.images)
-            assert torch.equal(got.noise, wanted.noise)
+            assert isinstance(got.content[0], Crops)
+            images = on_device(got.content[0], torch.device("cpu"), IMAGE.size)
+            assert torch.equal(images, wanted.content[0])
+            assert torch.equal(got.content[1], wanted.content[1])
 
 
 def test_a_gpu_resizes_numbers_as_a_processor_does_bytes():
@@ -55,5 +52,7 @@ def test_what_is_much_larger_is_resized_by_the_loader(side, resizes):
     from unmask.data.decode.pictures import DecodedPicture
 
     picture = DecodedPicture(torch.zeros(3, side, side, dtype=torch.uint8))
-    crop = transforms.crop_box(picture, PLAN.pixels, (0, 0, side, side), (32, 32), transforms.AS_DECODED)
+    crop = transforms.crop_box(
+        picture, IMAGE.pixels(), (0, 0, side, side), (32, 32), transforms.AS_DECODED
+    )
     assert crop.shape == ((3, 32, 32) if resizes else (3, side, side))

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from unmask.config.plan import PixelFormat
+from unmask.config.image import PixelFormat
 from unmask.data.decode.pictures import DecodedPicture
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.sampler import generator
-from unmask.data.sources.find import default_held_out, find_images
+from unmask.data.sources.find import find_images
+from unmask.data.split import default_held_out
 from unmask.data.statistics import Layout, find_layout, measure_pixels
 from unmask.data.transforms import centre_crop, random_box, random_crop
 from unmask.errors import DataError

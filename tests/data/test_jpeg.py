@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from conftest import photograph
-from unmask.config.plan import PixelFormat
+from unmask.config.image import PixelFormat
 from unmask.data.decode import jpeg
 from unmask.data.decode.jpeg import HEADER_BYTES, JpegPicture, decoded_share, jpeg_picture
-from unmask.data.decode.pictures import BadImage, PillowPicture
+from unmask.data.decode.pictures import BadImage
+from unmask.data.decode.pillow import PillowPicture
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.transforms import crop_box

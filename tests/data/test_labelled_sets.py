@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from unmask.config.plan import PixelFormat
-from unmask.data.labels import find_labelled, take_fraction
+from unmask.config.image import PixelFormat
+from unmask.data.labels import find_labelled
 from unmask.data.sources.find import find_images
+from unmask.data.split import take_fraction
 from unmask.errors import DataError
 
 GREY, COLOUR = PixelFormat(channels=1), PixelFormat(channels=3)

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.config.plan import PixelFormat
+from unmask.config.image import PixelFormat
 from unmask.data.images import Images
-from unmask.data.labels import Labelled, class_weights, find_every, find_labelled, take_fraction
+from unmask.data.labels import find_every, find_labelled
 from unmask.data.paths import PathList
+from unmask.data.records import Labelled
+from unmask.data.sources.find import find_images
+from unmask.data.split import class_weights, take_fraction
 from unmask.errors import DataError
 
 ODD_NAMES = (
@@ -78,6 +81,15 @@ def test_folders_of_parts(tmp_path):
     }
     assert classes_of_files(explicit.training, tmp_path) == classes_of_files(split.training, tmp_path)
     assert "2 images that the data keep for validation are left out" in said(explicit)
+
+
+def test_validation_may_lack_a_class(tmp_path):
+    """As in a list; a class that only validation has is refused."""
+    files = [f"train/{c}/{i}.png" for c in "abc" for i in range(2)]
+    split = find_labelled((touch(tmp_path, *files, "val/a/1.png", "val/c/1.png"),))
+    assert split.validation.classes == split.training.classes == ("a", "b", "c")
+    assert split.validation.labels.tolist() == [0, 2]
+    assert "1 of 3 classes have no images for validation: 'b'" in said(split)
 
 
 def test_test_images_validate_where_nothing_else_does(tmp_path):
@@ -196,11 +208,79 @@ def test_folders_and_lists_go_together(tmp_path):
     assert len(split.validation) == 3
 
 
+def test_parts_of_several_sources_go_together(tmp_path):
+    """A test part of one does not validate if another has a validation part."""
+    folder = touch(tmp_path / "folder", *(f"{p}/{c}/1.png" for p in ("train", "val") for c in "ab"))
+    rows = "path,label,split\n" + "".join(f"{i}.png,{c},test\n" for i, c in enumerate("aba"))
+    listed = write(tmp_path, "more.csv", rows)
+    split = find_labelled((folder, listed))
+    assert (len(split.training), len(split.validation)) == (2, 2)
+    assert "3 images of the test part are left out" in said(split)
+    other = write(tmp_path, "other.csv", "path,label\n1.png,a\n")
+    with pytest.raises(DataError, match=r"1\.png stands twice, as 'a' and 'b'"):
+        find_labelled((folder, other, listed))
+    with pytest.raises(DataError, match=r"1\.png stands twice, as 'train' and 'val'"):
+        find_labelled((folder, str(tmp_path / "folder" / "val")))
+
+
+TABLE = (("Path", " Label ", "Split"), ("1.png", "caf\u00e9", "train"), (" 2.png ", "dog ", "Train"),
+         ("3.png", " dog", "val"), ("4.png", "caf\u00e9", "val"))  # fmt: skip
+
+
+def table(delimiter: str, end: str = "\r\n", quoted: bool = False) -> str:
+    """The table above with a space or two too many, as people type them."""
+    cells = [[f'"{cell}"' if quoted else cell for cell in row] for row in TABLE]
+    return "".join(delimiter.join(row) + end for row in cells)
+
+
+SPREADSHEETS = {
+    "excel.csv": table(";").encode("utf-8-sig"),
+    "excel-that-says-so.csv": ("sep=|\r\n" + table("|")).encode("utf-8-sig"),
+    "excel unicode text.csv": table("\t").encode("utf-16"),
+    "excel unicode text.tsv": table("\t").encode("utf-16-le").join([b"\xff\xfe", b""]),
+    "big-endian.csv": b"\xfe\xff" + table(";").encode("utf-16-be"),
+    "libreoffice.csv": table(",", "\n", quoted=True).encode(),
+    "libreoffice-tab.csv": table("\t", "\n").encode(),
+    "old-mac.csv": table(";", "\r").encode(),
+    "pandas.csv": "".join(
+        f"{i - 1 if i else ''},{line}\n" for i, line in enumerate(table(",", "\n").splitlines())
+    ).encode(),
+    "empty-cells.csv": table(";", ";;\r\n").encode() + b";;;;\r\n ;;;;\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SPREADSHEETS)
+def test_lists_as_spreadsheets_write_them(tmp_path, name):
+    (tmp_path / name).write_bytes(SPREADSHEETS[name])
+    split = find_labelled((str(tmp_path / name),))
+    assert classes_of_files(split.training, tmp_path) == {"1.png": "caf\u00e9", "2.png": "dog"}
+    assert classes_of_files(split.validation, tmp_path) == {"3.png": "dog", "4.png": "caf\u00e9"}
+    assert f"{name} that differ only in spaces around them are one class: 'dog'" in said(split)
+    images = find_images((str(tmp_path / name),))
+    assert [os.path.relpath(path, tmp_path) for path in images.paths] == [
+        f"{i}.png" for i in (1, 2, 3, 4)
+    ]
+
+
+def test_a_files_own_spaces_stay(tmp_path):
+    touch(tmp_path, "1.png ", "2.png")
+    listed = write(tmp_path, "a.csv", "path,label\n1.png ,a\n2.png ,b\n")
+    assert [os.path.basename(path) for path in find_images((listed,)).paths] == ["1.png ", "2.png"]
+
+
+def test_utf_16_that_is_cut_short(tmp_path):
+    (tmp_path / "a.csv").write_bytes("path,label\n1.png,a\n".encode("utf-16")[:-1])
+    with pytest.raises(DataError, match="not whole UTF-16"):
+        find_labelled((str(tmp_path / "a.csv"),))
+
+
 BAD_LISTS = {
     "no column 'label' among path, kind": "path,kind\n1.png,a\n",
     "'2.png' in .* has no class in the column label but ' '": "path,label\n1.png,a\n2.png, \n",
     "one class, 'a'": "path,label\n1.png,a\n2.png,a\n",
     "no rows": "path,label\n",
+    "a row without a path": "path,label\n,a\n",
+    "row 2, has not as many": "path,label\n1.png,a,more\n",
     "no column of paths": "label\na\n",
     "1.png stands twice, as 'a' and 'b'": "path,label\n1.png,a\n1.png,b\n",
     "1.png stands twice, as 'train' and 'val'": "path,label,split\n1.png,a,train\n1.png,a,val\n",
@@ -229,9 +309,7 @@ BAD_FOLDERS = {
     "no folder for each class": ["1.png", "2.png"],
     "no images in": ["a/notes.txt"],
     "one class, 'a'": ["a/1.png", "a/2.png"],
-    "only validation has 'c' and only training has 'b'": [
-        *("train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png")
-    ],
+    "only validation has 'c'": [*("train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png")],
 }
 
 
@@ -254,8 +332,8 @@ def test_other_bad_sources(tmp_path):
             find_labelled(wrong)
     with pytest.raises(DataError, match=r"8 images are for training and for validation"):
         find_labelled((source,), val=(os.path.relpath(source),))
-    with pytest.raises(DataError, match="only training has 'b'"):
-        find_labelled((source,), val=(touch(tmp_path / "y", "a/1.png"),))
+    split = find_labelled((source,), val=(touch(tmp_path / "y", "a/1.png"),))
+    assert "1 of 2 classes have no images for validation: 'b'" in said(split)
     with pytest.raises(ValueError, match="share between 0 and 1"):
         find_labelled((source,), val_share=1.0)
 

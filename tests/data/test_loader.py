@@ -10,19 +10,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unmask.config.plan import DataPlan, PixelFormat, TrainingPlan
-from unmask.data import loader
+from tests_support import image_spec
+from unmask.config.plan import LoadingPlan, TrainingPlan
 from unmask.data.bad_images import BadImageLog
+from unmask.data.crops import pack
 from unmask.data.decode.pictures import BadImage
-from unmask.data.loader import Batches, TrainingSamples
+from unmask.data.loader import Batches
 from unmask.data.sampler import SampleKey
+from unmask.data.samples import TrainingSamples
 from unmask.data.sources.find import find_images
+from unmask.data.transforms import random_crop, share_for_crops
 from unmask.errors import DataError
 
-PLAN = DataPlan(
-    image_size=(16, 24), pixels=PixelFormat(channels=3, max_pixels=10**6), display=None,
-    mean=(0.5,) * 3, std=(0.25,) * 3, crop_scale=(0.2, 1.0), flip=True, max_bad_share=0.2,
-    workers=0, keep_decoded=False, noise_length=24, seed=0,
+IMAGE, PATCHES = image_spec((16, 24)), 24
+PLAN = LoadingPlan(
+    seed=0, repeats=1, workers=0, keep_decoded=False, timeout=300.0, max_bad_share=0.2,
+    max_megapixels=1,
 )  # fmt: skip
 TRAINING = TrainingPlan(
     device="cpu", precision="fp32", compile=False, activation_checkpointing=False, seed=0, steps=5,
@@ -32,15 +35,40 @@ TRAINING = TrainingPlan(
 )  # fmt: skip
 
 
-def batches(folder, tmp_path, plan=PLAN, training=TRAINING, rank=0) -> Batches:
+class Crops:
+    """See `data.samples.Samples`: a crop and noise."""
+
+    def __init__(self, resize: bool = True):
+        self.resize = resize
+
+    def sample(self, picture, key, rng):
+        wanted, scale = IMAGE.pixels(), (0.2, 1.0)
+        crop = random_crop(picture, wanted, IMAGE.size, scale, True, rng, resize=self.resize)
+        return crop, torch.from_numpy(rng.random(PATCHES, dtype="float32"))
+
+    def share(self, image_size):
+        return share_for_crops(image_size, IMAGE.size, (0.2, 1.0))
+
+    def collate(self, samples):
+        crops, noise = zip(*samples, strict=True)
+        return pack(list(crops)), torch.stack(noise)
+
+
+def samples_of(images, plan=PLAN) -> TrainingSamples:
+    return TrainingSamples(images, Crops(), IMAGE, plan)
+
+
+def batches(folder, tmp_path, plan=PLAN, training=TRAINING, rank=0, resize=True) -> Batches:
     images = find_images((str(folder),))
     log = BadImageLog(tmp_path / "bad_images.jsonl", images=len(images), max_share=plan.max_bad_share)
-    return Batches(images, plan, training, rank=rank, bad_images=log)
+    how = {"loading": plan, "training": training, "rank": rank, "bad_images": log}
+    return Batches(images, Crops(resize), IMAGE, **how)
 
 
 def flatten(steps) -> tuple:
+    """Images, noise, and which images these are."""
     micro = [batch for step in steps for batch in step]
-    return tuple(torch.cat([getattr(b, name) for b in micro]) for name in ("images", "noise", "samples"))
+    return tuple(map(torch.cat, zip(*((*b.content, b.samples) for b in micro), strict=True)))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -61,10 +89,10 @@ def test_processes_share_the_global_batch(photos, tmp_path):
 
 
 def test_samples_change_with_epoch_and_image(photos):
-    samples = TrainingSamples(find_images((str(photos),)), PLAN)
-    noises = {tuple(samples[SampleKey(e, i)].noise.tolist()) for e in (0, 1) for i in (0, 1)}
+    samples = samples_of(find_images((str(photos),)))
+    noises = {tuple(samples[SampleKey(e, i)].content[1].tolist()) for e in (0, 1) for i in (0, 1)}
     assert len(noises) == 4
-    noise = samples[SampleKey(0, 0)].noise
+    _, noise = samples[SampleKey(0, 0)].content
     assert noise.dtype == torch.float32
     assert (noise >= 0).all()
     assert (noise < 1).all()
@@ -121,10 +149,7 @@ def no_news_of_children():
     signal.signal(signal.SIGCHLD, before)
 
 
-def test_21_killed_worker_is_an_error_that_names_the_cause(
-    photos, tmp_path, no_news_of_children, monkeypatch
-):
-    monkeypatch.setattr(loader, "WORKER_TIMEOUT_SECONDS", 2)
+def test_21_killed_worker_is_an_error_that_names_the_cause(photos, tmp_path, no_news_of_children):
     plan, longer = replace(PLAN, workers=1), replace(TRAINING, steps=500)
     next(batches(photos, tmp_path, plan).from_step(4))  # torch sets its handler once
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

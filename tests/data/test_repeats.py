@@ -7,31 +7,36 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import unmask
 from conftest import photograph
-from data.test_loader import PLAN, TRAINING, batches, flatten
+from data.test_loader import IMAGE, PATCHES, PLAN, TRAINING, batches, flatten, samples_of
 from faults.test_resume import assert_same_run, signal_at
-from tests_support import CPU, architecture_for, facts, resolved
-from unmask import api
-from unmask.config.plan import PixelFormat
-from unmask.config.resolve_classify import resolve_classification
-from unmask.config.schema import DataConfig, OptimConfig, PretrainConfig
-from unmask.config.schema_classify import AugmentConfig, ClassifyConfig, LabelledDataConfig
+from tests_support import CPU, facts, image_spec, resolved, spec_for
+from unmask.config.classify import Augment, LabelledData
+from unmask.config.commands import FinetuneConfig, PretrainConfig, PretrainData
+from unmask.config.image import PixelFormat
+from unmask.config.resolve import resolve
+from unmask.config.settings import Optim
 from unmask.data.decode import jpeg
 from unmask.data.decode.files import open_file
 from unmask.data.decode.jpeg import JpegPicture
-from unmask.data.decode.pictures import PillowPicture, ReusedPicture
-from unmask.data.loader import TrainingSamples
+from unmask.data.decode.pictures import ReusedPicture
+from unmask.data.decode.pillow import PillowPicture
 from unmask.data.sampler import SampleKey, generator, sample_at
 from unmask.data.sources.find import find_images
 from unmask.data.transforms import random_crop
 from unmask.errors import Interrupted
+from unmask.models.classifier_spec import ClassifierSpec
+from unmask.tasks.labelled import check_mixing
 
+WANTED = IMAGE.pixels()
 TWICE = replace(PLAN, repeats=2)
 KEYS = [SampleKey(0, 3, 0), SampleKey(0, 3, 1), SampleKey(0, 5, 0), SampleKey(1, 5, 0)]
 
 
 def same(one, other) -> bool:
-    return one.image.equal(other.image) and one.noise.equal(other.noise) and one.number == other.number
+    pairs = zip(one.content, other.content, strict=True)
+    return all(a.equal(b) for a, b in pairs) and one.image == other.image
 
 
 def decoded(monkeypatch) -> list[str]:
@@ -58,22 +63,22 @@ def test_an_epoch_has_each_image_with_all_its_repeats():
 
 def test_an_image_is_decoded_once(photos, monkeypatch):
     images = find_images((str(photos),))
-    samples, keys = TrainingSamples(images, TWICE), [*KEYS, SampleKey(1, 5, 1), SampleKey(1, 0, 1)]
+    samples, keys = samples_of(images, TWICE), [*KEYS, SampleKey(1, 5, 1), SampleKey(1, 0, 1)]
     names = decoded(monkeypatch)
     together = samples.__getitems__(keys)
     expected = [".jpg" if "JPEG" in name else ".png" for name in names]
     assert expected == [images.paths[i][-4:] for i in (3, 5, 5, 0)], "once an epoch"
     assert {".jpg", ".png"} == set(expected)
     assert all(same(a, samples[key]) for a, key in zip(together, keys, strict=True))
-    assert not together[0].image.equal(together[1].image)
-    assert not together[0].noise.equal(together[1].noise)
+    pairs = zip(together[0].content, together[1].content, strict=True)
+    assert not any(a.equal(b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_first_repeat_is_the_sample_of_a_run_without(photos, keep):
     images = find_images((str(photos),))
-    plain = TrainingSamples(images, PLAN)
-    repeated = TrainingSamples(images, replace(TWICE, keep_decoded=keep))
+    plain = samples_of(images, PLAN)
+    repeated = samples_of(images, replace(TWICE, keep_decoded=keep))
     for _ in range(2):  # kept images are taken from memory at the second look
         for key, sample in zip(KEYS, repeated.__getitems__(KEYS), strict=True):
             assert same(sample, plain[SampleKey(*key[:2])]) is (key.repeat == 0)
@@ -83,12 +88,10 @@ def test_the_first_repeat_is_the_sample_of_a_run_without(photos, keep):
 def test_samples_of_earlier_runs_hold(photos, seed):
     """Without repeats all is drawn from a generator of (seed, epoch, image)."""
     images, rng = find_images((str(photos),)), generator(seed, 1, 5)
-    crop = images.take(
-        5, PLAN.pixels, lambda p: random_crop(p, PLAN.pixels, (16, 24), (0.2, 1.0), True, rng)
-    )
-    sample = TrainingSamples(images, replace(TWICE, seed=seed))[SampleKey(1, 5)]
-    assert sample.image.equal(crop)
-    assert np.array_equal(sample.noise, rng.random(PLAN.noise_length, dtype=np.float32))
+    crop = images.take(5, WANTED, lambda p: random_crop(p, WANTED, (16, 24), (0.2, 1.0), True, rng))
+    sample = samples_of(images, replace(TWICE, seed=seed))[SampleKey(1, 5)]
+    assert sample.content[0].equal(crop)
+    assert np.array_equal(sample.content[1], rng.random(PATCHES, dtype=np.float32))
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -136,28 +139,28 @@ def test_a_broken_image_is_replaced_with_all_its_repeats(photos, tmp_path):
     path = images.paths[3]
     open(path, "wb").close()
     for plan in (PLAN, TWICE):
-        samples = TrainingSamples(images, plan)
+        samples = samples_of(images, plan)
         first, second, *_ = samples.__getitems__(KEYS)
-        assert first.number == second.number != 3
+        assert first.image == second.image != 3
         assert [bad.path for bad in first.bad] == [path]
-        assert not first.image.equal(second.image)
-        assert same(first, TrainingSamples(images, PLAN)[KEYS[0]])
+        assert not first.content[0].equal(second.content[0])
+        assert same(first, samples_of(images, PLAN)[KEYS[0]])
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path, monkeypatch):
     tiny = replace(tiny, data=replace(tiny.data, repeats=2))
-    whole = api.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
         signal_at(patch, 3, signal.SIGTERM)
         with pytest.raises(Interrupted):
-            api.pretrain(tiny)
-    assert_same_run(api.pretrain(tiny), whole)
+            unmask.pretrain(tiny)
+    assert_same_run(unmask.pretrain(tiny), whole)
 
 
 def asked(repeats: int, batch: int, micro: int | None = None, **optim) -> PretrainConfig:
     return PretrainConfig(
-        data=DataConfig(repeats=repeats),
-        optim=OptimConfig(batch=batch, micro_batch=micro, warmup_epochs=0, **optim),
+        data=PretrainData(repeats=repeats),
+        optim=Optim(batch=batch, micro_batch=micro, warmup_epochs=0, **optim),
     )
 
 
@@ -165,7 +168,7 @@ def test_an_epoch_decodes_each_image_once():
     plan = resolved(asked(4, 64, epochs=3), images=1000)
     assert plan.training.steps_per_epoch == 1000 * 4 / 64
     assert plan.training.steps == 188
-    assert plan.data.repeats == 4
+    assert plan.loading.repeats == 4
     assert "each image is decoded once an epoch and gives 4 samples: an epoch has 4000" in plan.notes
     assert resolved(asked(1, 64), images=1000).training.steps_per_epoch == 1000 / 64
 
@@ -176,7 +179,7 @@ def test_an_epoch_decodes_each_image_once():
         (asked(4, 66), 1000, 1, "^4 repeats do not divide .* 66: .*batch 64 or 68"),
         (asked(4, 20), 1000, 2, "2 processes and 4 repeats .* 20: choose --optim.batch 16 or 24"),
         (asked(8, 4), 1000, 1, "choose --optim.batch 8"),
-        (asked(3, 12, 4), 1000, 1, "a micro-batch of 4 parts the 3 repeats .*micro-batch 3 or 6"),
+        (asked(3, 12, 4), 1000, 1, "a micro-batch of 4 would split the 3 repeats .*micro-batch 3 or 6"),
         (asked(3, 36), 10, 1, "a batch of 36 is more than the 10 training images with 3 .*batch 24"),
         (asked(0, 36), 10, 1, "--data.repeats is 0 and must be between 1"),
     ],
@@ -197,15 +200,15 @@ def test_micro_batches_hold_whole_repeats(repeats, batch, micro, expected):
 
 
 def test_neighbours_that_are_mixed_are_different_images():
-    data, optim = LabelledDataConfig(repeats=2), ClassifyConfig().optim
+    def check(augment):
+        data, optim = LabelledData(repeats=2), replace(FinetuneConfig().optim, batch=8)
+        config = FinetuneConfig(data=data, optim=optim, augment=augment)
+        model = ClassifierSpec(encoder=spec_for(asked(1, 64)).encoder, classes=("a", "b"), pool="mean")
+        seen = image_spec(model.encoder.image_size)
+        plan = resolve(config, model=model, image=seen, facts=facts(1000), machine=CPU, world_size=1)
+        check_mixing(config, plan)
+        return plan
 
-    def plan(augment):
-        config = ClassifyConfig(data=data, optim=replace(optim, batch=8), augment=augment)
-        architecture = architecture_for(asked(1, 64))
-        return resolve_classification(
-            config, architecture, classes=("a", "b"), facts=facts(1000), machine=CPU, world_size=1
-        )
-
-    with pytest.raises(ValueError, match=r"crops of one image where --data.repeats is 2.*mixup 0"):
-        plan(AugmentConfig())
-    assert plan(AugmentConfig(mixup=0, cutmix=0)).data.repeats == 2
+    with pytest.raises(ValueError, match=r"crops of one image if --data.repeats is 2.*mixup 0"):
+        check(Augment())
+    assert check(Augment(mixup=0, cutmix=0)).loading.repeats == 2

@@ -1,13 +1,21 @@
 """Lists of files, several folders, and the data sets of other libraries."""
 
+import ast
+import gc
+import io
 import json
+import socket
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from unmask.config.plan import PixelFormat
+from unmask.config.image import PixelFormat
 from unmask.data.decode.pictures import BadImage
+from unmask.data.labels import find_labelled
+from unmask.data.sources import registry
 from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 
@@ -151,18 +159,94 @@ def test_hugging_face_folder(tmp_path):
         find_images((f"hf:{tmp_path / 'no-images'}",))
 
 
-def test_33_hugging_face_without_a_network(monkeypatch):
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch):
+    """The library, its cache in a folder of the test, and no network."""
     datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    looked_up = []
 
-    def offline(name):
-        raise ConnectionError(f"Couldn't reach '{name}' on the Hub")
+    def unreachable(host, *arguments, **options):
+        looked_up.append(host)
+        raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(DataError, match=r"Couldn't reach.*save_to_disk"):
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    datasets.looked_up = looked_up
+    yield datasets
+    del datasets.looked_up
+
+
+def test_hugging_face_folder_of_parquet(local_hub, tmp_path):
+    kinds = {"image": local_hub.Image(), "label": local_hub.ClassLabel(names=["ant", "bee"])}
+    for part, count in (("train", 4), ("validation", 2)):
+        shown = []
+        for i in range(count):
+            encoded = io.BytesIO()
+            Image.new("RGB", (6, 4), (i, 2, 3)).save(encoded, "PNG")
+            shown.append({"bytes": encoded.getvalue(), "path": None})
+        columns = {"image": shown, "label": [i % 2 for i in range(count)]}
+        rows = local_hub.Dataset.from_dict(columns, features=local_hub.Features(kinds))
+        rows.to_parquet(tmp_path / "rows" / f"{part}-00000-of-00001.parquet")
+    split = find_labelled((f"hf:{tmp_path / 'rows'}",))
+    assert split.training.labels.tolist() == [0, 1, 0, 1]
+    assert split.validation.labels.tolist() == [0, 1]
+    assert split.training.classes == ("ant", "bee")
+    assert split.training.images.decode(3, COLOUR)[:, 0, 0].tolist() == [3, 2, 3]
+    assert not local_hub.looked_up
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the library leaves metadata.csv open
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "file_name,label\na.png,one\nb.png,two\n"),
+        ("metadata.jsonl", '{"file_name": "a.png", "label": "one"}\n'
+                           '{"file_name": "b.png", "label": "two"}\n'),
+    ],
+)  # fmt: skip
+def test_hugging_face_folder_of_images(local_hub, tmp_path, name, content):
+    for part in ("train", "test"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+        for i, letter in enumerate("ab"):
+            Image.new("RGB", (6, 4), (i, 2, 3)).save(tmp_path / "set" / part / f"{letter}.png")
+        (tmp_path / "set" / part / name).write_text(content)
+    split = find_labelled((f"hf:{tmp_path / 'set'}",))
+    assert split.training.classes == ("one", "two")
+    assert split.training.labels.tolist() == split.validation.labels.tolist() == [0, 1]
+    assert names(split.validation.images) == ["a.png", "b.png"]
+    assert split.validation.images.decode(1, COLOUR)[0, 0, 0] == 1
+    assert not local_hub.looked_up
+    gc.collect()  # while the warning is ignored
+
+
+def test_33_hugging_face_without_a_network(local_hub, tmp_path, monkeypatch):
+    """One question to the hub, no retries: they wait in between."""
+
+    def wait(seconds):
+        raise AssertionError(f"waited for {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    with pytest.raises(DataError, match=r"Couldn't reach 'someone/photos'.*save_to_disk"):
         find_images(("hf:someone/photos",))
+    assert 1 <= len(local_hub.looked_up) <= 2, "the http library looks a name up twice"
+    assert local_hub.config.HF_HUB_OFFLINE is False
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"any data files\): give a folder .*metadata\.csv"):
+        find_images((f"hf:{tmp_path / 'empty'}",))
 
 
 def test_row_of_json_is_a_path_only_if_it_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"url": "x.png"}))
     with pytest.raises(DataError, match="call one of"):
         find_images((str(tmp_path / "a.jsonl"),))
+
+
+def test_libraries_of_data_sets_are_imported_when_they_are_named():
+    imported = {"datasets", "torchvision", "elpv_dataset", "huggingface_hub"}
+    for file in Path(registry.__file__).parent.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:  # not those inside functions
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+                module = node.module if isinstance(node, ast.ImportFrom) else names[0]
+                assert module.split(".")[0] not in imported, f"{file.name} imports {module}"
+    assert registry.BUILT_IN == ("elpv", "elpv:train", "fashion-mnist")

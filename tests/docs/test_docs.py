@@ -1,14 +1,22 @@
 """What the documents say is so: commands run, paths and tests exist."""
 
+import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import unmask
-from unmask.cli.main import COMMANDS, run
+from conftest import photograph
+from unmask.cli.main import commands as all_commands
+from unmask.cli.main import run
+from unmask.recipes import pretrain
+from unmask.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -32,6 +40,28 @@ def commands() -> list[list[str]]:
     return [words[words.index(name) + 1 :] for words, name in zip(ours, names, strict=True)]
 
 
+def write_objects(folder: Path) -> None:
+    """Images with COCO's annotations."""
+    (folder / "images").mkdir(parents=True)
+    box = {"category_id": 1, "bbox": [4, 5, 20, 12], "area": 240, "iscrowd": 0}
+    annotations = [{**box, "id": i + 1, "image_id": i} for i in range(8)]
+    images = [{"id": i, "file_name": f"{i}.png", "height": 30, "width": 44} for i in range(8)]
+    for i in range(8):
+        photograph(i).save(folder / "images" / f"{i}.png")
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "tree"}]}
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def write_scenes(folder: Path) -> None:
+    """Images with label maps of two classes."""
+    for place in ("images", "labels"):
+        (folder / place).mkdir(parents=True)
+    labels = np.uint8(np.arange(44)[None] // 22 + np.zeros((30, 1)))
+    for i in range(8):
+        photograph(i).save(folder / "images" / f"{i}.png")
+        Image.fromarray(labels).save(folder / "labels" / f"{i}.png")
+
+
 @pytest.fixture
 def place(photos, tmp_path, monkeypatch):
     """A folder in which the paths of the README exist."""
@@ -39,50 +69,68 @@ def place(photos, tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(photos)
     shutil.copytree(photos, tmp_path / "path/to/labelled")
+    write_objects(tmp_path / "path/to/objects")
+    write_scenes(tmp_path / "path/to/scenes")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     return tmp_path
 
 
+DETECTOR = (
+    "--data.size 32 48 --detector.window 1 --detector.global-blocks 1 --detector.channels 8 "
+    "--detector.head-width 16 --detector.sampled-anchors 16 --detector.sampled-proposals 12 "
+    "--detector.proposals 20 --detector.detections 5"
+)
+EXTRA = {
+    "pretrain": TINY,
+    "tokenizer": (
+        "--out runs/tokenizer-images --data.size 32 48 --data.held-out 4 --model.width 16 "
+        "--model.vocabulary 8"
+    ),
+    "scratch": "--data.size 16 24 --model.patch 4",
+    "detect": DETECTOR,
+    "segment": "--head.width 8",
+    "bench": "--model small-step --batch 2 --rounds 1",
+}
+SHORT = "--optim.steps 2 --optim.warmup-steps 1 --optim.batch 4 --data.workers 0"
+
+
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs(place):
-    """Pre-training is made tiny, by flags behind the README's own."""
-    assert (
-        run(["pretrain", str(place / "path/to/images"), "--out", "runs/pretrain-images", *TINY.split()])
-        == 0
-    )
+    """Training is made tiny, by flags behind the README's own."""
+    first = [
+        "pretrain",
+        "path/to/images",
+        "--out",
+        "runs/pretrain-images",
+        *SHORT.split(),
+        *TINY.split(),
+    ]
+    assert run(first) == 0
     seen = set()
     for i, words in enumerate(commands()):
         seen.add(words[0])
-        extra = [*TINY.split(), "--out", f"runs/{i}"] if words[0] == "pretrain" else []
-        if words[0] in ("finetune", "probe", "scratch"):
-            extra = "--optim.steps 2 --optim.warmup-steps 1 --optim.batch 4 --data.workers 0".split()
-        if words[0] == "scratch":
-            extra += "--data.size 16 24 --model.patch 4".split()
-        if words[0] == "bench":
-            extra = "--model quickstart --batch 2 --rounds 1".split()
+        extra = EXTRA.get(words[0], "").split()
+        if words[0] in TASKS:
+            extra += SHORT.split()
+        if words[0] == "pretrain":
+            extra += ["--out", f"runs/{i}"]
         assert run([*words, *extra]) == 0, shlex.join(words)
-    assert seen == set(COMMANDS) - {"quickstart"}
+    assert seen == set(all_commands()) - {"quickstart"}
     assert re.search(
         r"^quickstart:.*\n\t.*unmask quickstart$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
 
 
 def test_the_python_of_the_readme_runs(place, monkeypatch):
-    from dataclasses import replace
+    def tiny():
+        c = pretrain.laptop()
+        model = replace(c.model, patch=(4,), width=16, depth=1, heads=2, decoder_width=8)
+        optim = replace(c.optim, batch=4, steps=2, warmup_steps=1)
+        data = replace(c.data, size=(16,), workers=0)
+        return replace(c, model=model, optim=optim, data=data)
 
-    from unmask import api
-
-    original = api.pretrain_recipe
-
-    def tiny(name):
-        config = original(name)
-        model = replace(config.model, patch=(4,), width=16, depth=1, heads=2, decoder_width=8)
-        optim = replace(config.optim, batch=4, steps=2, warmup_steps=1)
-        data = replace(config.data, size=(16,), workers=0)
-        return replace(config, model=model, optim=optim, data=data)
-
-    monkeypatch.setattr(api, "pretrain_recipe", tiny)
+    monkeypatch.setitem(pretrain.PRETRAIN, "laptop", tiny)
     (code,) = blocks("python")
     names: dict = {"unmask": unmask}
     exec(code, names)
@@ -95,7 +143,9 @@ def test_links_and_paths_exist(document):
     text = document.read_text()
     for target in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
         assert (document.parent / target).exists(), target
-    for file in re.findall(r"`((?:core|data|engine|config|tasks|cli|recipes)/(?!test_)\w+\.py)", text):
+    for file in re.findall(
+        r"`((?:core|data|engine|config|tasks|cli|recipes|runs|models|use|cost)/(?!test_)\w+\.py)", text
+    ):
         assert (ROOT / "src" / "unmask" / file).exists(), file
 
 

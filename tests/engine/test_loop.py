@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+import unmask
 from tests_support import plan_for
-from unmask import api
-from unmask.config.schema import PretrainConfig
+from unmask.config.commands import PretrainConfig
+from unmask.data.loader import Batch
+from unmask.distributed.processes import ALONE
 from unmask.engine.ema import WeightAverage
 from unmask.engine.loop import digest, take_step
 from unmask.engine.optim import build_optimizer, decay_groups, learning_rate
@@ -31,8 +33,7 @@ class Regression(nn.Module):
         torch.manual_seed(0)
         self.model = nn.Linear(FEATURES, 1)
 
-    def forward(self, batch, progress):
-        rows = batch.rows
+    def forward(self, rows, draw):
         loss = (self.model(rows) - rows.sum(dim=1, keepdim=True)).square().mean()
         return StepOutput(loss, len(rows), {"mean": rows.mean()})
 
@@ -40,12 +41,11 @@ class Regression(nn.Module):
 def one_step(batches: list[torch.Tensor], **changes) -> tuple[Regression, TrainingState]:
     module, plan = Regression(), replace(plan_for(PretrainConfig()), warmup_steps=0, **changes)
     state = TrainingState(0, build_optimizer(decay_groups(module.model, 0.05), plan), None)
-    one_process = SimpleNamespace(size=1, sum=lambda tensor: tensor, is_main=True)
     session = SimpleNamespace(
-        plan=plan, processes=one_process, task=module, run=SimpleNamespace(path=changes.get("path")),
+        training=plan, plan=None, model=module.model, processes=ALONE, run=SimpleNamespace(path=None),
         console=SimpleNamespace(say=lambda text: None),
     )  # fmt: skip
-    micro = [SimpleNamespace(rows=rows, samples=torch.arange(len(rows))) for rows in batches]
+    micro = [Batch(rows, torch.arange(len(rows)), []) for rows in batches]
     reading = take_step(session, state, module, micro, stop=SimpleNamespace(signal=None))
     assert not digest(session, state, [reading])
     return module, state
@@ -75,49 +75,49 @@ def test_clip_bounds_the_update_and_reports_the_true_norm():
 
 def test_25_bad_gradient_leaves_the_weights(tiny, monkeypatch):
     """A NaN batch is skipped, counted and written down; the run goes on."""
-    from unmask.tasks.pretrain import PretrainTask
+    from unmask.tasks.pretrain import Pretrain
 
-    original, steps = PretrainTask.step, iter(range(100))
+    original, steps = Pretrain.step, iter(range(100))
 
-    def step(self, batch, progress):
-        output = original(self, batch, progress)
+    def step(self, model, batch, draw):
+        output = original(self, model, batch, draw)
         return output._replace(loss=output.loss * math.nan) if next(steps) == 4 else output
 
-    monkeypatch.setattr(PretrainTask, "step", step)
-    run = api.pretrain(tiny)
+    monkeypatch.setattr(Pretrain, "step", step)
+    run = unmask.pretrain(tiny)
     (bad,) = map(json.loads, (run / "bad_steps.jsonl").read_text().splitlines())
     assert bad["step"] == 2
     assert len(bad["samples"]) == 6
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["skipped_steps"] == 1
-    assert all(p.isfinite().all() for p in api.load(run).parameters())
+    assert all(p.isfinite().all() for p in unmask.load(run).parameters())
 
 
 def test_25_endless_bad_gradients_stop(tiny, monkeypatch):
-    from unmask.tasks.pretrain import PretrainTask
+    from unmask.tasks.pretrain import Pretrain
 
-    original = PretrainTask.step
+    original = Pretrain.step
 
-    def step(self, batch, progress):
-        output = original(self, batch, progress)
+    def step(self, model, batch, draw):
+        output = original(self, model, batch, draw)
         return output._replace(loss=output.loss * math.inf)
 
-    monkeypatch.setattr(PretrainTask, "step", step)
+    monkeypatch.setattr(Pretrain, "step", step)
     longer = replace(tiny, optim=replace(tiny.optim, steps=50))
     with pytest.raises(DivergenceError, match="10 steps in a row"):
-        api.pretrain(longer)
+        unmask.pretrain(longer)
 
 
 def test_21_lost_loader_reported_in_the_middle_of_a_step(tiny, monkeypatch):
     """Torch raises where the program happens to be when it hears of the death."""
-    from unmask.tasks.pretrain import PretrainTask
+    from unmask.tasks.pretrain import Pretrain
 
-    def step(self, batch, progress):
+    def step(self, model, batch, draw):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
-    monkeypatch.setattr(PretrainTask, "step", step)
+    monkeypatch.setattr(Pretrain, "step", step)
     with pytest.raises(DataError, match=r"--data\.workers 0"):
-        api.pretrain(tiny)
+        unmask.pretrain(tiny)
 
 
 def test_learning_rate():
@@ -132,10 +132,10 @@ def test_learning_rate():
 
 
 def test_decay_groups(tiny):
-    from tests_support import architecture_for
-    from unmask.core import MaskedAutoencoder
+    from tests_support import spec_for
+    from unmask.core.mae import MaskedAutoencoder
 
-    model = MaskedAutoencoder(architecture_for(tiny))
+    model = MaskedAutoencoder(spec_for(tiny))
     decayed, free = decay_groups(model, 0.05)
     names = {id(p): name for name, p in model.named_parameters()}
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)

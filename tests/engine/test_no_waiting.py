@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unmask import api
-from unmask.config.schema import PretrainConfig
+import unmask
+from unmask.config.commands import PretrainConfig
 from unmask.engine import loop
 from unmask.engine.readings import Reading, Readings
 
@@ -58,7 +58,7 @@ def unchecked():
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_pretraining_step_does_not_wait(tiny, monkeypatch, unchecked, clip):
     config = replace(tiny, optim=replace(tiny.optim, clip=clip, ema=0.9))
-    steps = waits_of_steps(monkeypatch, lambda: api.pretrain(config))
+    steps = waits_of_steps(monkeypatch, lambda: unmask.pretrain(config))
     assert steps
     assert not sum(steps, Counter())
 
@@ -83,8 +83,8 @@ def test_late_readings_change_nothing(tiny: PretrainConfig, monkeypatch, tmp_pat
     for late in (0, 1):
         monkeypatch.setattr(Readings, "on", classmethod(lambda cls, device, late=late: cls(late=late)))
         config = replace(tiny, out=str(tmp_path / f"late-{late}"), run=replace(tiny.run, log_every=2))
-        runs.append(api.pretrain(config))
-    weights = [api.load(run).state_dict() for run in runs]
+        runs.append(unmask.pretrain(config))
+    weights = [unmask.load(run).state_dict() for run in runs]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     losses = [[r.get("loss") for r in loop_metrics(run)] for run in runs]
     assert losses[0] == losses[1]

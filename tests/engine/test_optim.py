@@ -10,7 +10,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from tests_support import plan_for
-from unmask.config.schema import PretrainConfig
+from unmask.config.commands import PretrainConfig
 from unmask.engine import checkpoint
 from unmask.engine.optim import (
     TRUST,
@@ -187,3 +187,17 @@ def test_25_a_bad_gradient_changes_nothing(name, bad):
     assert all(map(torch.equal, everything(), before))
     step(1.0)
     assert not any(map(torch.equal, everything()[:2], before[:2]))
+
+
+def test_relative_positions_learn_with_their_block_and_are_not_decayed():
+    names = ["relative_position.tables.0", "relative_position.class_pairs.1", "encoder.blocks.1.mlp.w"]
+    parameters = [nn.Parameter(torch.zeros(2, 2, 2)) for _ in names]
+    groups = layer_decay_groups(
+        zip(names, parameters, strict=True), depth=2, weight_decay=0.1, layer_decay=0.5
+    )
+    found = {
+        names[next(i for i, p in enumerate(parameters) if p is one)]: (g["lr_scale"], g["weight_decay"])
+        for g in groups
+        for one in g["params"]
+    }
+    assert found == dict(zip(names, [(0.25, 0.0), (0.5, 0.0), (0.5, 0.1)], strict=True))

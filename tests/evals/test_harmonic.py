@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask.evals import harmonic_fill
+from unmask.evals.harmonic import harmonic_fill
 
 
 def case(batch, channels, height, width, share_known=0.3, seed=0):

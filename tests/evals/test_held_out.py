@@ -1,15 +1,17 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
-from unmask.core import Architecture, MaskedAutoencoder
+from tests_support import changed, mae_spec
+from unmask.core.components import fit_pca
+from unmask.core.mae import MaskedAutoencoder
 from unmask.core.masking import take
 from unmask.core.targets import patch_statistics
-from unmask.evals import HeldOutReconstruction, harmonic_fill, interpolated_statistics, masked_pixels
+from unmask.evals.harmonic import harmonic_fill
+from unmask.evals.reconstruction import HeldOutReconstruction, interpolated_statistics, masked_pixels
 
-TINY = Architecture(
+TINY = mae_spec(
     image_size=(16, 24),
     patch_size=(4, 4),
     channels=3,
@@ -21,7 +23,7 @@ TINY = Architecture(
     decoder_heads=2,
     mask_ratio=0.5,
 )
-PIXELS = replace(TINY, target="pixels")
+PIXELS = changed(TINY, target="pixels")
 
 
 def model_of(architecture):
@@ -84,7 +86,7 @@ def test_statistics_of_visible_patches_are_true_and_nothing_masked_leaks():
 
 
 def test_deviations_are_interpolated_as_logarithms():
-    model = model_of(replace(TINY, image_size=(4, 12)))
+    model = model_of(changed(TINY, image_size=(4, 12)))
     ramp = torch.arange(4.0).expand(1, 3, 4, 4)
     images = torch.cat([ramp, torch.zeros(1, 3, 4, 4), 100 * ramp + 7], dim=3)
     mask = model.mask(torch.tensor([[0.1, 0.9, 0.2]]), 0.3)
@@ -106,7 +108,7 @@ def test_the_harmonic_error_is_computed_once_per_shape_of_mask(monkeypatch):
     first = dict(evaluator.run(model_of(PIXELS)))["held_out/harmonic_error"]
     assert dict(evaluator.run(model_of(PIXELS)))["held_out/harmonic_error"] == first
     assert len(calls) == 1
-    units = replace(PIXELS, mask_unit=2)
+    units = changed(PIXELS, mask_unit=2)
     assert dict(evaluator.run(model_of(units)))["held_out/harmonic_error"] != first
     assert len(calls) == 2
 
@@ -135,3 +137,34 @@ def test_constant_images_have_no_finite_ratio():
 def test_images_without_their_noise_are_refused(images, rows):
     with pytest.raises(ValueError, match="one row for each"):
         HeldOutReconstruction(torch.zeros(images, 3, 16, 24), torch.zeros(rows, 24))
+
+
+def test_predicted_coefficients_are_measured_in_pixels():
+    torch.manual_seed(0)
+    model, (images, noise) = model_of(changed(TINY, target="pca")), held_out()
+    model.target.fit(fit_pca(torch.randn(200, 48), 6))
+    error = dict(HeldOutReconstruction(images, noise).run(model))["held_out/error"]
+    drawn = model.reconstruct(images, noise, 0.75) @ model.target.basis + model.target.mean
+    masked = model.mask(noise, 0.75).masked
+    wanted = take(model.encoder.patchify(images), masked)
+    assert error == pytest.approx((take(drawn, masked) - wanted).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("target", ["pixels", "normalized-pixels"])
+def test_the_value_of_a_pixel_without_data_changes_no_score(target):
+    model, (images, noise) = model_of(changed(TINY, target=target)), held_out()
+    valid = torch.rand(5, 3, 16, 24, generator=torch.Generator().manual_seed(2)) < 0.7
+    valid[0], valid[1, 0] = False, False
+    scores = []
+    for filler in (0.0, 1e6, math.nan):
+        spoiled = images.where(valid, torch.full_like(images, filler))
+        evaluator = HeldOutReconstruction(spoiled, noise, valid=valid)
+        scores.append(dict(evaluator.run(model)))
+        assert (
+            evaluator.totals(model)[2]
+            == valid[masked_pixels(model, model.mask(noise, 0.75))[:, None].expand_as(valid)].sum()
+        )
+    assert scores[0] == scores[1] == scores[2]
+    assert all(map(math.isfinite, scores[0].values()))
+    nothing = HeldOutReconstruction(images, noise, valid=torch.zeros_like(valid))
+    assert dict(nothing.run(model)) == {}

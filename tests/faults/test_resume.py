@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from unmask import api
+import unmask
 from unmask.data.loader import Batches
 from unmask.errors import CheckpointError, DataError, Interrupted
 
@@ -38,8 +38,8 @@ def signal_at(monkeypatch, step: int, number: int) -> None:
     """Sends this process a signal while the batch of `step` is being fetched."""
     original = Batches.from_step
 
-    def from_step(self, start):
-        with closing(original(self, start)) as batches:
+    def from_step(self, start, stopping):
+        with closing(original(self, start, stopping)) as batches:
             for current, micro_batches in enumerate(batches, start):
                 if current == step:
                     os.kill(os.getpid(), number)
@@ -53,54 +53,89 @@ def signal_at(monkeypatch, step: int, number: int) -> None:
 def test_01_bit_for_bit(tiny, tmp_path, monkeypatch, stop_at, ema):
     """Steps 0 to 6 of 6 images over 20: stops fall first, last and in the middle of an epoch."""
     tiny = replace(tiny, optim=replace(tiny.optim, ema=ema))
-    whole = api.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
         signal_at(patch, stop_at, signal.SIGTERM)
         with pytest.raises(Interrupted) as stop:
-            api.pretrain(tiny)
+            unmask.pretrain(tiny)
     assert stop.value.exit_code == 143
-    assert_same_run(api.pretrain(tiny), whole)
+    assert_same_run(unmask.pretrain(tiny), whole)
+
+
+def test_01_bit_for_bit_in_bf16(tiny, tmp_path, monkeypatch):
+    """Also where bf16 is emulated."""
+    tiny = replace(tiny, run=replace(tiny.run, precision="bf16"))
+    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            unmask.pretrain(tiny)
+    assert_same_run(unmask.pretrain(tiny), whole)
 
 
 def test_02_workers_change_nothing(tiny, tmp_path, monkeypatch):
-    whole = api.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
         signal_at(patch, 3, signal.SIGINT)
         with pytest.raises(Interrupted) as stop:
-            api.pretrain(replace(tiny, data=replace(tiny.data, workers=2)))
+            unmask.pretrain(replace(tiny, data=replace(tiny.data, workers=2)))
     assert stop.value.exit_code == 130
-    assert_same_run(api.pretrain(replace(tiny, data=replace(tiny.data, workers=1))), whole)
+    assert_same_run(unmask.pretrain(replace(tiny, data=replace(tiny.data, workers=1))), whole)
 
 
 def test_05_changed_settings_are_named(tiny):
-    api.pretrain(tiny)
+    unmask.pretrain(tiny)
     changed = replace(
         tiny, mask=replace(tiny.mask, ratio=0.5), optim=replace(tiny.optim, weight_decay=0.1)
     )
     with pytest.raises(CheckpointError, match=r"--mask.ratio was 0.75 and is 0.5; --optim.weight-decay"):
-        api.pretrain(changed)
+        unmask.pretrain(changed)
 
 
 def test_05_settings_can_be_mended_before_the_first_checkpoint(tiny):
     wrong = replace(tiny, data=replace(tiny.data, size=(17,)))
     with pytest.raises(ValueError, match="does not divide"):
-        api.pretrain(wrong)
-    api.pretrain(tiny)
+        unmask.pretrain(wrong)
+    unmask.pretrain(tiny)
 
 
 def test_06_finished_run_is_left_alone(tiny):
-    run = api.pretrain(tiny)
+    run = unmask.pretrain(tiny)
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    assert api.pretrain(tiny) == run
+    assert unmask.pretrain(tiny) == run
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_06_a_finished_run_of_other_images_is_named(tiny, photos, tmp_path, capsys):
+    """The folder's name says little: other/photos would have the same run directory."""
+    import shutil
+
+    unmask.pretrain(tiny)
+    other = shutil.copytree(photos, tmp_path / "other" / photos.name)
+    moved = replace(tiny, data=replace(tiny.data, source=(str(other),)))
+    assert unmask.pretrain(moved) == Path(tiny.out), "the same images elsewhere"
+    assert f"is finished on images of the same names in {photos}" in capsys.readouterr().out
+    next(other.rglob("*.png")).unlink()
+    with pytest.raises(DataError, match="the images have changed since the run began"):
+        unmask.pretrain(moved)
+
+
+def test_06_the_images_of_a_finished_run_may_be_gone(tiny, photos, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    tiny = replace(tiny, data=replace(tiny.data, source=(str(copy),)))
+    run = unmask.pretrain(tiny)
+    shutil.rmtree(copy)
+    assert unmask.pretrain(tiny) == run
 
 
 def test_07_one_header_no_doubled_step(tiny, monkeypatch):
     with monkeypatch.context() as patch:
         signal_at(patch, 4, signal.SIGTERM)
         with pytest.raises(Interrupted):
-            api.pretrain(tiny)
-    run = api.pretrain(tiny)
+            unmask.pretrain(tiny)
+    run = unmask.pretrain(tiny)
     steps = [record["step"] for record in learned(run)]
     assert steps == sorted(set(steps)) == [0, 2, 3, 4, 6, 7]
     table = (run / "metrics.csv").read_text().splitlines()
@@ -117,7 +152,7 @@ def test_08_changed_data_stop_a_resume(tiny, photos, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         signal_at(patch, 2, signal.SIGTERM)
         with pytest.raises(Interrupted):
-            api.pretrain(tiny)
+            unmask.pretrain(tiny)
     next(copy.rglob("*.png")).unlink()
     with pytest.raises(DataError, match=r"then 24 images.*now 23 images"):
-        api.pretrain(tiny)
+        unmask.pretrain(tiny)

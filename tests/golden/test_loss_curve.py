@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from unmask import api
-from unmask.config.schema import DataConfig, ModelConfig, OptimConfig, PretrainConfig, RunConfig
+import unmask
+from unmask.config.commands import PretrainConfig, PretrainData
+from unmask.config.settings import Autoencoder, Optim, Run
 
 GOLDEN = Path(__file__).with_name("losses.json")
 OTHER_MACHINE_TOLERANCE = 1e-4
@@ -29,14 +30,14 @@ def losses(folder: Path, target: str) -> list[float]:
         Image.fromarray(pixels).resize((40, 32), Image.Resampling.BILINEAR).save(source / f"{i:02d}.png")
     config = PretrainConfig(
         out=str(folder / target),
-        data=DataConfig(source=(str(source),), size=(16, 24), held_out=4, workers=0),
-        model=ModelConfig(
+        data=PretrainData(source=(str(source),), size=(16, 24), held_out=4, workers=0),
+        model=Autoencoder(
             patch=(4,), width=24, depth=2, heads=3, decoder_width=16, decoder_depth=2, decoder_heads=2
         ),
-        optim=OptimConfig(steps=20, warmup_steps=4, batch=8, micro_batch=5, base_lr=0.1),
-        run=RunConfig(precision="fp32", log_every=1),
+        optim=Optim(steps=20, warmup_steps=4, batch=8, micro_batch=5, base_lr=0.1),
+        run=Run(precision="fp32", log_every=1),
     )
-    run = api.pretrain(replace(config, target=replace(config.target, kind=target)))
+    run = unmask.pretrain(replace(config, target=replace(config.target, kind=target)))
     records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [record["loss"] for record in records if record["step"]]
 

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests_support import random_weights
+from tests_support import changed, mae_spec, random_weights
 from unmask import api
 from unmask.cli.main import run as unmask
-from unmask.core import Architecture
 from unmask.errors import CheckpointError
 from unmask.interop import export
 from unmask.interop.card import model_card
 from unmask.interop.export import DEFAULT_NAMES, default_path, export_weights
 from unmask.interop.weights import read_weights, write_model
 
-SMALL = Architecture(
+SMALL = mae_spec(
     image_size=(16, 16), patch_size=(4, 4), channels=3, width=24, depth=1, heads=2,
     decoder_width=8, decoder_depth=1, decoder_heads=2,
 )  # fmt: skip
@@ -55,7 +54,7 @@ def test_command(run, layout, capsys):
     assert "recipe: laptop" in card
     assert "images: cells" in card
     assert "steps: 70" in card
-    assert "ratio 0.500" in card
+    assert "held-out error vs harmonic fill 0.500" in card
     assert LINES[layout].format(path.name) in card
     assert str(run.parent) not in card
     assert card.startswith("---\nlibrary_name") == path.is_dir()
@@ -63,7 +62,7 @@ def test_command(run, layout, capsys):
 
 
 def test_card():
-    weights = random_weights(replace(SMALL, mask_unit=2, loss_on="all"))
+    weights = random_weights(changed(SMALL, mask_unit=2, loss_on="all"))
     d = replace(weights.description, notes=("the classification head was left out",))
     card = model_card(d, layout="hf", name="cells", line="load()")
     for wanted in (
@@ -78,7 +77,7 @@ def test_card():
     ):  # fmt: skip
         assert wanted in card, wanted
     encoder = model_card(
-        replace(d, has_decoder=False, licence_note="CC BY-NC 4.0", data="cells"),
+        replace(weights.encoder_only().description, licence_note="CC BY-NC 4.0", data="cells"),
         layout="timm",
         name="cells",
         line="load()",

@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,43 +11,56 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from tests_support import assert_same_state, random_classifier, random_weights
+from tests_support import (
+    assert_same_state,
+    changed,
+    described,
+    head_of,
+    mae_spec,
+    random_classifier,
+    random_weights,
+    whole_head,
+)
 from unmask import api
 from unmask.cli.main import run as unmask
-from unmask.config.schema import EmbedConfig
-from unmask.core import Architecture, MaskedAutoencoder, VisionTransformer
+from unmask.config.commands import EmbedConfig
+from unmask.config.io import to_json
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.spec import MAESpec
+from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.card import model_card
-from unmask.interop.description import Head, Weights
-from unmask.interop.export import export_weights
+from unmask.interop.description import Weights
+from unmask.interop.export import default_path, export_weights
 from unmask.interop.fit import at_size, encoder_for, interpolate_positions
 from unmask.interop.heads import class_names, without_batch_norm
 from unmask.interop.official import to_official
 from unmask.interop.weights import build, initialize_from, read_weights, write_model
-from unmask.models import Classifier
+from unmask.models.classifier import Classifier
+from unmask.models.classifier_spec import EncoderSpec
 
-ODD = Architecture(
+ODD = mae_spec(
     image_size=(16, 24), patch_size=(4, 8), channels=3, width=24, depth=2, heads=3,
     decoder_width=8, decoder_depth=1, decoder_heads=1,
 )  # fmt: skip
-SQUARE = replace(ODD, image_size=(32, 32), patch_size=(8, 8), width=192)
+SQUARE = changed(ODD, image_size=(32, 32), patch_size=(8, 8), width=192)
 CLASSES = ("cat", "dog", "eel")
-TOKEN = Head(classes=CLASSES, pool="class", eval_crop=0.9, precision="bf16")
-MEAN = replace(TOKEN, pool="mean")
-PROBE = replace(MEAN, batch_norm=True)
+TOKEN = whole_head(classes=CLASSES, pool="class", eval_crop=0.9, precision="bf16")
+MEAN = {**TOKEN, "pool": "mean"}
+PROBE = {**MEAN, "batch_norm": True}
 HEADS = pytest.mark.parametrize("head", [TOKEN, MEAN, PROBE], ids=["class", "mean", "probe"])
 LEFT_OUT = "the classification head was left out"
 NORM_LEFT_OUT = "the final norm, which stood behind the pooling, was left out"
 NEW_NORM = "the encoder's final norm is new"
 
 
-def classifier(head: Head, architecture: Architecture = ODD, **description) -> Weights:
-    return random_classifier(architecture, head, **description)
+def classifier(head: dict[str, Any], spec: MAESpec = ODD, **description) -> Weights:
+    return random_classifier(spec, head, **description)
 
 
-def images_for(architecture: Architecture = ODD) -> torch.Tensor:
+def images_for(spec: MAESpec = ODD) -> torch.Tensor:
     torch.manual_seed(1)
-    return torch.randn(2, architecture.channels, *architecture.image_size)
+    return torch.randn(2, spec.encoder.channels, *spec.encoder.image_size)
 
 
 @HEADS
@@ -59,7 +73,7 @@ def test_a_run_comes_back(tmp_path, head):
     model = api.load(tmp_path)
     assert isinstance(model, Classifier)
     assert not model.training
-    assert model.description.head == head
+    assert head_of(model.description) == head
     assert_same_state(model.state_dict(), weights.state)
 
 
@@ -77,8 +91,8 @@ def test_one_file_and_back(tmp_path, head, layout):
 @pytest.mark.parametrize(
     ("head", "sentence"),
     [
-        ({"classes": ["a"], "pool": "max"}, "pools 'class' or 'mean', not 'max'"),
-        ({"classes": ["a"], "pool": "mean", "extra": 1}, "Head has no extra"),
+        ({"classes": ["a"], "pool": "max"}, "(?s)does not describe a model.*'max'"),
+        ({"classes": ["a"], "pool": "mean", "extra": 1}, "ClassifierSpec has no extra"),
         (3, "does not describe a model"),
         ({"classes": ["a", "b"], "pool": "mean"}, r"head.bias is 3 and should be 2"),
     ],
@@ -87,7 +101,10 @@ def test_descriptions_of_another_head(tmp_path, head, sentence):
     weights = classifier(MEAN)
     write_model(tmp_path, weights.state, weights.description)
     values = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps({**values, "head": head}))
+    if isinstance(head, dict):
+        encoder = values["model"]["encoder"]
+        head = {"type": "classifier", "encoder": encoder, **head}
+    (tmp_path / "model.json").write_text(json.dumps({**values, "model": head}))
     with pytest.raises(CheckpointError, match=sentence):
         api.load(tmp_path)
 
@@ -98,8 +115,8 @@ def test_encoder_of_a_classifier(head):
     encoder = build(weights.encoder_only())
     assert isinstance(encoder, VisionTransformer)
     d = encoder.description
-    assert (d.kind, d.head) == ("masked-autoencoder", None)
-    assert d.notes == ((LEFT_OUT,) if head.pool == "class" else (LEFT_OUT, NORM_LEFT_OUT))
+    assert d.model == EncoderSpec(encoder=ODD.encoder, final_norm=head["pool"] == "class")
+    assert d.notes == ((LEFT_OUT,) if head["pool"] == "class" else (LEFT_OUT, NORM_LEFT_OUT))
     images = images_for()
     assert encoder(images).equal(build(weights).encoder(images))
     assert weights.encoder_only().encoder_only() == weights.encoder_only()
@@ -109,7 +126,7 @@ def test_encoder_of_a_classifier(head):
 def test_at_another_size(head):
     weights = classifier(head)
     larger = at_size(weights, (32, 64))
-    assert larger.description.head == head
+    assert head_of(larger.description) == head
     assert build(larger)(torch.randn(2, 3, 32, 64)).shape == (2, 3)
     positions = weights.state["encoder.pos_embed"]
     wanted = interpolate_positions(positions, (4, 3), (8, 8))
@@ -158,7 +175,7 @@ def test_pre_training_goes_on_from_a_classifier(head):
     said = initialize_from(model, weights, "runs/x")
     assert said.startswith("the encoder starts from runs/x; the decoder, which it does not have, is new")
     assert LEFT_OUT in said
-    assert (NEW_NORM in said) == (head.pool == "mean")
+    assert (NEW_NORM in said) == (head["pool"] == "mean")
     for name, value in weights.encoder_only().state.items():
         assert model.state_dict()[name].equal(value)
     assert model(images_for()).loss.isfinite()
@@ -175,10 +192,10 @@ def test_a_truncated_file_gets_no_new_norm():
 def test_batch_norm_becomes_part_of_the_head(head):
     weights, images = classifier(head), images_for()
     folded = without_batch_norm(weights)
-    assert not folded.description.head.batch_norm
+    assert not folded.description.classifier.batch_norm
     assert not any(name.startswith("feature_norm") for name in folded.state)
     torch.testing.assert_close(build(folded)(images), build(weights)(images), atol=1e-5, rtol=0)
-    assert (folded is weights) == (not head.batch_norm)
+    assert (folded is weights) == (not head["batch_norm"])
 
 
 def test_the_references_names():
@@ -201,10 +218,8 @@ def test_the_references_file_alone(tmp_path, head):
     content = {"model": to_official(weights.state), "epoch": 9, "args": argparse.Namespace(lr=1.0)}
     torch.save(content, tmp_path / "finetuned.pth")
     read = read_weights(tmp_path / "finetuned.pth")
-    wanted = Head(
-        classes=("0", "1", "2"), pool=head.pool, batch_norm=head.batch_norm, eval_crop=224 / 256
-    )
-    assert (read.description.kind, read.description.head) == ("classifier", wanted)
+    numbered = {"classes": ("0", "1", "2"), "eval_crop": 224 / 256, "precision": "fp32"}
+    assert head_of(read.description) == {**head, **numbered}
     assert read.description.notes == ("its 3 classes have no names and are numbered",)
     assert_same_state(read.state, weights.state)
     images = images_for(SQUARE)
@@ -244,8 +259,8 @@ def test_card():
         assert wanted in card, wanted
     for unwanted in ("masked:", "Pre-training has no labels", "self-supervised", "image processor"):
         assert unwanted not in card, unwanted
-    many = replace(TOKEN, classes=tuple(f"class\n{i}" for i in range(12)))
-    card = model_card(replace(d, head=many), layout="hf", name="cells", line="load()")
+    many = replace(d.classifier, pool="class", classes=tuple(f"class\n{i}" for i in range(12)))
+    card = model_card(replace(d, model=many), layout="hf", name="cells", line="load()")
     assert "12: class 0; class 1;" in card
     assert "class 9; and 2 more." in card
     assert "processor takes whole images, and evaluation here crops them." in card
@@ -264,7 +279,7 @@ def test_export_says_what_the_run_measured(tmp_path, capsys):
 
 @pytest.fixture
 def saved(tmp_path):
-    def save(head: Head):
+    def save(head: dict[str, Any]):
         weights = classifier(head)
         write_model(tmp_path, weights.state, weights.description)
         return tmp_path
@@ -278,13 +293,12 @@ def test_embedding_by_a_classifier(saved, photos, tmp_path, head):
     run = saved(head)
     model = api.load(run)
     images = api.read(photos, model)
-    whole = build(
-        Weights(model.state_dict(), replace(model.description, head=replace(head, eval_crop=1)))
-    )
+    d = model.description
+    whole = build(Weights(model.state_dict(), replace(d, image=replace(d.image, eval_crop=1.0))))
     assert not images.equal(api.read(photos, whole))
     with torch.no_grad():
         wanted = {
-            (head.pool, None): model.features(images),
+            (head["pool"], None): model.features(images),
             ("class", 1): model.encoder.features(images, pool="class", layer=1),
             ("patches", 2): model.encoder.features(images, pool="patches", layer=2),
         }
@@ -300,6 +314,25 @@ def test_a_norm_of_the_mean_is_for_the_mean(saved, photos, tmp_path, pool):
     )
     with pytest.raises(ValueError, match=r"choose --pool mean, or .*--layer 2"):
         api.embed(config)
+
+
+@pytest.mark.parametrize("layout", ["official", "safetensors", "timm"])
+def test_format_1_did_not_say_that_an_encoder_has_no_norm(tmp_path, layout):
+    weights = classifier(MEAN).encoder_only()
+    path = default_path(layout, tmp_path)
+    export_weights(weights, layout, path)
+    assert read_weights(path).description == weights.description
+    silent = to_json(described(EncoderSpec(encoder=ODD.encoder)))
+    if layout == "official":
+        torch.save({"model": to_official(weights.state), "unmask": silent}, path)
+    elif layout == "safetensors":
+        save_file(weights.state, path, {"unmask": silent})
+    else:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, "unmask": json.loads(silent)}))
+    model = api.load(path)
+    assert model.description.model == weights.description.model
+    assert model(images_for()).equal(build(weights)(images_for()))
 
 
 def test_embedding_says_what_is_missing(photos, tmp_path, capsys):

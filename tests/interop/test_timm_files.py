@@ -1,7 +1,6 @@
 """timm's Vision Transformer, both ways, against timm itself."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,24 +8,26 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests_support import assert_same_state, random_weights
+from tests_support import assert_same_state, changed, mae_spec, random_weights
 from unmask import api
-from unmask.core import Architecture, VisionTransformer
+from unmask.core.spec import ViTSpec
+from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
 from unmask.interop.export import export_weights, random_input
 from unmask.interop.timm import HEADS, PLAIN_NAME, from_timm, to_timm
 from unmask.interop.weights import build, read_weights
+from unmask.models.classifier_spec import EncoderSpec
 
-ODD = Architecture(
+ODD = mae_spec(
     image_size=(24, 40), patch_size=(4, 8), channels=4, width=24, depth=2, heads=3, mlp_ratio=3.3,
     decoder_width=8, decoder_depth=1, decoder_heads=1, mask_unit=1,
 )  # fmt: skip
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
 
-def features(model: torch.nn.Module, architecture: Architecture) -> torch.Tensor:
-    images, _ = random_input(architecture)
+def features(model: torch.nn.Module, spec: ViTSpec) -> torch.Tensor:
+    images, _ = random_input(spec)
     with torch.no_grad():
         if isinstance(model, VisionTransformer):
             return model(images)
@@ -45,12 +46,12 @@ def save(model: torch.nn.Module, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "architecture",
-    [ODD, replace(ODD, class_tokens=0), replace(ODD, class_tokens=3)],
+    "spec",
+    [ODD, changed(ODD, class_tokens=0), changed(ODD, class_tokens=3)],
     ids=["odd", "no-class-token", "registers"],
 )
-def test_ours_in_timm(tmp_path, architecture):
-    weights = random_weights(architecture, recipe="laptop")
+def test_ours_in_timm(tmp_path, spec):
+    weights = random_weights(spec, recipe="laptop")
     path, difference = export_weights(weights, "timm", tmp_path / "timm")
     assert difference <= 1e-5
 
@@ -64,8 +65,8 @@ def test_ours_in_timm(tmp_path, architecture):
         **config["model_args"],
     )
     ours = build(weights.encoder_only())
-    found = features(by_hand, architecture)
-    torch.testing.assert_close(found, features(ours, architecture), atol=1e-5, rtol=0)
+    found = features(by_hand, spec.encoder)
+    torch.testing.assert_close(found, features(ours, spec.encoder), atol=1e-5, rtol=0)
 
     again = read_weights(path)
     assert_same_state(again.state, weights.encoder_only().state)
@@ -79,8 +80,8 @@ def test_data_settings_reach_timm(tmp_path):
     data = timm.data.resolve_model_data_config(model)
     assert data["input_size"] == (4, 24, 40)
     assert model.pretrained_cfg["first_conv"] is None  # or timm 1.0.16 adapts it, and fails
-    assert tuple(data["mean"]) == weights.description.mean
-    assert tuple(data["std"]) == weights.description.std
+    assert tuple(data["mean"]) == weights.description.image.mean
+    assert tuple(data["std"]) == weights.description.image.std
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,9 @@ def test_timms_in_ours(tmp_path, arguments):
     theirs = timm_model(**arguments)
     weights = read_weights(save(theirs, tmp_path / "theirs"))
     d = weights.description
-    assert (d.has_decoder, d.head, d.notes) == (False, None, ())
-    found = features(build(weights), d.architecture)
-    torch.testing.assert_close(found, features(theirs, d.architecture), atol=1e-5, rtol=0)
+    assert (d.model, d.notes) == (EncoderSpec(encoder=d.encoder), ())
+    found = features(build(weights), d.encoder)
+    torch.testing.assert_close(found, features(theirs, d.encoder), atol=1e-5, rtol=0)
 
     path, _ = export_weights(weights, "timm", tmp_path / "again")
     again = load_file(path / "model.safetensors")
@@ -118,10 +119,10 @@ def test_bare_files(tmp_path, name):
         wrapped = {"state_dict": {f"module.{n}": v for n, v in state.items()}, "epoch": 3}
         torch.save(wrapped if name == "wrapped.pth" else state, tmp_path / name)
     model = api.load(tmp_path / name)
-    a = model.description.architecture
-    assert (a.image_size, a.heads, model.description.mean[0]) == ((32, 32), 3, 0.485)
+    encoder = model.description.encoder
+    assert (encoder.image_size, encoder.heads, model.description.image.mean[0]) == ((32, 32), 3, 0.485)
     assert_same_state(to_timm(read_weights(tmp_path / name).state), state)
-    torch.testing.assert_close(features(model, a), features(theirs, a), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features(model, encoder), features(theirs, encoder), atol=1e-5, rtol=0)
 
 
 def test_settings_come_from_config(tmp_path):
@@ -131,7 +132,7 @@ def test_settings_come_from_config(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     for source in (folder, folder / "model.safetensors"):
         d = read_weights(source).description
-        assert (d.mean, d.architecture.heads) == ((0.1, 0.2, 0.3), 3)
+        assert (d.image.mean, d.encoder.heads) == ((0.1, 0.2, 0.3), 3)
         assert d.licence_note.startswith("cc-by-nc-4.0")
 
 
@@ -199,7 +200,7 @@ def test_names_that_we_take_for_plain_are():
 
 
 def test_class_tokens_do_not_change_the_weights():
-    state = random_weights(replace(ODD, class_tokens=2)).encoder_only().state
+    state = random_weights(changed(ODD, class_tokens=2)).encoder_only().state
     there = to_timm(state)
     assert (there["cls_token"].shape, there["reg_token"].shape) == ((1, 1, 24), (1, 1, 24))
     back = {f"encoder.{name}": value for name, value in from_timm(there).items()}

@@ -10,32 +10,41 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests_support import assert_same_state, random_weights
+from tests_support import assert_same_state, changed, image_spec, mae_spec, random_weights
 from unmask import api
-from unmask.core import Architecture, MaskedAutoencoder, VisionTransformer
+from unmask.config.io import to_json
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.spec import MAESpec
+from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Description
-from unmask.interop.official import from_official, infer_architecture, mlp_ratio, to_official
-from unmask.interop.weights import Weights, build, read_weights, write_model
+from unmask.interop.official import (
+    from_official,
+    infer_decoder,
+    infer_encoder,
+    mlp_ratio,
+    to_official,
+)
+from unmask.interop.weights import Weights, build, model_type, read_weights, write_model
 
-SMALL = Architecture(
+SMALL = mae_spec(
     image_size=(32, 32), patch_size=(8, 8), channels=3, width=192, depth=2, heads=3,
     decoder_width=32, decoder_depth=3, decoder_heads=16, target="pixels",
 )  # fmt: skip
-ODD = replace(SMALL, image_size=(16, 40), channels=4, width=24, heads=2, target="normalized-pixels")
+ODD = changed(SMALL, image_size=(16, 40), channels=4, width=24, heads=2, target="normalized-pixels")
 
 
-def weights_of(architecture: Architecture) -> Weights:
+def weights_of(spec: MAESpec) -> Weights:
     torch.manual_seed(0)
-    model = MaskedAutoencoder(architecture)
-    channels = architecture.channels
-    description = Description(architecture=architecture, mean=(0.4,) * channels, std=(0.2,) * channels)
-    return Weights(model.state_dict(), description)
+    model = MaskedAutoencoder(spec)
+    channels = spec.encoder.channels
+    image = image_spec(spec.encoder.image_size, channels, mean=(0.4,) * channels, std=(0.2,) * channels)
+    return Weights(model.state_dict(), Description(model=spec, image=image))
 
 
-@pytest.mark.parametrize("architecture", [SMALL, ODD], ids=["small", "odd"])
-def test_round_trip_is_bit_exact(tmp_path, architecture):
-    weights = weights_of(architecture)
+@pytest.mark.parametrize("spec", [SMALL, ODD], ids=["small", "odd"])
+def test_round_trip_is_bit_exact(tmp_path, spec):
+    weights = weights_of(spec)
     write_model(tmp_path, weights.state, weights.description)
     path, difference = api.export(tmp_path)
     assert difference == 0
@@ -44,6 +53,19 @@ def test_round_trip_is_bit_exact(tmp_path, architecture):
     assert all(again.state[name].equal(value) for name, value in weights.state.items())
     for source in (tmp_path, tmp_path / "model.safetensors", path):
         assert isinstance(api.load(source), MaskedAutoencoder)
+
+
+def test_the_type_of_a_model_is_read_from_its_description(tmp_path):
+    weights = weights_of(SMALL)
+    write_model(tmp_path, weights.state, weights.description)
+    alone, damaged = tmp_path / "alone.safetensors", tmp_path / "damaged.safetensors"
+    save_file(weights.state, alone, {"unmask": to_json(weights.description)})
+    save_file(weights.state, damaged, {"unmask": "[1]"})
+    for source in (tmp_path, tmp_path / "model.safetensors", alone):
+        assert model_type(source) == "masked-autoencoder"
+    assert model_type(tmp_path / "model.json") == ""
+    with pytest.raises(CheckpointError, match="does not describe a model"):
+        model_type(damaged)
 
 
 def test_reference_file_alone_says_enough(tmp_path):
@@ -55,11 +77,12 @@ def test_reference_file_alone_says_enough(tmp_path):
         "decoder_blocks.2.mlp.fc2.bias",
         "mask_token",
     } <= set(official)
-    assert infer_architecture(official) == SMALL
+    assert (infer_encoder(official), infer_decoder(official)) == (SMALL.encoder, SMALL.decoder)
     assert from_official(official).keys() == weights.state.keys()
     torch.save({"model": official, "epoch": 3, "args": argparse.Namespace(lr=1.0)}, tmp_path / "mae.pth")
     read = read_weights(tmp_path / "mae.pth")
-    assert read.description.mean == (0.485, 0.456, 0.406)
+    assert read.description.model == SMALL
+    assert read.description.image.mean == (0.485, 0.456, 0.406)
     images, noise = torch.randn(2, 3, 32, 32), torch.rand(2, 16)
     expected = build(weights).reconstruct(images, noise)
     assert build(read).reconstruct(images, noise).equal(expected)
@@ -83,7 +106,7 @@ def test_encoder_alone(tmp_path):
 
 @pytest.mark.parametrize("class_tokens", [0, 2])
 def test_export_that_the_layout_cannot_hold(tmp_path, class_tokens):
-    weights = weights_of(replace(SMALL, class_tokens=class_tokens))
+    weights = weights_of(changed(SMALL, class_tokens=class_tokens))
     write_model(tmp_path, weights.state, weights.description)
     with pytest.raises(CheckpointError, match="one class token"):
         api.export(tmp_path)
@@ -133,7 +156,7 @@ def test_30_hostile_safetensors(tmp_path, kind):
 
 def test_wrong_shapes_name_the_first(tmp_path):
     weights = weights_of(SMALL)
-    smaller = replace(weights.description, architecture=replace(SMALL, width=96))
+    smaller = replace(weights.description, model=changed(SMALL, width=96))
     write_model(tmp_path, weights.state, smaller)
     with pytest.raises(CheckpointError, match=r"weights do not fit.*192.*should be.*96"):
         api.load(tmp_path)
@@ -201,7 +224,7 @@ def test_hub_folder_with_torch_weights(tmp_path):
     torch.save(official, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
     for source in (tmp_path, tmp_path / "pytorch_model.bin"):
-        assert read_weights(source).description.architecture.width == 192
+        assert read_weights(source).description.encoder.width == 192
     torch.save(Payload(), tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="weights only"):
         read_weights(tmp_path)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import calculate_drop_path_rates
 
-from unmask.core import VisionTransformer
+from unmask.core.vit import VisionTransformer
 from unmask.models.classifier import Classifier, drop_path_keep, set_trainable
 
 DIMENSIONS = {"width": 24, "depth": 3, "heads": 3}

@@ -1,7 +1,6 @@
 """Classifiers give the same logits in timm and in transformers, both ways."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,22 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from tests_support import assert_same_state, random_classifier
+from tests_support import assert_same_state, changed, head_of, mae_spec, random_classifier, whole_head
 from unmask import api
-from unmask.core import Architecture, VisionTransformer
+from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
-from unmask.interop.description import Head, Weights
+from unmask.interop.description import Weights
 from unmask.interop.export import export_weights
 from unmask.interop.heads import without_batch_norm
 from unmask.interop.weights import read_weights
-from unmask.models import Classifier
+from unmask.models.classifier import Classifier
 
-ODD = Architecture(
+ODD = mae_spec(
     image_size=(24, 40), patch_size=(4, 8), channels=4, width=24, depth=2, heads=3, mlp_ratio=3.3
 )
-SQUARE = replace(ODD, image_size=(24, 24), patch_size=(8, 8), mlp_ratio=4.0)
-TOKEN = Head(classes=("cat", "dog", "eel", "fox", "gnu"), pool="class", eval_crop=0.9)
-MEAN = replace(TOKEN, pool="mean")
+SQUARE = changed(ODD, image_size=(24, 24), patch_size=(8, 8), mlp_ratio=4.0)
+TOKEN = whole_head(classes=("cat", "dog", "eel", "fox", "gnu"), pool="class", eval_crop=0.9)
+MEAN = {**TOKEN, "pool": "mean"}
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 SETTINGS = {
     "image_size": 40, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 2,
@@ -59,25 +58,25 @@ def assert_logits_agree(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "architecture"),
+    ("head", "spec"),
     [
         (TOKEN, ODD),
         (MEAN, ODD),
-        (replace(TOKEN, batch_norm=True), ODD),
-        (replace(MEAN, batch_norm=True), ODD),
-        (MEAN, replace(ODD, class_tokens=0)),
-        (TOKEN, replace(ODD, class_tokens=3)),
-        (MEAN, replace(ODD, class_tokens=3)),
+        ({**TOKEN, "batch_norm": True}, ODD),
+        ({**MEAN, "batch_norm": True}, ODD),
+        (MEAN, changed(ODD, class_tokens=0)),
+        (TOKEN, changed(ODD, class_tokens=3)),
+        (MEAN, changed(ODD, class_tokens=3)),
     ],
     ids=["class", "mean", "class-probe", "mean-probe", "no-token", "registers", "registers-mean"],
 )
-def test_ours_in_timm(tmp_path, head, architecture):
-    weights = random_classifier(architecture, head, recipe="finetune")
+def test_ours_in_timm(tmp_path, head, spec):
+    weights = random_classifier(spec, head, recipe="finetune")
     path, difference = export_weights(weights, "timm", tmp_path / "timm")
     assert difference <= 1e-5
     theirs = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
     assert theirs.num_classes == 5
-    assert theirs.pretrained_cfg["label_names"] == list(head.classes)
+    assert theirs.pretrained_cfg["label_names"] == list(head["classes"])
     assert timm.data.resolve_model_data_config(theirs)["crop_pct"] == 0.9
     assert_logits_agree(api.load(path), theirs)
 
@@ -88,16 +87,16 @@ def test_ours_in_timm(tmp_path, head, architecture):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_ours_in_transformers(tmp_path, batch_norm):
-    head = replace(TOKEN, batch_norm=batch_norm)
-    for architecture in (SQUARE, replace(SQUARE, image_size=(16, 40), patch_size=(4, 8))):
-        weights = random_classifier(architecture, head)
-        path, difference = export_weights(weights, "hf", tmp_path / f"{architecture.image_size}")
+    head = {**TOKEN, "batch_norm": batch_norm}
+    for spec in (SQUARE, changed(SQUARE, image_size=(16, 40), patch_size=(4, 8))):
+        weights = random_classifier(spec, head)
+        path, difference = export_weights(weights, "hf", tmp_path / f"{spec.encoder.image_size}")
         assert difference <= 1e-5
         again, wanted = read_weights(path), without_batch_norm(weights)
         assert_same_state(again.state, wanted.state)
         assert again.description == wanted.description
     theirs = transformers.ViTForImageClassification.from_pretrained(path).eval()
-    assert theirs.config.id2label == dict(enumerate(head.classes))
+    assert theirs.config.id2label == dict(enumerate(head["classes"]))
     assert theirs.config.label2id["fox"] == 3
     assert_logits_agree(api.load(path), theirs)
 
@@ -115,7 +114,7 @@ def test_ours_in_transformers(tmp_path, batch_norm):
 )
 def test_what_transformers_cannot_hold(tmp_path, head, changes, sentence):
     with pytest.raises(CheckpointError, match=sentence):
-        export_weights(random_classifier(replace(SQUARE, **changes), head), "hf", tmp_path / "hf")
+        export_weights(random_classifier(changed(SQUARE, **changes), head), "hf", tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 
 
@@ -143,8 +142,8 @@ def test_timms_in_ours(tmp_path, arguments, pool):
     theirs = timm_model(**arguments)
     ours = api.load(saved(theirs, tmp_path / "theirs", label_names=[*"abcde"]))
     d = ours.description
-    assert (d.kind, d.notes) == ("classifier", ())
-    assert d.head == Head(classes=tuple("abcde"), pool=pool, eval_crop=0.9)  # timm's crop
+    assert d.notes == ()
+    assert head_of(d) == whole_head(classes=tuple("abcde"), pool=pool, eval_crop=0.9)  # timm's crop
     assert_logits_agree(ours, theirs)
     path, _ = export_weights(Weights(ours.state_dict(), d), "timm", tmp_path / "again")
     assert_same_state(load_file(path / "model.safetensors"), theirs.state_dict())
@@ -155,8 +154,8 @@ def test_weights_alone_show_the_pool(tmp_path, pool):
     theirs = timm_model(global_pool=pool, embed_dim=192, num_classes=1000)
     torch.save({"state_dict": theirs.state_dict()}, tmp_path / "a.pth")
     ours = api.load(tmp_path / "a.pth")
-    assert ours.description.head.classes[1] == "n01443537"
-    assert ours.description.head.eval_crop == 224 / 256
+    assert ours.description.classifier.classes[1] == "n01443537"
+    assert ours.description.image.eval_crop == 224 / 256
     assert "taken for ImageNet-1K's" in ours.description.notes[0]
     assert_logits_agree(ours, theirs)
 
@@ -208,14 +207,14 @@ def test_transformers_in_ours(tmp_path):
     ours = api.load(tmp_path / "theirs")
     d = ours.description
     assert d.notes == ()
-    assert d.head == Head(classes=("cat", "dog", "eel"), pool="class", eval_crop=1.0)
+    assert head_of(d) == whole_head(classes=("cat", "dog", "eel"), pool="class")
     assert_logits_agree(ours, theirs)
     path, _ = export_weights(read_weights(tmp_path / "theirs"), "hf", tmp_path / "again")
     again = transformers.ViTForImageClassification.from_pretrained(path)
     assert_same_state(again.state_dict(), theirs.state_dict())
 
 
-@pytest.mark.parametrize("names", [TOKEN.classes, ("ant", "bee", "cow", "dab", "emu")])
+@pytest.mark.parametrize("names", [TOKEN["classes"], ("ant", "bee", "cow", "dab", "emu")])
 def test_our_head_yields_to_another(tmp_path, names):
     """Someone trained our export for other classes, with our entry still in its config."""
     export_weights(random_classifier(SQUARE, TOKEN, recipe="finetune"), "hf", tmp_path)
@@ -224,4 +223,5 @@ def test_our_head_yields_to_another(tmp_path, names):
     (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": labels}))
     d = read_weights(tmp_path).description
     assert d.recipe == "finetune"
-    assert d.head == (TOKEN if names == TOKEN.classes else replace(TOKEN, classes=names, eval_crop=1.0))
+    ours = names == TOKEN["classes"]
+    assert head_of(d) == (TOKEN if ours else {**TOKEN, "classes": names, "eval_crop": 1.0})

@@ -3,8 +3,8 @@
 import timm
 import torch
 
-from unmask.core import VisionTransformer
-from unmask.core.vit import SIZES
+from unmask.core.spec import SIZES
+from unmask.core.vit import VisionTransformer
 
 
 def assert_features_agree(ours: VisionTransformer, theirs: torch.nn.Module) -> None:

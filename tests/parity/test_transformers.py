@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from unmask.core import Architecture, MaskedAutoencoder
+from tests_support import changed, mae_spec
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.spec import MAESpec
 
-BASE = Architecture(
-    image_size=(224, 224), patch_size=(16, 16), channels=3, width=768, depth=12, heads=12
-)
-ODD = Architecture(
+BASE = mae_spec(image_size=(224, 224), patch_size=(16, 16), channels=3, width=768, depth=12, heads=12)
+ODD = mae_spec(
     image_size=(40, 40),
     patch_size=(8, 8),
     channels=2,
@@ -28,7 +28,8 @@ ARCHITECTURES = pytest.mark.parametrize(
 TARGETS = pytest.mark.parametrize("target", ["pixels", "normalized-pixels"])
 
 
-def transformers_model(a: Architecture) -> ViTMAEForPreTraining:
+def transformers_model(spec: MAESpec) -> ViTMAEForPreTraining:
+    a, decoder = spec.encoder, spec.decoder
     model = ViTMAEForPreTraining(
         ViTMAEConfig(
             image_size=a.image_size[0],
@@ -38,12 +39,12 @@ def transformers_model(a: Architecture) -> ViTMAEForPreTraining:
             num_hidden_layers=a.depth,
             num_attention_heads=a.heads,
             intermediate_size=int(a.width * a.mlp_ratio),
-            decoder_hidden_size=a.decoder_width,
-            decoder_num_hidden_layers=a.decoder_depth,
-            decoder_num_attention_heads=a.decoder_heads,
-            decoder_intermediate_size=int(a.decoder_width * a.mlp_ratio),
-            mask_ratio=a.mask_ratio,
-            norm_pix_loss=a.target == "normalized-pixels",
+            decoder_hidden_size=decoder.width,
+            decoder_num_hidden_layers=decoder.depth,
+            decoder_num_attention_heads=decoder.heads,
+            decoder_intermediate_size=int(decoder.width * decoder.mlp_ratio),
+            mask_ratio=spec.mask.ratio,
+            norm_pix_loss=spec.target.kind == "normalized-pixels",
             layer_norm_eps=1e-6,
         )
     )
@@ -97,8 +98,12 @@ def randomized(model: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("direction", ["ours to theirs", "theirs to ours"])
 def test_loss_and_prediction(base, target, direction):
     torch.manual_seed(0)
-    a = Architecture(**{**vars(base), "target": target})
-    ours, theirs = randomized(MaskedAutoencoder(a)), randomized(transformers_model(a))
+    spec = changed(base, target=target)
+    a, ours, theirs = (
+        spec.encoder,
+        randomized(MaskedAutoencoder(spec)),
+        randomized(transformers_model(spec)),
+    )
     if direction == "ours to theirs":
         theirs.load_state_dict(to_transformers(ours.state_dict()))
     else:

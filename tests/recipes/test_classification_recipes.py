@@ -4,17 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from tests_support import CPU, facts
-from unmask.config.resolve import resolve_architecture
-from unmask.config.resolve_classify import resolve_classification
-from unmask.config.schema import ModelConfig, PretrainConfig
-from unmask.config.schema_classify import AugmentConfig, ClassifyConfig
-from unmask.recipes import CLASSIFY, classify_recipe
+from tests_support import CPU, facts, image_spec
+from unmask.config.classify import Augment
+from unmask.config.commands import ClassifyConfig, FinetuneConfig
+from unmask.config.resolve import resolve, resolve_encoder
+from unmask.config.settings import Encoder
+from unmask.models.classifier_spec import ClassifierSpec
+from unmask.recipes.classify import FINETUNE, PROBE, SCRATCH
+from unmask.tasks import find_recipe
 
-BESIDE_CROPS = AugmentConfig(rand_augment=True, mixup=0.8, cutmix=1.0, smoothing=0.1, erasing=0.0)
+RECIPES = {"finetune": FINETUNE, "probe": PROBE, "scratch": SCRATCH}
+
+BESIDE_CROPS = Augment(rand_augment=True, mixup=0.8, cutmix=1.0, smoothing=0.1, erasing=0.0)
 
 
-def finetuning(config: ClassifyConfig) -> tuple:
+def finetuning(config: FinetuneConfig) -> tuple:
     """Rate, layer decay, epochs and drop path: what differs between the models."""
     o = config.optim
     assert (o.optimizer, o.weight_decay, o.betas, o.min_lr) == ("adamw", 0.05, (0.9, 0.999), 1e-6)
@@ -27,7 +31,7 @@ def finetuning(config: ClassifyConfig) -> tuple:
     ("size", "epochs", "drop_path"), [("base", 100, 0.1), ("large", 50, 0.1), ("huge", 50, 0.2)]
 )
 def test_table_9(size, epochs, drop_path):
-    config = classify_recipe(f"finetune-{size}")
+    config = find_recipe("finetune", f"finetune-{size}")
     assert finetuning(config) == (1e-3, 0.75, epochs, drop_path)
     assert (config.head.pool, config.head.tune_blocks, config.augment) == ("class", None, BESIDE_CROPS)
 
@@ -41,25 +45,25 @@ def test_table_9(size, epochs, drop_path):
     ],
 )
 def test_released_settings(size, numbers):
-    config = classify_recipe(f"finetune-{size}-released")
+    config = find_recipe("finetune", f"finetune-{size}-released")
     assert finetuning(config) == numbers
     assert config.head.pool == "mean"
     assert config.augment == replace(BESIDE_CROPS, erasing=0.25)
 
 
 def test_figure_9_is_table_9_for_some_blocks():
-    config, whole = classify_recipe("partial-large"), classify_recipe("finetune-large")
+    config, whole = find_recipe("finetune", "partial-large"), find_recipe("finetune", "finetune-large")
     assert config.head.tune_blocks == 1
     assert replace(config, recipe=whole.recipe, head=replace(config.head, tune_blocks=None)) == whole
 
 
 def test_table_10():
-    config = classify_recipe("probe")
+    config = find_recipe("probe", "probe")
     o = config.optim
     assert (o.optimizer, o.base_lr, o.weight_decay, o.momentum) == ("lars", 0.1, 0, 0.9)
     assert (o.batch, o.epochs, o.warmup_epochs, o.min_lr) == (16384, 90, 10, 0)
     assert (config.head.batch_norm, config.head.tune_blocks, config.head.drop_path) == (True, 0, 0)
-    nothing = AugmentConfig(rand_augment=False, mixup=0, cutmix=0, smoothing=0, erasing=0)
+    nothing = Augment(rand_augment=False, mixup=0, cutmix=0, smoothing=0, erasing=0)
     assert (config.augment, config.data.crop_scale, config.data.flip) == (nothing, (0.08, 1.0), True)
 
 
@@ -67,28 +71,30 @@ def test_table_10():
     ("size", "epochs", "drop_path"), [("base", 300, 0.1), ("large", 200, 0.2), ("huge", 200, 0.2)]
 )
 def test_table_11(size, epochs, drop_path):
-    config = classify_recipe(f"scratch-{size}")
+    config = find_recipe("scratch", f"scratch-{size}")
     o = config.optim
     assert (o.base_lr, o.weight_decay, o.betas, o.layer_decay) == (1e-4, 0.3, (0.9, 0.95), 1)
     assert (o.batch, o.epochs, o.warmup_epochs, o.ema) == (4096, epochs, 20, 0.9999)
     assert (config.head.drop_path, config.augment) == (drop_path, BESIDE_CROPS)
-    assert config.model == ModelConfig(size=size)
+    assert config.model == Encoder(size=size)
 
 
-@pytest.mark.parametrize("name", CLASSIFY)
-def test_fits_together(name):
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command in RECIPES for name in RECIPES[command]]
+)
+def test_fits_together(command, name):
     """On images of ImageNet's number, in eight processes."""
-    config = classify_recipe(name)
-    architecture = resolve_architecture(PretrainConfig(model=config.model), channels=3)
-    plan = resolve_classification(
-        config, architecture, classes=("a", "b"), facts=facts(1_281_167), machine=CPU, world_size=8
+    config: ClassifyConfig = find_recipe(command, name)
+    image = image_spec((224, 224))
+    encoder = resolve_encoder(getattr(config, "model", Encoder()), size=image.size, channels=3)
+    head = config.head
+    model = ClassifierSpec(
+        encoder=encoder, classes=("a", "b"), pool=head.pool, batch_norm=head.batch_norm
     )
-    t = plan.training
-    assert (plan.head, plan.augment.mixup, t.optimizer) == (
-        config.head,
-        config.augment.mixup,
-        config.optim.optimizer,
-    )
-    assert t.lr == pytest.approx(config.optim.base_lr * config.optim.batch / 256)
-    if config.optim.steps is None:
-        assert t.steps / t.steps_per_epoch == pytest.approx(config.optim.epochs, abs=0.01)
+    plan = resolve(config, model=model, image=image, facts=facts(1_281_167), machine=CPU, world_size=8)
+    t, o = plan.training, config.optim
+    assert (plan.model, t.optimizer) == (model, o.optimizer)
+    assert (t.momentum, t.min_lr) == (o.momentum, min(o.min_lr, t.lr))
+    assert t.lr == pytest.approx(o.base_lr * o.batch / 256)
+    if o.steps is None:
+        assert t.steps / t.steps_per_epoch == pytest.approx(o.epochs, abs=0.01)

@@ -1,84 +1,52 @@
 """Classification runs: what is trained, what is frozen, exact resume, and what their evaluation says."""
 
-import itertools
 import json
-import math
 import os
-import re
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 import unmask
-from unmask import api
-from unmask.config.schema import ModelConfig, RunConfig
-from unmask.config.schema_classify import (
-    AugmentConfig,
-    ClassifyConfig,
-    ClassifyOptimConfig,
-    HeadConfig,
-    LabelledDataConfig,
+from conftest import ENCODER
+from tests_support import assert_same_state, stopped_after
+from unmask.config.classify import Augment, Head, LabelledRun, ProbeHead, TuneOptim
+from unmask.config.commands import (
+    FinetuneConfig,
+    PretrainConfig,
+    PretrainData,
+    ProbeConfig,
+    ScratchConfig,
 )
+from unmask.config.keywords import with_sections
+from unmask.config.settings import Autoencoder, Optim, Run
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
-from unmask.errors import DataError, DivergenceError, Interrupted
+from unmask.errors import CheckpointError, DataError
 from unmask.interop.weights import read_weights
-from unmask.tasks.sweep import Row
-
-ENCODER = ModelConfig(patch=(4,), width=16, depth=2, heads=2)
-CLASSES = {"near": 1.0, "dog & <b>": 3.0, "=far": 6.0}
 
 
-@pytest.fixture(scope="session")
-def labelled(tmp_path_factory) -> Path:
-    """Three classes of stripes, 16 pictures each."""
-    folder = tmp_path_factory.mktemp("labelled") / "stripes"
-    rng = np.random.default_rng(0)
-    x = np.arange(28) / 10
-    for name, frequency in CLASSES.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(16):
-            row = 127 + 100 * np.sin(frequency * x + rng.uniform(0, 6))
-            noisy = row + rng.normal(0, 15, (20, 28))
-            Image.fromarray(np.uint8(noisy.clip(0, 255))).save(folder / name / f"{i}.png")
-    return folder
+def tuning(scratch: ScratchConfig, encoder: Path, **sections: Any) -> FinetuneConfig:
+    """The same settings for the encoder of a run."""
+    return replace(with_sections(FinetuneConfig(init=str(encoder)), scratch), **sections)
 
 
 @pytest.fixture
-def config(labelled, tmp_path) -> ClassifyConfig:
-    """From scratch, with everything random switched on."""
-    return ClassifyConfig(
-        out=str(tmp_path / "run"),
-        data=LabelledDataConfig(source=(str(labelled),), size=(16, 24), workers=0, crop_scale=(0.5, 1)),
-        model=ENCODER,
-        head=HeadConfig(drop_path=0.3),
-        augment=AugmentConfig(erasing=0.3),
-        optim=ClassifyOptimConfig(
-            steps=7, warmup_steps=2, batch=8, micro_batch=6, base_lr=0.05, layer_decay=0.75, ema=0.9
-        ),
-        run=RunConfig(log_every=1, evaluate_every=3, checkpoint_every=2),
-    )
-
-
-@pytest.fixture
-def encoder(config, tmp_path) -> Path:
+def encoder(scratch, tmp_path) -> Path:
     """A pre-trained encoder's run."""
-    from unmask.config.schema import DataConfig, OptimConfig, PretrainConfig
-
-    small = replace(ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2)
+    small = Autoencoder(**vars(ENCODER), decoder_width=8, decoder_depth=1, decoder_heads=2)
     return unmask.pretrain(
         PretrainConfig(
             out=str(tmp_path / "encoder"),
-            data=DataConfig(source=config.data.source, size=(16, 24), workers=0),
+            data=PretrainData(source=scratch.data.source, size=(16, 24), workers=0),
             model=small,
-            optim=OptimConfig(steps=2, warmup_steps=0, batch=8),
+            optim=Optim(steps=2, warmup_steps=0, batch=8),
+            run=Run(precision="fp32"),
         )
     )
 
@@ -87,50 +55,33 @@ def losses(path: Path) -> list:
     return [(r["step"], r["loss"]) for r in read_metrics(RunDirectory(path)) if r.get("loss")]
 
 
-def stopped_after(monkeypatch, step: int, act) -> None:
-    """Sends SIGTERM to itself while that step is taken."""
-    import unmask.engine.loop as loop
-
-    original, count = loop.take_step, itertools.count(1)
-
-    def interrupted(*arguments):
-        if next(count) == step:
-            signal.raise_signal(signal.SIGTERM)
-        return original(*arguments)
-
-    monkeypatch.setattr(loop, "take_step", interrupted)
-    with pytest.raises(Interrupted):
-        act()
-    monkeypatch.undo()
-
-
-@pytest.mark.parametrize("step", [1, 4])
-def test_01_resume_is_exact_with_everything_random(config, tmp_path, monkeypatch, step):
-    whole = api.classify(replace(config, out=str(tmp_path / "whole")), "scratch")
-    stopped_after(monkeypatch, step, lambda: api.classify(config, "scratch"))
-    resumed = api.classify(config, "scratch")
+@pytest.mark.parametrize(("step", "precision"), [(1, "fp32"), (4, "fp32"), (4, "bf16")])
+def test_01_resume_is_exact_with_everything_random(scratch, tmp_path, monkeypatch, step, precision):
+    scratch = replace(scratch, run=replace(scratch.run, precision=precision))
+    whole = unmask.scratch(replace(scratch, out=str(tmp_path / "whole")))
+    stopped_after(monkeypatch, step, lambda: unmask.scratch(scratch))
+    resumed = unmask.scratch(scratch)
     assert losses(resumed) == losses(whole)
     for name, value in load_file(whole / "model.safetensors").items():
         assert value.equal(load_file(resumed / "model.safetensors")[name]), name
 
 
-def test_micro_batches_and_workers_change_nothing(config, tmp_path):
+def test_micro_batches_and_workers_change_nothing(scratch, tmp_path):
     """Mixing and drop path are drawn for the whole step."""
-    a = api.classify(replace(config, out=str(tmp_path / "a")), "scratch")
-    other = replace(config.optim, micro_batch=None)
-    b = api.classify(
-        replace(config, out=str(tmp_path / "b"), optim=other, data=replace(config.data, workers=1)),
-        "scratch",
+    a = unmask.scratch(replace(scratch, out=str(tmp_path / "a")))
+    other = replace(scratch.optim, micro_batch=None)
+    b = unmask.scratch(
+        replace(scratch, out=str(tmp_path / "b"), optim=other, data=replace(scratch.data, workers=1))
     )
     assert np.allclose([x for _, x in losses(a)], [x for _, x in losses(b)], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("blocks", "trained"), [(0, 0), (0.5, 6), (1, 12), (None, None)])
-def test_frozen_means_frozen(config, encoder, tmp_path, blocks, trained):
-    head = replace(config.head, tune_blocks=blocks, drop_path=0.0)
-    tuned = replace(config, init=str(encoder), model=ModelConfig(), head=head)
+def test_frozen_means_frozen(scratch, encoder, tmp_path, blocks, trained):
+    head = replace(scratch.head, tune_blocks=blocks, drop_path=0.0)
     before = load_file(encoder / "model.safetensors")
-    after = load_file(api.classify(tuned, "finetune") / "model.safetensors")
+    run = unmask.finetune(tuning(scratch, encoder, head=head))
+    after = load_file(run / "model.safetensors")
     shared = [name for name in after if name.startswith("encoder.")]
     changed = [name for name in shared if not after[name].equal(before[name])]
     if trained is None:
@@ -140,38 +91,38 @@ def test_frozen_means_frozen(config, encoder, tmp_path, blocks, trained):
         assert all("blocks.1" in name for name in changed)
 
 
-def test_images_of_other_channels_than_the_encoders(config, encoder):
+def test_images_of_other_channels_than_the_encoders(scratch, encoder):
     """Grey weights go on with colours: mean and deviation are those of the images."""
-    colours = replace(config, init=str(encoder), model=ModelConfig())
-    colours = replace(colours, data=replace(config.data, channels=3))
+    colours = tuning(scratch, encoder, data=replace(scratch.data, channels=3))
     with pytest.raises(ValueError, match=r"--data\.mean has 2 values for 3 channels"):
-        api.classify(replace(colours, data=replace(colours.data, mean=(0.5, 0.5))), "finetune")
-    run = api.classify(colours, "finetune")
+        unmask.finetune(replace(colours, data=replace(colours.data, mean=(0.5, 0.5))))
+    run = unmask.finetune(colours)
     description = json.loads((run / "model.json").read_text())
-    assert (description["architecture"]["channels"], len(description["mean"])) == (3, 3)
-    assert "input weights of 1 channel(s) repeated for 3" in (run / "train.log").read_text()
+    assert description["model"]["encoder"]["channels"] == 3
+    assert (description["image"]["channels"], len(description["image"]["mean"])) == (3, 3)
+    log = (run / "train.log").read_text()
+    assert "each of 3 channels starts from the mean of the input weights of 1" in log
 
 
-def test_probe(config, encoder):
+def test_probe(scratch, encoder):
+    probe = with_sections(ProbeConfig(init=str(encoder)), scratch)
     probe = replace(
-        config,
-        init=str(encoder),
-        model=ModelConfig(),
-        head=HeadConfig(pool="class", batch_norm=True, tune_blocks=0, drop_path=0),
-        augment=AugmentConfig(rand_augment=False, mixup=0, cutmix=0, smoothing=0),
-        optim=replace(config.optim, optimizer="lars", base_lr=3.0, ema=None, layer_decay=1),
+        probe,
+        head=ProbeHead(pool="class", batch_norm=True),
+        augment=Augment(rand_augment=False, mixup=0, cutmix=0, smoothing=0),
+        optim=replace(probe.optim, optimizer="lars", base_lr=3.0, ema=None),
     )
-    run = api.classify(probe, "probe")
+    run = unmask.probe(probe)
     state = load_file(run / "model.safetensors")
     assert state["feature_norm.num_batches_tracked"] == 14, "seven steps of two micro-batches"
     assert state["head.weight"].abs().max() > 0.03, "it has learned"
 
 
-def test_what_a_run_leaves(config):
-    run = api.classify(config, "scratch")
+def test_what_a_run_leaves(scratch):
+    run = unmask.scratch(scratch)
     description = json.loads((run / "model.json").read_text())
-    assert description["kind"] == "classifier"
-    assert description["head"]["classes"] == ["=far", "dog & <b>", "near"]
+    assert description["model"]["type"] == "classifier"
+    assert description["model"]["classes"] == ["=far", "dog & <b>", "near"]
     assert sorted(p.name.split("-")[0] for p in (run / "samples").glob("*7.png")) == [
         "calibration",
         "confusion",
@@ -187,168 +138,100 @@ def test_what_a_run_leaves(config):
     model = unmask.load(run)
     assert model(torch.zeros(1, 1, 16, 24)).shape == (1, 3)
     untouched = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    assert api.classify(config, "scratch") == run, "nothing to do"
+    assert unmask.scratch(scratch) == run, "nothing to do"
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == untouched
 
 
-def test_it_learns(config, tmp_path):
+def test_it_learns(scratch, tmp_path):
     """Stripes of three widths are easy."""
     easy = replace(
-        config,
-        augment=AugmentConfig(rand_augment=False, mixup=0, cutmix=0),
-        head=HeadConfig(drop_path=0.0),
-        optim=ClassifyOptimConfig(steps=60, warmup_steps=5, batch=16, base_lr=0.05),
-        run=RunConfig(evaluate_every=60),
+        scratch,
+        augment=Augment(rand_augment=False, mixup=0, cutmix=0),
+        head=Head(drop_path=0.0),
+        optim=TuneOptim(steps=60, warmup_steps=5, batch=16, base_lr=0.05),
+        run=LabelledRun(precision="fp32", evaluate_every=60),
     )
-    run = api.classify(easy, "scratch")
+    run = unmask.scratch(easy)
     assert read_metrics(RunDirectory(run))[-1]["val/top1"] > 0.8
 
 
-def test_sweep_reports_all_and_chooses_the_best(config, tmp_path, capsys):
-    base = replace(config, out=str(tmp_path / "sweep"), optim=replace(config.optim, steps=2))
-    runs = [
-        (
-            {"optim.base_lr": rate, "run.seed": seed},
-            replace(
-                base,
-                optim=replace(base.optim, base_lr=float(rate)),
-                run=replace(base.run, seed=int(seed)),
-            ),
-        )
-        for rate in ("1e-4", "1e-2")
-        for seed in ("0", "1")
-    ]
-    done = api.sweep_classification(runs, "scratch")
-    assert [len(row.values) for row in done.rows] == [2, 2]
-    assert done.best.mean >= done.rows[1].mean
-    assert {p.name for p in done.path.iterdir()} == {
-        *(f"base_lr={rate}_seed={seed}" for rate in ("1e-4", "1e-2") for seed in "01"),
-        "sweep.json",
-        "report.html",
-    }
-    assert "over 2 runs" in capsys.readouterr().out
-    api.sweep_classification(runs, "scratch")
-    assert capsys.readouterr().out.count("nothing to do") == 4
-
-
-def rates(config: ClassifyConfig, out: Path, *asked: str) -> list[tuple[dict[str, str], ClassifyConfig]]:
-    """A sweep of learning rates, over steps enough to diverge."""
-    base = replace(config, out=str(out))
-    return [
-        (
-            {"optim.base_lr": rate, "run.seed": seed},
-            replace(
-                base,
-                optim=replace(base.optim, base_lr=float(rate), steps=16),
-                run=replace(base.run, seed=int(seed)),
-            ),
-        )
-        for rate in asked
-        for seed in "01"
-    ]
-
-
-def test_a_sweep_goes_on_where_a_run_diverges(config, tmp_path, capsys):
-    runs = rates(config, tmp_path / "sweep", "1e38", "1e-3")[1:]
-    for _ in range(2):
-        done = api.sweep_classification(runs, "scratch")
-        assert [row.diverged for row in done.rows] == [(), ("base_lr=1e38_seed=1",)]
-        assert 0 <= done.best.mean <= 1
-        assert math.isnan(done.rows[1].mean)
-        said = capsys.readouterr().out
-        assert "base_lr=1e38_seed=1 diverged and counts as not measured: the gradient" in said
-        assert re.search("base_lr=1e38 .*not measured; diverged: base_lr=1e38_seed=1", said)
-    best, last = json.loads((done.path / "sweep.json").read_text(), parse_constant=pytest.fail)
-    assert best["diverged"] == []
-    assert last["val/top1"] == {"mean": None, "deviation": None, "values": [None]}
-    assert "diverged (base_lr=1e38_seed=1)" in (done.path / "report.html").read_text()
-
-
-def test_a_sweep_of_diverging_runs_alone(config, tmp_path):
-    with pytest.raises(DivergenceError, match="every run of the sweep diverged: lower --optim"):
-        api.sweep_classification(rates(config, tmp_path / "sweep", "1e38"), "scratch")
-
-
-def test_spread_of_runs_of_which_one_did_not_measure():
-    row = Row(settings={}, values=(0.5, math.nan), runs=("a", "b"))
-    assert math.isnan(row.mean)
-    assert math.isnan(row.spread)
+@pytest.mark.parametrize("command", ["finetune", "probe"])
+def test_an_encoder_is_needed(stripes, tmp_path, command):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="needs an encoder"):
+        getattr(unmask, command)(stripes, out=out)
+    with pytest.raises(ValueError, match="no file or run directory nowhere"):
+        getattr(unmask, command)(stripes, out=out, init="nowhere")
 
 
 @pytest.mark.parametrize(
-    ("change", "command", "says"),
+    ("change", "says"),
     [
-        ({"init": None}, "finetune", "needs an encoder"),
-        ({"init": "somewhere"}, "scratch", "leave --init out"),
-        ({"init": "nowhere", "model": ModelConfig()}, "finetune", "no file or run directory nowhere"),
-        ({"init": "nowhere", "model": ModelConfig()}, "probe", "probe trains the head alone"),
-        ({"init": "nowhere"}, "finetune", "--model.* is of runs from scratch"),
-        ({"optim": ClassifyOptimConfig(steps=2, warmup_steps=0, batch=9)}, "scratch", "pair images"),
+        ({"optim": TuneOptim(steps=2, warmup_steps=0, batch=9)}, "pair images"),
         (
             {
-                "head": HeadConfig(batch_norm=True),
-                "optim": ClassifyOptimConfig(steps=2, warmup_steps=0, batch=8, micro_batch=1),
-                "augment": AugmentConfig(mixup=0, cutmix=0),
+                "head": Head(batch_norm=True),
+                "optim": TuneOptim(steps=2, warmup_steps=0, batch=8, micro_batch=1),
+                "augment": Augment(mixup=0, cutmix=0),
             },
-            "scratch",
             "leaves one alone",
         ),
-        ({"head": HeadConfig(tune_blocks=3)}, "scratch", "cannot be tuned"),
-        ({"augment": AugmentConfig(erasing=2)}, "scratch", "--augment.erasing is 2"),
-        ({"optim": ClassifyOptimConfig(batch=0)}, "scratch", "--optim.batch is 0 and must be 1 or more"),
-        ({"optim": ClassifyOptimConfig(micro_batch=0)}, "scratch", "--optim.micro-batch is 0"),
-        ({"optim": ClassifyOptimConfig(base_lr=-1)}, "scratch", "--optim.base-lr is -1"),
-        ({"run": RunConfig(log_every=0)}, "scratch", "--run.log-every is 0"),
+        ({"head": Head(tune_blocks=3)}, "cannot be tuned"),
+        ({"augment": Augment(erasing=2)}, "--augment.erasing is 2"),
+        ({"optim": TuneOptim(batch=0)}, "--optim.batch is 0 and must be 1 or more"),
+        ({"optim": TuneOptim(micro_batch=0)}, "--optim.micro-batch is 0"),
+        ({"optim": TuneOptim(base_lr=-1)}, "--optim.base-lr is -1"),
+        ({"run": LabelledRun(log_every=0)}, "--run.log-every is 0"),
     ],
 )
-def test_mistakes(config, change, command, says):
+def test_mistakes(scratch, change, says):
     with pytest.raises(ValueError, match=says):
-        api.classify(replace(config, **change), command)
+        unmask.scratch(replace(scratch, **change), dry_run=True)
 
 
-def test_settings_without_effect_are_said(config, capsys):
-    odd = replace(
-        config,
-        data=replace(config.data, held_out=5),
-        model=replace(config.model, decoder_depth=2),
-        optim=replace(config.optim, momentum=0.5, steps=1, warmup_steps=0),
-    )
-    api.classify(odd, "scratch")
+def test_images_that_the_patches_of_init_do_not_fit(scratch, stripes, tmp_path):
+    start = replace(scratch, optim=replace(scratch.optim, steps=1, warmup_steps=0))
+    run = unmask.scratch(start)
+    with pytest.raises(ValueError, match=r"patches of 4 x 4: write --data\.size 20 24"):
+        unmask.finetune(stripes, init=run, size=(18, 24), out=tmp_path / "tuned", dry_run=True)
+
+
+def test_settings_without_effect_are_said(scratch, capsys):
+    odd = replace(scratch, optim=replace(scratch.optim, momentum=0.5, steps=1, warmup_steps=0))
+    unmask.scratch(odd)
     output = capsys.readouterr().out
-    for flag in ("data.held-out", "model.decoder-depth", "optim.momentum"):
-        assert f"--{flag} changes nothing here" in output
+    assert "--optim.momentum changes nothing here" in output
     assert "--optim.betas changes" not in output
     assert "a layer decay of 0.75 slows the first blocks of a new encoder down" in output
 
 
-def test_crops_resized_late_leave_nothing_to_augment(config):
-    late = replace(config, data=replace(config.data, resize_on_device=True))
+def test_crops_resized_late_leave_nothing_to_augment(scratch):
+    late = replace(scratch, data=replace(scratch.data, resize_on_device=True))
     with pytest.raises(ValueError, match=r"leave out --data\.resize-on-device"):
-        api.classify(late, "scratch")
-    plain = AugmentConfig(rand_augment=False, erasing=0.0)
-    assert (api.classify(replace(late, augment=plain), "scratch") / "model.safetensors").exists()
+        unmask.scratch(late)
+    plain = Augment(rand_augment=False, erasing=0.0)
+    assert (unmask.scratch(replace(late, augment=plain)) / "model.safetensors").exists()
 
 
-def test_changed_labels_stop_a_resume(config, labelled, tmp_path, monkeypatch):
+def test_changed_labels_stop_a_resume(scratch, stripes, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
-    shutil.copytree(labelled, folder)
-    config = replace(config, data=replace(config.data, source=(str(folder),)))
-    stopped_after(monkeypatch, 2, lambda: api.classify(config, "scratch"))
+    shutil.copytree(stripes, folder)
+    scratch = replace(scratch, data=replace(scratch.data, source=(str(folder),)))
+    stopped_after(monkeypatch, 2, lambda: unmask.scratch(scratch))
     (folder / "near" / "3.png").rename(folder / "=far" / "33.png")
     with pytest.raises(DataError, match="changed since"):
-        api.classify(config, "scratch")
+        unmask.scratch(scratch)
 
 
 @pytest.mark.parametrize("command", ["scratch", "finetune"])
-def test_a_class_whose_name_is_not_utf_8(config, encoder, labelled, tmp_path, command):
+def test_a_class_whose_name_is_not_utf_8(scratch, encoder, stripes, tmp_path, command):
     folder = tmp_path / os.fsdecode(b"gr\xfcn")
-    shutil.copytree(labelled, folder)
+    shutil.copytree(stripes, folder)
     (folder / "near").rename(folder / os.fsdecode(b"n\xe4he"))
-    given = {} if command == "scratch" else {"init": str(encoder), "model": ModelConfig()}
-    data, optim = replace(config.data, source=(str(folder),)), replace(config.optim, steps=2)
-    run = api.classify(replace(config, **given, data=data, optim=optim), command)
+    config = scratch if command == "scratch" else tuning(scratch, encoder)
+    run = getattr(unmask, command)(config, source=folder, steps=2)
     description = read_weights(run).description
-    assert description.head.classes == ("=far", "dog & <b>", "n\udce4he")
+    assert description.model.classes == ("=far", "dog & <b>", "n\udce4he")
     assert description.data == "gr\udcfcn"
     asked = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert asked["data"]["source"] == [str(folder)]
@@ -356,28 +239,28 @@ def test_a_class_whose_name_is_not_utf_8(config, encoder, labelled, tmp_path, co
 
 
 @pytest.fixture
-def partly_broken(labelled, tmp_path) -> tuple[Path, Path]:
+def partly_broken(stripes, tmp_path) -> tuple[Path, Path]:
     """Folders for training and for validation; of the latter 2 of 48 images cannot be read."""
     folders = tmp_path / "train", tmp_path / "val"
     for folder in folders:
-        shutil.copytree(labelled, folder)
+        shutil.copytree(stripes, folder)
     for name in ("near/1.png", "=far/2.png"):
         (folders[1] / name).write_bytes(b"no image")
     return folders
 
 
-def with_data(config: ClassifyConfig, folders: tuple[Path, Path], **data) -> ClassifyConfig:
+def with_data(scratch: ScratchConfig, folders: tuple[Path, Path], **data) -> ScratchConfig:
     training, validation = map(str, folders)
-    changed = replace(config.data, source=(training,), val=(validation,), **data)
-    return replace(config, data=changed, optim=replace(config.optim, steps=2))
+    changed = replace(scratch.data, source=(training,), val=(validation,), **data)
+    return replace(scratch, data=changed, optim=replace(scratch.optim, steps=2))
 
 
-def test_broken_validation_images_are_listed_and_counted(config, partly_broken, monkeypatch, capsys):
-    config = with_data(config, partly_broken)
+def test_broken_validation_images_are_listed_and_counted(scratch, partly_broken, monkeypatch, capsys):
+    scratch = with_data(scratch, partly_broken)
     broken = partly_broken[0] / "near" / "3.png"
     broken.write_bytes(b"no image")
-    stopped_after(monkeypatch, 1, lambda: api.classify(config, "scratch"))
-    run = api.classify(config, "scratch")
+    stopped_after(monkeypatch, 1, lambda: unmask.scratch(scratch))
+    run = unmask.scratch(scratch)
     lines = [json.loads(line) for line in (run / "bad_images.jsonl").read_text().splitlines()]
     parts = {Path(line["path"]).relative_to(broken.parents[2]): line.get("part") for line in lines}
     validation = {Path("val/near/1.png"): "validation", Path("val/=far/2.png"): "validation"}
@@ -388,16 +271,35 @@ def test_broken_validation_images_are_listed_and_counted(config, partly_broken, 
     assert "48 for training, 46 for validation" in (run / "report.html").read_text()
 
 
-def test_too_many_broken_validation_images_stop_a_run(config, partly_broken):
-    allowed = with_data(config, partly_broken, max_bad_share=2 / 48)
-    too_many = with_data(config, partly_broken, max_bad_share=1 / 48)
+def test_too_many_broken_validation_images_stop_a_run(scratch, partly_broken):
+    allowed = with_data(scratch, partly_broken, max_bad_share=2 / 48)
+    too_many = with_data(scratch, partly_broken, max_bad_share=1 / 48)
     with pytest.raises(DataError, match="2 of 48 validation images cannot be read, more than"):
-        api.classify(too_many, "scratch")
-    assert (api.classify(allowed, "scratch") / "model.safetensors").exists()
+        unmask.scratch(too_many)
+    assert (unmask.scratch(allowed) / "model.safetensors").exists()
 
 
-def test_no_readable_validation_image(config, partly_broken):
+def test_no_readable_validation_image(scratch, partly_broken):
     for file in partly_broken[1].rglob("*.png"):
         file.write_bytes(b"no image")
     with pytest.raises(DataError, match="none of the 48 images that were tried can be read"):
-        api.classify(with_data(config, partly_broken), "scratch")
+        unmask.scratch(with_data(scratch, partly_broken))
+
+
+def test_a_resumed_run_does_not_need_its_init(scratch, encoder, tmp_path, monkeypatch):
+    """Its checkpoint holds all weights, and its record says where they began."""
+    config = tuning(scratch, encoder)
+    whole = unmask.finetune(replace(config, out=str(tmp_path / "whole")))
+    stopped_after(monkeypatch, 4, lambda: unmask.finetune(config))
+    shutil.rmtree(encoder)
+    resumed = unmask.finetune(replace(config, init=None))
+    assert_same_state(*(load_file(run / "model.safetensors") for run in (whole, resumed)))
+    assert losses(resumed) == losses(whole)
+    for name in ("config.json", "model.json"):
+        assert json.loads((resumed / name).read_text()) == {
+            **json.loads((whole / name).read_text()),
+            **({"out": config.out} if name == "config.json" else {}),
+        }
+    assert unmask.finetune(replace(config, init=None)) == resumed, "nothing to do"
+    with pytest.raises(CheckpointError, match="--init was"):
+        unmask.finetune(replace(config, init="another"))

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from unmask.viz import curves, training_curves
+from unmask.tasks.pretrain import Pretrain
+from unmask.viz import curves
+from unmask.viz.curves import training_curves
 
 
 def records(n=30):
@@ -61,7 +63,7 @@ def test_a_wide_range_is_logarithmic_and_a_narrow_one_is_not(panels):
 def test_the_held_out_ratio_is_drawn_where_it_was_measured_beside_harmonic_fill(panels):
     some = records()
     some[9]["held_out/ratio"], some[19]["held_out/ratio"] = 1.4, 0.8
-    picture = training_curves(some)
+    picture = training_curves(some, Pretrain.metrics)
     ratio, harmonic = panels["held_out/ratio"].lines
     assert list(ratio.get_xdata()) == [9, 19]
     assert list(harmonic.get_ydata()) == [1.0, 1.0]
@@ -93,7 +95,7 @@ def test_values_that_are_not_finite_are_counted_and_not_drawn(panels):
     ],
 )
 def test_scarce_records_draw_without_a_crash(some):
-    assert not is_clipped(training_curves(some))
+    assert not is_clipped(training_curves(some, Pretrain.metrics))
 
 
 def test_a_single_value_is_visible():

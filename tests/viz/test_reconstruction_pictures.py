@@ -1,17 +1,23 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from unmask.core import Architecture, MaskedAutoencoder
+from tests_support import changed, mae_spec
+from unmask.core.mae import MaskedAutoencoder
 from unmask.core.targets import patch_statistics
-from unmask.evals import masked_pixels
-from unmask.viz import mask_ratio_strip, reconstruction, reconstruction_grid
-from unmask.viz.reconstruction import BORROWED_STATISTICS, MID_GREY, reconstruct
+from unmask.evals.reconstruction import masked_pixels
+from unmask.viz import reconstruction
+from unmask.viz.reconstruction import (
+    BORROWED_STATISTICS,
+    LIGHT_GREY,
+    MID_GREY,
+    mask_ratio_strip,
+    reconstruct,
+    reconstruction_grid,
+)
 from unmask.viz.tiles import Display, displayable, draw
 
-PIXELS = Architecture(
+PIXELS = mae_spec(
     image_size=(12, 16),
     patch_size=(4, 4),
     channels=3,
@@ -24,7 +30,7 @@ PIXELS = Architecture(
     mask_ratio=0.5,
     target="pixels",
 )
-NORMALIZED = replace(PIXELS, target="normalized-pixels")
+NORMALIZED = changed(PIXELS, target="normalized-pixels")
 SCALE = {"display": Display((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))}
 
 
@@ -78,7 +84,7 @@ def test_normalised_predictions_are_undone_with_the_originals_statistics():
 
 def test_a_perfect_prediction_draws_the_original():
     model, (images, noise) = model_of(NORMALIZED), batch()
-    model.reconstruct = lambda images, noise, ratio: model.target.encode(model.encoder.patchify(images))
+    model.reconstruct = lambda images, noise, ratio: model.target.wanted(model.encoder.patchify(images))
     views = reconstruct(model, images, noise, **SCALE)
     np.testing.assert_allclose(views.reconstruction.astype(int), views.original, atol=1)
 
@@ -135,10 +141,24 @@ def test_a_strip_without_any_possible_ratio_is_refused():
 
 def test_pictures_of_one_channel_and_of_many():
     for channels in (1, 2, 6):
-        model = model_of(replace(PIXELS, channels=channels))
+        model = model_of(changed(PIXELS, channels=channels))
         images, noise = torch.randn(1, channels, 12, 16), torch.rand(1, 12)
         picture = reconstruction_grid(
             model, images, noise, display=Display((0.5,) * channels, (0.2,) * channels)
         )
         pixels = np.asarray(picture).astype(int)
         assert (np.ptp(pixels, axis=-1).max() == 0) == (channels < 3)
+
+
+def test_pixels_without_data_are_one_light_grey():
+    model, (images, noise) = model_of(NORMALIZED), batch()
+    valid = torch.ones_like(images, dtype=torch.bool)
+    valid[:, :, :5, 3:9] = False
+    views = [
+        reconstruct(model, images.where(valid, torch.full_like(images, v)), noise, valid=valid, **SCALE)
+        for v in (7.0, torch.nan)
+    ]
+    for one, other in zip(*views, strict=True):
+        assert (one == other).all()
+        assert (one[:, :5, 3:9] == LIGHT_GREY).all()
+    assert (views[0].original[:, 6:] == displayable(images, **SCALE)[:, 6:]).all()

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from unmask.viz import Table, report_html
+from unmask.viz.report import Table, report_html
 
 EVIL = """<script>alert('1')</script> & "quoted" """
 

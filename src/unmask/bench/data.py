@@ -15,11 +15,13 @@ import PIL
 import torch
 from PIL import Image
 
-from unmask.bench.card import Card
 from unmask.bench.photograph import photograph
-from unmask.bench.setting import BenchConfig, named_model, planned, threads
-from unmask.config.plan import PixelFormat, Plan
-from unmask.config.schema import OptimConfig
+from unmask.bench.setting import BenchConfig
+from unmask.config.commands import PretrainConfig
+from unmask.config.image import PixelFormat
+from unmask.config.settings import Optim
+from unmask.cost.cards import Card
+from unmask.cost.setting import planned
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode.jpeg import simplejpeg
 from unmask.data.images import Images
@@ -28,7 +30,8 @@ from unmask.data.paths import PathList
 from unmask.data.sampler import generator
 from unmask.data.sources.find import find_images
 from unmask.data.transforms import random_crop
-from unmask.engine.machine import detect_machine
+from unmask.engine.machine import detect_machine, threads
+from unmask.tasks.pretrain import MaskedSamples
 
 SIZE = (224, 224)
 CROP_SCALE = (0.2, 1.0)
@@ -78,7 +81,7 @@ def bench_data(config: BenchConfig) -> list[Card]:
 
 
 def _some_of(folder: str) -> Files:
-    """Evenly spread over the list; raises DataError where there is no image."""
+    """Evenly spread over the list; raises DataError if there is no image."""
     found = find_images((folder,))
     step = max(1, len(found) // MOST_OF_YOURS)
     paths = tuple(found.paths[i] for i in range(0, len(found), step))[:MOST_OF_YOURS]
@@ -110,7 +113,7 @@ def usual_pipeline() -> Pipeline:
 
 
 def our_pipeline(paths: list[str]) -> Pipeline:
-    """What training does, where it keeps nothing in memory: to a tensor of bytes."""
+    """What training does if it keeps nothing in memory: to a tensor of bytes."""
     images, wanted = Images("", PathList(paths)), PixelFormat(channels=3)
     index = {path: i for i, path in enumerate(paths)}
 
@@ -233,9 +236,7 @@ def _worker_counts(cores: int) -> list[int]:
 
 def _loading_rate(images: Images, workers: int, folder: Path) -> float:
     """Images per second, once what was fetched ahead is used up."""
-    plan, ahead = _loader_plan(images, workers), 2 * workers + 1
-    log = BadImageLog(folder / "bad_images.jsonl", images=len(images), max_share=0)
-    batches = Batches(images, plan.data, plan.training, rank=0, bad_images=log)
+    batches, ahead = _batches(images, workers, folder), 2 * workers + 1
     with closing(batches.from_step(0)) as steps:
         for _ in range(ahead):
             next(steps)
@@ -245,11 +246,16 @@ def _loading_rate(images: Images, workers: int, folder: Path) -> float:
         return LOADED_BATCHES * COPIES / (time.perf_counter() - began)
 
 
-def _loader_plan(images: Images, workers: int) -> Plan:
-    config = named_model("base")
-    plan = planned(
-        replace(config, optim=OptimConfig(batch=COPIES, steps=10**6, warmup_steps=0)),
-        detect_machine("cpu"),
-        images=len(images),
+def _batches(images: Images, workers: int, folder: Path) -> Batches:
+    """As pre-training reads them, without keeping any in memory."""
+    config = PretrainConfig(optim=Optim(batch=COPIES, steps=10**6, warmup_steps=0))
+    plan = planned(config, detect_machine("cpu"), images=len(images))
+    return Batches(
+        images,
+        MaskedSamples(config, plan),
+        plan.image,
+        loading=replace(plan.loading, workers=workers, keep_decoded=False),
+        training=plan.training,
+        rank=0,
+        bad_images=BadImageLog(folder / "bad_images.jsonl", images=len(images), max_share=0),
     )
-    return replace(plan, data=replace(plan.data, workers=workers, keep_decoded=False))

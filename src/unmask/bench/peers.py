@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.bench.card import Card
 from unmask.bench.limit import Limit
-from unmask.bench.setting import BenchConfig, Setting, make_setting, threads
+from unmask.bench.model import Setting, make_setting
+from unmask.bench.setting import BenchConfig
 from unmask.bench.step import TrainingStep, our_step
-from unmask.core.mae import Architecture
 from unmask.core.masking import mask_from_noise
-from unmask.core.patches import grid_of
+from unmask.core.spec import MAESpec
+from unmask.cost.cards import Card
+from unmask.engine.machine import threads
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Of images and mask noise."""
@@ -56,54 +57,55 @@ def _compare(setting: Setting, rounds: int) -> Card:
 
 
 def _peer_step(
-    setting: Setting, build: Callable[[Architecture], tuple[nn.Module, LossFunction]]
+    setting: Setting, build: Callable[[MAESpec], tuple[nn.Module, LossFunction]]
 ) -> TrainingStep:
-    _check_suits(setting.architecture)
+    _check_suits(setting.spec)
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what their dependencies deprecate
-        model, loss = build(setting.architecture)
+        model, loss = build(setting.spec)
     model.to(setting.device).train()
     return TrainingStep(setting, model, torch.compile(loss) if setting.plan.training.compile else loss)
 
 
-def _check_suits(a: Architecture) -> None:
-    """Raises ValueError where the other libraries cannot build this model."""
-    variant = (
-        a.class_tokens != 1 or a.mask_unit != 1 or a.mask_tokens_in_encoder or a.loss_on != "masked"
-    )
-    if variant or len({*a.image_size}) > 1 or len({*a.patch_size}) > 1:
+def _check_suits(spec: MAESpec) -> None:
+    """Raises ValueError if the other libraries cannot build this model."""
+    e, mask = spec.encoder, spec.mask
+    usual_mask = mask.strategy == "random" and mask.unit == 1 and not mask.tokens_in_encoder
+    usual = usual_mask and e.class_tokens == 1 and spec.target.loss_on == "masked"
+    if not usual or len({*e.image_size}) > 1 or len({*e.patch_size}) > 1:
         raise ValueError(
             "it takes square images with one class token and the loss on masked patches: choose another "
             "--model"
         )
 
 
-def build_transformers(a: Architecture) -> tuple[nn.Module, LossFunction]:
+def build_transformers(spec: MAESpec) -> tuple[nn.Module, LossFunction]:
     """ViTMAEForPreTraining."""
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
+    e, d = spec.encoder, spec.decoder
     config = ViTMAEConfig(
-        image_size=a.image_size[0],
-        patch_size=a.patch_size[0],
-        num_channels=a.channels,
-        hidden_size=a.width,
-        num_hidden_layers=a.depth,
-        num_attention_heads=a.heads,
-        intermediate_size=int(a.width * a.mlp_ratio),
-        decoder_hidden_size=a.decoder_width,
-        decoder_num_hidden_layers=a.decoder_depth,
-        decoder_num_attention_heads=a.decoder_heads,
-        decoder_intermediate_size=int(a.decoder_width * a.mlp_ratio),
-        mask_ratio=a.mask_ratio,
-        norm_pix_loss=a.target == "normalized-pixels",
+        image_size=e.image_size[0],
+        patch_size=e.patch_size[0],
+        num_channels=e.channels,
+        hidden_size=e.width,
+        num_hidden_layers=e.depth,
+        num_attention_heads=e.heads,
+        intermediate_size=int(e.width * e.mlp_ratio),
+        decoder_hidden_size=d.width,
+        decoder_num_hidden_layers=d.depth,
+        decoder_num_attention_heads=d.heads,
+        decoder_intermediate_size=int(d.width * d.mlp_ratio),
+        mask_ratio=spec.mask.ratio,
+        norm_pix_loss=spec.target.kind == "normalized-pixels",
         layer_norm_eps=1e-6,
     )
     model = ViTMAEForPreTraining(config)
     return model, lambda images, noise: model(images, noise=noise).loss
 
 
-def build_lightly(a: Architecture) -> tuple[nn.Module, LossFunction]:
+def build_lightly(spec: MAESpec) -> tuple[nn.Module, LossFunction]:
     """Its encoder and decoder around timm's blocks, put together as its documentation does."""
     from lightly.models import utils
     from lightly.models.modules import (
@@ -112,38 +114,38 @@ def build_lightly(a: Architecture) -> tuple[nn.Module, LossFunction]:
     )
     from timm.models.vision_transformer import VisionTransformer
 
-    grid = grid_of(a.image_size, a.patch_size)
+    e, d = spec.encoder, spec.decoder
     vit = VisionTransformer(
-        img_size=a.image_size,
-        patch_size=a.patch_size,
-        in_chans=a.channels,
+        img_size=e.image_size,
+        patch_size=e.patch_size,
+        in_chans=e.channels,
         num_classes=0,
-        embed_dim=a.width,
-        depth=a.depth,
-        num_heads=a.heads,
-        mlp_ratio=a.mlp_ratio,
+        embed_dim=e.width,
+        depth=e.depth,
+        num_heads=e.heads,
+        mlp_ratio=e.mlp_ratio,
     )
     encoder = MaskedVisionTransformerTIMM(vit=vit)
     decoder = MaskedVisionTransformerDecoderTIMM(
-        num_patches=grid[0] * grid[1],
-        embed_dim=a.decoder_width,
-        depth=a.decoder_depth,
-        num_heads=a.decoder_heads,
-        mlp_ratio=a.mlp_ratio,
+        num_patches=e.patches,
+        embed_dim=d.width,
+        depth=d.depth,
+        num_heads=d.heads,
+        mlp_ratio=d.mlp_ratio,
     )
-    embed = nn.Linear(a.width, a.decoder_width)
-    predict = nn.Linear(a.decoder_width, a.values_per_patch)
+    embed = nn.Linear(e.width, d.width)
+    predict = nn.Linear(d.width, e.values_per_patch)
 
     def loss(images: Tensor, noise: Tensor) -> Tensor:
-        mask = mask_from_noise(noise, grid, a.mask_ratio)
+        mask = mask_from_noise(noise, e.grid, spec.visible)
         class_token = torch.zeros_like(mask.visible[:, :1])
         seen, hidden = torch.cat([class_token, mask.visible + 1], dim=1), mask.masked + 1
         latent = embed(encoder.encode(images=images, idx_keep=seen))
         tokens = utils.repeat_token(decoder.mask_token, (len(images), decoder.sequence_length))
         tokens = utils.set_at_index(tokens, seen, latent.type_as(tokens))
         prediction = predict(utils.get_at_index(decoder(tokens), hidden))
-        target = utils.get_at_index(utils.patchify(images, a.patch_size[0]), mask.masked)
-        if a.target == "normalized-pixels":
+        target = utils.get_at_index(utils.patchify(images, e.patch_size[0]), mask.masked)
+        if spec.target.kind == "normalized-pixels":
             target = utils.normalize_mean_var(target)
         return nn.functional.mse_loss(prediction.float(), target)
 

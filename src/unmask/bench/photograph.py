@@ -9,7 +9,7 @@ LEAVES = 4000
 SMALLEST, LARGEST = 18.0, 600.0
 """Radii on the canvas; their density falls with the third power, as that of objects in photographs."""
 GRAIN, SENSOR = 2.5, 4000
-"""Deviation of a sensor's noise, of 255, and its pixels across: smaller pictures average it out."""
+"""Standard deviation of a sensor's noise, of 255, and its pixels across: smaller pictures average it."""
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.bench.card import Card
-from unmask.bench.memory import bytes_per_image, free_bytes
-from unmask.bench.paper import VARIANTS, published_speedup, variant_name, variant_of
-from unmask.bench.setting import BenchConfig, Setting, inputs, make_setting, now, threads
-from unmask.config.cost import count_activations, count_flops, count_state
-from unmask.core.mae import MaskedAutoencoder
-from unmask.engine.machine import autocast, give_back_memory
+from unmask.bench.model import Setting, inputs, make_setting
+from unmask.bench.setting import BenchConfig
+from unmask.cost.cards import Card
+from unmask.cost.count import count, count_activations, count_state
+from unmask.cost.memory import bytes_per_image, free_bytes
+from unmask.cost.paper import VARIANTS, published_speedup, variant_name, variant_of
+from unmask.cost.speed import now
+from unmask.engine.machine import autocast, give_back_memory, threads
 
 MEMORY_SHARE = 0.7
 """Of the free memory, that a micro-batch may be predicted to need."""
@@ -49,7 +50,8 @@ class Variant:
 
     @property
     def flops(self) -> int:
-        return count_flops(self.setting.architecture).training
+        """Of training on one image."""
+        return count(self.setting.spec).training_flops
 
 
 def bench_speedup(config: BenchConfig) -> list[Card]:
@@ -69,8 +71,8 @@ def _compare(base: Setting, rounds: int) -> Card:
 
 
 def _variant(base: Setting, mask_tokens: bool, decoder_depth: int) -> Variant:
-    architecture = variant_of(base.architecture, mask_tokens, decoder_depth)
-    setting = Setting(base.name, replace(base.plan, architecture=architecture))
+    spec = variant_of(base.spec, mask_tokens, decoder_depth)
+    setting = Setting(base.name, replace(base.plan, model=spec))
     return Variant(
         name=variant_name(base.name, mask_tokens, decoder_depth),
         setting=setting,
@@ -81,9 +83,9 @@ def _variant(base: Setting, mask_tokens: bool, decoder_depth: int) -> Variant:
 
 def _micro_batch(setting: Setting) -> int:
     """The whole batch, or its largest divisor whose activations are predicted to fit."""
-    plan, a = setting.plan, setting.architecture
-    activations = count_activations(a, plan.training.precision, setting.kernels).total
-    state = count_state(a, plan.training.precision, average=False)
+    spec, precision, device = setting.spec, setting.plan.training.precision, setting.device.type
+    activations = count_activations(spec, precision, device).total
+    state = count_state(spec, precision, device, average=False)
     room = MEMORY_SHARE * free_bytes(setting.device)
     room -= state.weights + state.gradients + state.half_weights
     divisors = (n for n in range(setting.batch, 0, -1) if setting.batch % n == 0)
@@ -95,7 +97,7 @@ def _measure(variant: Variant) -> None:
     give_back_memory()
     setting, plan = variant.setting, variant.setting.plan.training
     torch.manual_seed(0)
-    model = MaskedAutoencoder(setting.architecture).to(setting.device)
+    model = setting.spec.build().to(setting.device)
     images, noise = inputs(setting, max(setting.batch, 3))
 
     def loss(first: int, count: int) -> Tensor:

@@ -8,13 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.bench.card import Card
 from unmask.bench.limit import Limit
+from unmask.bench.model import Setting, inputs, make_setting
 from unmask.bench.profile import time_by_kind
-from unmask.bench.setting import SMALL_STEP, BenchConfig, Setting, inputs, make_setting, now, threads
-from unmask.config.cost import count_flops
-from unmask.core.mae import MaskedAutoencoder
-from unmask.engine.machine import autocast, give_back_memory, keep_freed_memory, peak_memory_gib
+from unmask.bench.setting import BenchConfig
+from unmask.cost.cards import Card
+from unmask.cost.count import count
+from unmask.cost.setting import SMALL_STEP
+from unmask.cost.speed import now
+from unmask.engine.machine import (
+    autocast,
+    give_back_memory,
+    keep_freed_memory,
+    peak_memory_gib,
+    threads,
+)
 from unmask.engine.optim import build_optimizer, decay_groups, update_weights
 
 LEARNING_RATE = 1e-4
@@ -63,7 +71,7 @@ class TrainingStep:
 def our_step(setting: Setting) -> TrainingStep:
     """Of a freshly initialised model."""
     torch.manual_seed(0)
-    model = MaskedAutoencoder(setting.architecture).to(setting.device)
+    model = setting.spec.build().to(setting.device)
     if setting.plan.training.compile:
         model.compile()
     return TrainingStep(setting, model, lambda images, noise: model(images, noise=noise).loss)
@@ -105,7 +113,7 @@ def _card(
     parts = {
         name: median(getattr(s, name) for s in steps) for name in ("forward", "backward", "optimizer")
     }
-    flops = count_flops(setting.architecture).training * setting.batch
+    flops = count(setting.spec).training_flops * setting.batch
     record: dict[str, Any] = {
         "bench": "step",
         **setting.facts(),

@@ -1,24 +1,17 @@
 """What the commands share in reading their arguments."""
 
-from dataclasses import replace
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import tyro
 
-from unmask.config.schema import PretrainConfig
-from unmask.config.schema_classify import ClassifyConfig
+from unmask.cli.removed import REMOVED
+from unmask.config.fields import settings_of
 
 T = TypeVar("T")
-C = TypeVar("C", PretrainConfig, ClassifyConfig)
 
-SHORT_NAMES = {"tune-blocks": "head.tune-blocks"}
-"""Of fields, as flags and in --sweep."""
-
-
-def split_words(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Positional words, which come first, and the flags after them."""
-    first_flag = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
-    return argv[:first_flag], argv[first_flag:]
+SHORT_NAMES = {"tune-blocks": "head.tune-blocks", "head": "head.kind"}
+"""Settings that have a short name, as flags and in --sweep."""
 
 
 def take_switch(argv: list[str], name: str) -> bool:
@@ -51,30 +44,64 @@ def full_name(field: str) -> str:
     return SHORT_NAMES.get(field.replace("_", "-"), field)
 
 
-def full_flag(word: str) -> str:
+def with_full_names(argv: list[str]) -> list[str]:
     """`--tune-blocks` or `--tune-blocks=1` with the whole name; other words as they are."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    return f"--{full_name(name)}{equals}{value}"
+
+    def full(word: str) -> str:
+        name, equals, value = word[2:].partition("=")
+        return f"--{full_name(name)}{equals}{value}" if word.startswith("--") else word
+
+    return list(map(full, argv))
 
 
-def parse(base: T, flags: list[str], *, prog: str, description: str) -> T:
-    """Flags over defaults. Exits with 2 and suggestions where a flag is unknown, as tyro does."""
-    return tyro.cli(type(base), default=base, args=flags, prog=prog, description=description)
+def refuse_removed(command: str, flags: list[str]) -> None:
+    """Raises ValueError that says why a flag is gone, and what replaces it."""
+    for word in flags:
+        name = word.split("=")[0].removeprefix("--").replace("_", "-")
+        for gone, why in REMOVED.get(command, {}).items():
+            if word.startswith("--") and (
+                name == gone or (gone.endswith(".") and name.startswith(gone))
+            ):
+                raise ValueError(f"{command} has no --{name} any more: {why}")
 
 
-def in_epochs(config: C, flags: list[str]) -> C:
-    """Without the length in steps, which would win, where the flags ask for one in epochs."""
-    asked = {word.split("=")[0].replace("_", "-") for word in flags}
-    optim = config.optim
-    if "--optim.epochs" in asked and "--optim.steps" not in asked:
-        optim = replace(optim, steps=None)
-    if "--optim.warmup-epochs" in asked and "--optim.warmup-steps" not in asked:
-        optim = replace(optim, warmup_steps=None)
-    return replace(config, optim=optim)
+def parse(base: T, argv: list[str], *, prog: str, description: str) -> tuple[T, list[str]]:
+    """Flags over defaults, and the words before and after them.
+
+    Exits with 2 and suggestions if a flag is unknown, as tyro does. Raises ValueError for True or False
+    behind a flag that takes no value.
+    """
+    _refuse_words_behind_switches(base, argv)
+    first = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+    words, flags = argv[:first], argv[first:]
+    options: dict[str, Any] = {"default": base, "prog": prog, "description": description}
+    config, others = tyro.cli(type(base), args=flags, return_unknown_args=True, **options)
+    if any(word.startswith("-") for word in others):
+        tyro.cli(
+            type(base), args=[word for word in flags if word not in others or word[0] == "-"], **options
+        )
+    return config, [*words, *others]
 
 
-def with_source(config: PretrainConfig, words: list[str]) -> PretrainConfig:
-    """The data that the positional words name."""
-    return replace(config, data=replace(config.data, source=tuple(words))) if words else config
+def switches(config: Any) -> dict[str, str]:
+    """Flags without a value, and what turns each off: {"--data.flip": "--data.no-flip"}."""
+    flags = (one.flag for one in settings_of(config) if one.field.type is bool)
+    parts = {flag: flag.removeprefix("--").rpartition(".") for flag in flags}
+    return {flag: f"--{section}{dot}no-{name}" for flag, (section, dot, name) in parts.items()}
+
+
+def _refuse_words_behind_switches(config: Any, argv: list[str]) -> None:
+    """They would be taken for a folder of that name."""
+    off = switches(config)
+    words = [part for word in argv for part in word.split("=", 1)]
+    for flag, value in pairwise(words):
+        name = flag.replace("_", "-")
+        if name in off and value.lower() in ("true", "false"):
+            write = name if value.lower() == "true" else off[name]
+            raise ValueError(f"{name} takes no value, and got {value}: write {write}")
+
+
+def settings_in(flags: list[str]) -> set[str]:
+    """The settings that flags name, as in optim.base_lr."""
+    names = (word.split("=")[0].removeprefix("--") for word in flags if word.startswith("--"))
+    return {name.replace("-", "_") for name in names}

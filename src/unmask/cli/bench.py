@@ -1,7 +1,7 @@
 """unmask bench NAME: measured speed."""
 
 from unmask.bench.setting import BenchConfig
-from unmask.cli.arguments import parse, split_words
+from unmask.cli.arguments import parse
 
 DESCRIPTION = (
     "First word, what to measure. data: reading images, against the usual pipeline. step: images per "
@@ -13,12 +13,11 @@ DESCRIPTION = (
 
 def main(argv: list[str]) -> None:
     """Measures, and prints cards and a line of JSON."""
-    words, flags = split_words(argv)
-    config = parse(BenchConfig(), flags, prog="unmask bench NAME", description=DESCRIPTION)
+    config, words = parse(BenchConfig(), argv, prog="unmask bench NAME", description=DESCRIPTION)
     if len(words) != 1:
         raise ValueError("bench takes one name: write unmask bench data, step, speedup, peers or all")
 
     from unmask import api
-    from unmask.bench.card import show
+    from unmask.cost.cards import show
 
     show(api.bench(words[0], config))

@@ -1,36 +1,26 @@
 """unmask list: the recipes, model sizes and built-in data sets."""
 
-from collections.abc import Callable, Mapping
-
 from rich.console import Console
 from rich.table import Table
 
-from unmask.cli.arguments import split_words
-from unmask.recipes import FINETUNE, PRETRAIN, PROBE, SCRATCH
+from unmask.tasks import TASKS
 
 
 def main(argv: list[str]) -> None:
     """Prints what there is."""
-    words, flags = split_words(argv)
-    if "-h" in flags or "--help" in flags:
+    if "-h" in argv or "--help" in argv:
         print("usage: unmask list\n\nShows recipes, model sizes and built-in data sets.")
         return
-    if words or flags:
+    if argv:
         raise ValueError(f"list takes no arguments and got {' '.join(argv)}: write unmask list")
 
-    from unmask.core.vit import SIZES
-    from unmask.data.sources.find import BUILT_IN
+    from unmask.core.spec import SIZES
+    from unmask.data.sources.registry import BUILT_IN
 
     console = Console(highlight=False)
     recipes = Table("command", "--recipe", "what it is", box=None)
-    commands: dict[str, Mapping[str, Callable[[], object]]] = {
-        "pretrain": PRETRAIN,
-        "finetune": FINETUNE,
-        "probe": PROBE,
-        "scratch": SCRATCH,
-    }
-    for command, known in commands.items():
-        for name, recipe in known.items():
+    for command, entry in TASKS.items():
+        for name, recipe in entry.known_recipes().items():
             recipes.add_row(command, name, (recipe.__doc__ or "").split("\n")[0])
     sizes = Table("--model.size", "width", "blocks", "heads", "patch", box=None)
     for name, size in SIZES.items():

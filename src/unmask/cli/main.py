@@ -1,30 +1,53 @@
 """The command `unmask`: finds the subcommand, and turns errors into sentences and exit codes."""
 
+import difflib
 import importlib
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from unmask.errors import CheckpointError, DataError, Interrupted
+from unmask.tasks import TASKS
 
-COMMANDS = {
-    "quickstart": "pre-train on an embedded example in a few minutes and show what it learned",
-    "check": "look at a folder of images: counts, sizes, bad files, what the model will see",
-    "pretrain": "masked autoencoding on any folder of images; no labels needed",
-    "finetune": "train an encoder and a new head on labels, in whole or in part",
-    "probe": "a linear classifier on a frozen encoder",
-    "scratch": "the same without pre-training, to compare with",
-    "knn": "classify by the nearest features, without training",
-    "evaluate": "measure a classifier on labelled images",
-    "predict": "classify images, with probabilities and a contact sheet",
-    "reconstruct": "show what a model makes of masked images",
-    "embed": "features of images, in a file",
-    "export": "write a model in another library's layout",
-    "plan": "hours, memory and loader cores of a pre-training run elsewhere, by arithmetic",
-    "bench": "measured speed: a step, the paper's Table 2, other libraries",
-    "list": "the recipes and model sizes",
+
+class Command(NamedTuple):
+    """What it does, and the function that does it, as module:function in this room."""
+
+    summary: str
+    place: str
+
+
+BEFORE_TRAINING = {
+    "quickstart": Command(
+        "pre-train on an embedded example in a few minutes and show what it learned", "use:quickstart"
+    ),
+    "check": Command(
+        "look at a folder of images: counts, sizes, bad files, what the model will see", "use"
+    ),
 }
+AFTER_TRAINING = {
+    "knn": Command("classify by the nearest features, without training", "use"),
+    "evaluate": Command("measure a classifier, detector or segmenter on labelled images", "use"),
+    "predict": Command("classes, objects or label maps of images, with pictures", "use"),
+    "reconstruct": Command("show what a model makes of masked images", "use"),
+    "embed": Command("features of images, in a file", "use"),
+    "export": Command("write a model in another library's layout", "use:export"),
+    "plan": Command(
+        "hours, memory and loader cores of a pre-training run elsewhere, by arithmetic", "plan:main"
+    ),
+    "bench": Command("measured speed: a step, the paper's Table 2, other libraries", "bench:main"),
+    "list": Command("the recipes and model sizes", "list:main"),
+}
+
+
+def commands() -> dict[str, Command]:
+    """All commands, in the order of the help; those that train are the registry's tasks."""
+    training = {name: Command(entry.summary, "train") for name, entry in TASKS.items()}
+    return {**BEFORE_TRAINING, **training, **AFTER_TRAINING}
+
 
 USAGE = 2
 EXIT_CODES = {CheckpointError: 4, DataError: 3, ValueError: USAGE}
@@ -46,11 +69,13 @@ def run(argv: list[str]) -> int:
         print(f"unmask {version('unmask')}")
         return 0
     name, rest = argv[0], argv[1:]
-    if name not in COMMANDS:
-        complain(f"there is no command {name}: choose one of {', '.join(COMMANDS)}")
+    if name not in (known := commands()):
+        likely = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {likely[0]}?" if likely else f"choose one of {', '.join(known)}"
+        complain(f"there is no command {name}: {hint}")
         return USAGE
     debug = "--debug" in rest
-    command: Callable[[list[str]], None] = importlib.import_module(f"unmask.cli.{name}").main
+    command = _function(name, known[name].place)
     try:
         command([word for word in rest if word != "--debug"])
     except Interrupted as stop:
@@ -67,19 +92,28 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         if debug:
             raise
-        complain(f"{error.filename or 'the disk'}: {error.strerror or error}; mend that and try again")
+        complain(
+            f"{error.filename or 'the disk'}: {error.strerror or error}; correct that and try again"
+        )
         return 4
     return 0
 
 
 def overview() -> str:
     """The help of `unmask` itself."""
-    commands = "\n".join(f"  {name:<12} {does}" for name, does in COMMANDS.items())
+    listed = "\n".join(f"  {name:<12} {does.summary}" for name, does in commands().items())
     return (
         "unmask: masked autoencoders on your own images\n\n"
         "usage: unmask COMMAND [DATA] [--recipe NAME] [--out DIR] [--section.field VALUE ...]\n\n"
-        f"{commands}\n\nunmask COMMAND --help explains one of them."
+        f"{listed}\n\nunmask COMMAND --help explains one of them."
     )
+
+
+def _function(name: str, place: str) -> Callable[[list[str]], None]:
+    """Imported now, and no other command's. One function may serve several commands by their names."""
+    module, _, function = place.partition(":")
+    loaded = importlib.import_module(f"unmask.cli.{module}")
+    return getattr(loaded, function) if function else partial(loaded.main, name)
 
 
 def complain(sentence: str) -> None:

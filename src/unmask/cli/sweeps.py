@@ -2,21 +2,15 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
-from unmask.cli.arguments import full_name
+from unmask.cli.arguments import full_name, switches
+from unmask.config.keywords import refuse_to_sweep
 
 SWEEP, SEEDS = "--sweep", "--seeds"
 
 Settings = dict[str, str]
 """What one run of a sweep sets: `section.field` and its value, as typed."""
-
-NOT_SWEPT = {
-    "recipe": "a recipe is what a whole sweep begins with: give the command once for each --recipe, "
-    "with an --out of its own",
-    "out": "every run of a sweep has a folder of its own below --out: leave it to --out",
-    "data.source": "runs on different images do not compare: give the command once for each data set",
-}
-"""Fields that a sweep cannot set, and what to do instead."""
 
 
 def take_sweep(flags: list[str]) -> list[Settings]:
@@ -31,8 +25,7 @@ def take_sweep(flags: list[str]) -> list[Settings]:
     for word in words:
         if word == SWEEP:
             field = full_name(_next(words, word)).replace("-", "_")
-            if field in NOT_SWEPT:
-                raise ValueError(NOT_SWEPT[field])
+            refuse_to_sweep(field)
             axes[field] = _values(_next(words, word), word)
         elif word == SEEDS:
             axes["run.seed"] = _values(_next(words, word), word)
@@ -42,10 +35,22 @@ def take_sweep(flags: list[str]) -> list[Settings]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
 
 
-def flags_of(settings: Settings) -> list[str]:
-    """As they would be typed."""
-    pairs = ((f"--{field.replace('_', '-')}", value.split()) for field, value in settings.items())
-    return [word for flag, values in pairs for word in (flag, *values)]
+def flags_of(settings: Settings, config: Any) -> list[str]:
+    """As they would be typed for a command of this configuration.
+
+    Raises ValueError if a flag without a value is set to something other than True or False.
+    """
+    off = switches(config)
+    words = []
+    for field, value in settings.items():
+        flag = f"--{field.replace('_', '-')}"
+        if flag not in off:
+            words += [flag, *value.split()]
+        elif value.lower() in ("true", "false"):
+            words.append(flag if value.lower() == "true" else off[flag])
+        else:
+            raise ValueError(f"{flag} is on or off, and got {value}: write --sweep {field} True,False")
+    return words
 
 
 def _without_equals_signs(flags: list[str]) -> Iterator[str]:

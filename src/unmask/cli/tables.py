@@ -1,24 +1,28 @@
-"""What the commands that measure print: facts, tables that fit a terminal, and where the rest is."""
+"""What the commands print of their results: facts, tables that fit a terminal, and where the rest is."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unmask.config.output import claim_output
+from unmask.data.decode.pictures import BadImage
+from unmask.use.check import Check
+from unmask.use.detect import Detected
+from unmask.use.embed import Embedded
+from unmask.use.predict import Classified
+from unmask.use.results import Result
+from unmask.use.segment import Segmented
 from unmask.viz.words import escaped
-
-if TYPE_CHECKING:
-    from unmask.data.decode.pictures import BadImage
-    from unmask.tasks.results import Result
 
 SHOWN = 10
 ROWS = 20
 WIDTH_OF_FILES = 120
 
 
-def show_result(result: "Result") -> None:
+def show_evaluate(result: Result) -> None:
     """Prints a measurement."""
     console = _console()
     show_notes(result.notes)
@@ -29,6 +33,58 @@ def show_result(result: "Result") -> None:
             show_table(table.header, table.rows)
     show_bad(result.bad)
     print(f"\nreport: {escaped(str(result.path / 'report.html'))}")
+
+
+show_knn = show_evaluate
+
+
+def show_check(found: Check) -> None:
+    """Prints what was found, saves the picture, and says what to type next."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(show_header=False, box=None)
+    for title, value in found.rows():
+        table.add_row(title, Text(value))
+    console.print(table)
+    for bad in found.inspection.bad[:SHOWN]:
+        console.print(Text(f"bad: {bad.path!r}: {bad.reason}"))
+    for problem in (problem for one in found.annotations for problem in one.problems[:SHOWN]):
+        console.print(Text(f"bad: {problem}"))
+    for group in found.inspection.duplicates[:SHOWN]:
+        console.print(Text(f"the same content: {', '.join(map(repr, group[:4]))}"))
+    picture = found.folder / "samples.png"
+    claim_output(picture.parent)
+    found.samples.save(picture)
+    console.print(Text(f"what the model will see: {picture}"))
+    for drawn in (one.picture for one in found.annotations if one.picture):
+        place = found.folder / "objects.png"
+        drawn.save(place)
+        console.print(Text(f"what is annotated: {place}"))
+    for command in found.commands:
+        console.print(Text(f"next: {command}"))
+
+
+def show_predict(done: Classified | Detected | Segmented) -> None:
+    """Prints what was predicted in sum."""
+    show_notes(done.notes)
+    show_table(done.header, done.rows)
+    show_bad(done.bad)
+    where = escaped(str(done.path))
+    print(f"wrote predictions of {done.images} images to {where}, {len(done.bad)} left out")
+    if done.sheet:
+        print(f"look at {escaped(str(done.sheet))}")
+
+
+def show_reconstruct(paths: list[Path]) -> None:
+    """Says where the pictures are."""
+    for path in paths:
+        print(path)
+
+
+def show_embed(written: Embedded) -> None:
+    """Says what was written."""
+    show_notes(written.notes)
+    show_bad(written.bad)
+    print(f"wrote features of {written.images} images to {written.path}, {len(written.bad)} left out")
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -50,7 +106,7 @@ def show_notes(notes: Sequence[str]) -> None:
         print(f"note: {escaped(note)}")
 
 
-def show_bad(bad: "Sequence[BadImage]") -> None:
+def show_bad(bad: Sequence[BadImage]) -> None:
     """Prints the first images that could not be read."""
     for image in bad[:SHOWN]:
         print(f"left out: {image.path!r}: {image.reason!r}")

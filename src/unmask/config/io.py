@@ -1,47 +1,89 @@
-"""Dataclasses as JSON, both ways."""
+"""Dataclasses as JSON, both ways; a spec also says its type, by which it is built again."""
 
 import dataclasses
+import importlib
 import json
+import pkgutil
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import unmask.models
+from unmask.core.spec import SPECS, ModelSpec
+
 T = TypeVar("T")
+TYPE = "type"
 
 
 def to_json(value: Any) -> str:
     """Dataclasses and plain values as readable JSON; bytes of names that are not UTF-8 are escaped."""
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-    text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def from_dict(cls: type[T], values: dict[str, Any]) -> T:
-    """Builds the dataclass `cls`, nested ones included; lists become tuples where it has tuples.
+def plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, nested ones included; specs of models say their type first."""
+    if dataclasses.is_dataclass(value):
+        tagged = {TYPE: tag} if (tag := getattr(value, TYPE, None)) in SPECS else {}
+        return {**tagged, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
-    Raises ValueError for names that it does not have.
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """Builds the dataclass `cls`, nested ones included; lists become tuples if it has tuples.
+
+    Raises ValueError for names that it does not have, and if there are no names and values.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__} wants names and values, not {values!r}: get a fresh copy")
     hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
+    known = {field.name for field in dataclasses.fields(typing.cast(Any, cls))}
+    if unknown := sorted(set(values) - known):
         raise ValueError(
-            f"{cls.__name__} has no {', '.join(unknown)}: the file was written by another version "
-            f"of unmask; remove these names, or use the version that wrote it"
+            f"{cls.__name__} has no {', '.join(unknown)}: correct or remove these names, or use the "
+            f"version of unmask that wrote the file"
         )
     return cls(**{name: _convert(hints[name], value) for name, value in values.items()})
 
 
+def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
+    """The spec that a file holds. Raises ValueError if it is none, or of an unknown type."""
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"a model is described by names and values, not by {values!r}: get a fresh copy"
+        )
+    others = {name: value for name, value in values.items() if name != TYPE}
+    return from_dict(_spec_class(values.get(TYPE)), others)
+
+
 def read_json(path: Path) -> Any:
-    """Raises ValueError where the file is no JSON."""
+    """Raises ValueError if the file is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
 
 
+def _spec_class(tag: Any) -> type[Any]:
+    """Ours are in models/ under names that end in _spec, and are imported only now."""
+    for module in pkgutil.iter_modules(unmask.models.__path__) if tag not in SPECS else ():
+        if module.name.endswith("_spec"):
+            importlib.import_module(f"unmask.models.{module.name}")
+    if tag not in SPECS:
+        raise ValueError(
+            f"there is no model of type {tag!r} among {', '.join(sorted(SPECS))}: import the module "
+            f"that registers it, or use the version of unmask that wrote the file"
+        )
+    return SPECS[tag]
+
+
 def _convert(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+    if hint is ModelSpec and not dataclasses.is_dataclass(value):
+        return spec_from_dict(value)
+    if dataclasses.is_dataclass(hint) and not dataclasses.is_dataclass(value):
         return from_dict(typing.cast(type, hint), value)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     wants_tuple = any((typing.get_origin(option) or option) is tuple for option in options)

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from unmask.core.mae import Architecture
-from unmask.core.patches import Size
+from unmask.config.image import ImageSpec
+from unmask.config.settings import OptimizerName, ScheduleName
+from unmask.core.spec import ModelSpec
+
+PLAN_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,66 +23,33 @@ class Machine:
     """Whether torch.compile pays here."""
 
 
-PixelType = Literal["uint8", "float32"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelFormat:
-    """What all decoded images of a run have in common."""
-
-    channels: int
-    pixel_type: PixelType = "uint8"
-    """uint8 from 0 to 255; or float32, where integers of 8 and 16 bits are put on the scale 0 to 1."""
-    max_pixels: int = 200_000_000
-    """Larger images are refused before they are decoded."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """What was found out about the images before training."""
 
     training_images: int
     held_out_images: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     fingerprint: str
     decoded_bytes: int
     """A typical image, decoded."""
-    pixel_type: PixelType = "uint8"
-    """float32 where eight bits per value would lose something."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPlan:
-    """How samples are made."""
+class LoadingPlan:
+    """How images are read."""
 
-    image_size: Size
-    pixels: PixelFormat
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    display: tuple[int, ...] | None
-    """Bands shown as red, green and blue, counted from 1."""
-    crop_scale: tuple[float, float]
-    flip: bool
-    max_bad_share: float
+    seed: int
+    repeats: int
+    """Samples of each image in an epoch."""
     workers: int
     keep_decoded: bool
-    """Each worker keeps what it has decoded."""
-    noise_length: int
-    """Numbers drawn per sample for the mask: one per patch."""
-    seed: int
-    rand_augment: bool = False
-    erasing: float = 0.0
-    """Probability of erasing a random part."""
-    eval_crop: float = 1.0
-    """Share of the image's side that evaluation crops."""
-    repeats: int = 1
-    """Samples of each image in an epoch."""
-    resize_on_device: bool = False
-
-
-OptimizerName = Literal["adamw", "lars", "sgd"]
+    """The loader's processes keep, together, what they have decoded."""
+    max_bad_share: float
+    max_megapixels: float
+    timeout: float
+    """Seconds that reading one image may take."""
+    cache_bytes: int = 2**31
+    """Of decoded images, in each process of a run for all of its workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +81,23 @@ class TrainingPlan:
     momentum: float = 0.9
     """Of LARS and SGD; AdamW has betas instead."""
     min_lr: float = 0.0
-    """What the cosine ends at."""
+    """What the schedule ends at."""
+    schedule: ScheduleName = "cosine"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run with every `auto` turned into a value; saved as plan.json."""
 
-    architecture: Architecture
-    attention: dict[str, str]
-    """The kernel that the encoder and the decoder use, by `attention_kernel`'s rule."""
-    data: DataPlan
+    format: int = PLAN_FORMAT
+    model: ModelSpec
+    image: ImageSpec
+    loading: LoadingPlan
     training: TrainingPlan
     facts: DataFacts
     machine: Machine
     processes: int
-    probe_every: int
-    """Steps between looks at the features."""
-    notes: tuple[str, ...]
+    licence_note: str = ""
+    """What the licences of data and initial weights say of the weights to come."""
+    notes: tuple[str, ...] = ()
     """Choices that a user should hear about, in sentences."""

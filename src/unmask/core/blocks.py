@@ -4,6 +4,7 @@ Legend: B images, T tokens, Q queried tokens, D width, N patches in a grid, W wi
 Parameters carry timm's names.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,9 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unmask.core.patches import Size, patchify
+from unmask.core.patches import patchify
+from unmask.core.spec import Size
 
 LAYER_NORM_EPS = 1e-6
+
+BiasFunction = Callable[[Tensor], Tensor]
+"""What to add to attention scores, given the queries [B, heads, Q, D / heads] before their scaling."""
 
 
 def attention_kernel(device: str, dtype: torch.dtype, tokens: int) -> Literal["fused", "plain"]:
@@ -28,6 +33,9 @@ def attention_kernel(device: str, dtype: torch.dtype, tokens: int) -> Literal["f
 
 class Attention(nn.Module):
     """Multi-head self-attention, optionally for a subset of the queries."""
+
+    planned_device: str | None = None
+    """Whose kernel to run, such as "cuda", if not the input's own device's: what it would cost there."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -44,10 +52,13 @@ class Attention(nn.Module):
         x: Float[Tensor, "B T D"],
         *,
         queries: slice | None = None,
-        bias: Float[Tensor, "#B #heads #Q T"] | None = None,
+        bias: Float[Tensor, "#B #heads #Q T"] | BiasFunction | None = None,
     ) -> Float[Tensor, "B Q D"]:
         q, k, v = self._project(x, queries)
-        if attention_kernel(x.device.type, q.dtype, k.shape[2]) == "fused":
+        if callable(bias):
+            bias = bias(q)
+        if attention_kernel(self.planned_device or x.device.type, q.dtype, k.shape[2]) == "fused":
+            bias = None if bias is None else bias.to(q.dtype)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         else:
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
@@ -109,7 +120,7 @@ class Block(nn.Module):
         x: Float[Tensor, "B T D"],
         *,
         queries: slice | None = None,
-        bias: Float[Tensor, "#W #heads #A #S"] | None = None,
+        bias: Float[Tensor, "#W #heads #A #S"] | BiasFunction | None = None,
         window: tuple[Size, int] | None = None,
         keep: Float[Tensor, "2 B"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
@@ -117,7 +128,8 @@ class Block(nn.Module):
 
         Args:
             queries: the tokens to compute; the others are only attended to.
-            bias: added to the attention scores.
+            bias: added to the attention scores; or a function of the queries that computes it, as
+                decomposed relative positions need (and which keeps it out of a checkpointed graph).
             window: (grid, side): attention stays within windows of side x side patches. Takes
                 patches without class tokens, and no `queries`.
             keep: drop path, drawn by the caller: a factor per image for the attention branch and
@@ -136,7 +148,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         queries: slice | None,
-        bias: Tensor | None,
+        bias: Tensor | BiasFunction | None,
         window: tuple[Size, int] | None,
         keep: Tensor | None,
     ) -> Tensor:

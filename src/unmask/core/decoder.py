@@ -1,7 +1,8 @@
 """The lightweight decoder (paper, Approach: MAE decoder).
 
-Legend: B images, N patches, K visible, M masked, R class tokens, D encoder width, P values per patch.
-Parameters carry the reference's names.
+Legend: B images, N patches, K visible, Q predicted, R class tokens, D encoder width,
+V numbers predicted per patch.
+Parameters carry the official MAE code's names.
 """
 
 import torch
@@ -9,17 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unmask.core.blocks import LAYER_NORM_EPS, Block
+from unmask.core.initialize import initialize
 from unmask.core.masking import Mask, take
-from unmask.core.patches import Size
 from unmask.core.position import sincos_positions
-from unmask.core.vit import initialize
+from unmask.core.spec import Size
 
 
 class Decoder(nn.Module):
     """Predicts patches from the encoded visible ones and one shared mask token.
 
-    With `mask_tokens=False` it adds none: the encoder has seen them, and `latent` holds all patches,
-    the visible ones first.
+    With `mask_tokens=False` it adds none: the encoder has seen them, and `latent` holds them behind the
+    visible ones.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class Decoder(nn.Module):
         *,
         grid: Size,
         encoder_width: int,
-        values_per_patch: int,
+        outputs: int,
         width: int = 512,
         depth: int = 8,
         heads: int = 16,
@@ -51,38 +52,38 @@ class Decoder(nn.Module):
             Block(width, heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
         self.decoder_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.decoder_pred = nn.Linear(width, values_per_patch)
+        self.decoder_pred = nn.Linear(width, outputs)
         initialize(self)
 
-    def forward(self, latent: Float[Tensor, "B T D"], mask: Mask) -> Float[Tensor, "B M P"]:
-        """Predicts the masked patches, in ascending order.
+    def forward(
+        self, latent: Float[Tensor, "B T D"], mask: Mask, last: int | None = None
+    ) -> Float[Tensor, "B last V"]:
+        """Predicts the `last` patches of `mask.decoded`, by default those that `mask.predicted` lists.
 
-        The last block and the head compute nothing else: visible tokens are only attended to.
+        The last block and the head compute nothing else: other tokens are only attended to.
         """
         x = self._full_set(latent, mask)
         for block in self.decoder_blocks[:-1]:
             x = block(x)
-        x = self.decoder_blocks[-1](x, queries=slice(-mask.masked.shape[1], None))
+        count = mask.predicted.shape[1] if last is None else last
+        x = self.decoder_blocks[-1](x, queries=slice(-count, None))
         return self.decoder_pred(self.decoder_norm(x))
 
-    def predict_all(self, latent: Float[Tensor, "B T D"], mask: Mask) -> Float[Tensor, "B N P"]:
+    def predict_all(self, latent: Float[Tensor, "B T D"], mask: Mask) -> Float[Tensor, "B N V"]:
         """Predicts every patch, un-shuffled into the order of the image."""
-        x = self._full_set(latent, mask)
-        for block in self.decoder_blocks:
-            x = block(x)
-        shuffled = self.decoder_pred(self.decoder_norm(x[:, self.class_tokens :]))
-        return take(shuffled, torch.cat(mask, dim=1).argsort(dim=1))
+        order = mask.decoded
+        return take(self(latent, mask, order.shape[1]), order.argsort(dim=1))
 
     def _full_set(self, latent: Tensor, mask: Mask) -> Tensor:
-        """Encoded visible patches, then a mask token per masked patch, positions added to all.
+        """Encoded visible patches, then a mask token per predicted patch, positions added to all.
 
         The paper un-shuffles this list. Attention treats its tokens as a set, so we take the
         positions in the list's own order instead: the same result without moving tokens.
         """
-        B, M = mask.masked.shape
+        B, Q = mask.predicted.shape
         x = self.decoder_embed(latent)
         if self.mask_token is not None:
-            x = torch.cat([x, self.mask_token.to(x.dtype).expand(B, M, -1)], dim=1)
+            x = torch.cat([x, self.mask_token.to(x.dtype).expand(B, Q, -1)], dim=1)
         prefix, positions = self.decoder_pos_embed[0].tensor_split([self.class_tokens])
-        shuffled = positions[torch.cat(mask, dim=1)]
+        shuffled = positions[mask.decoded]
         return x + torch.cat([prefix.expand(B, -1, -1), shuffled], dim=1)

@@ -1,99 +1,60 @@
 """Masked Autoencoders Are Scalable Vision Learners (He et al. 2021): the method.
 
-Legend: B images, C channels, H x W pixels, N patches, K visible, M masked, P values per patch.
+Legend: B images, C channels, H x W pixels, N patches, K visible, M masked, Q predicted (usually all M),
+P values per patch, V numbers predicted per patch.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from unmask.core.components import PCATarget
 from unmask.core.decoder import Decoder
-from unmask.core.masking import Mask, kept_patches, mask_from_noise, take
-from unmask.core.patches import Size
-from unmask.core.targets import TARGETS, squared_error
-from unmask.core.vit import Pool, VisionTransformer
-
-TargetName = Literal["pixels", "normalized-pixels"]
-LossOn = Literal["masked", "all"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Everything that the shape and the objective of a masked autoencoder depend on."""
-
-    image_size: Size
-    patch_size: Size
-    channels: int
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    class_tokens: int = 1
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    mask_ratio: float = 0.75
-    mask_unit: int = 1
-    mask_tokens_in_encoder: bool = False
-    """The variant of Table 1c: less accurate, and several times the computation."""
-    target: TargetName = "normalized-pixels"
-    loss_on: LossOn = "masked"
-
-    def __post_init__(self) -> None:
-        if self.target not in get_args(TargetName):
-            raise ValueError(
-                f"there is no target {self.target!r}: choose one of {', '.join(get_args(TargetName))}"
-            )
-        if self.loss_on not in get_args(LossOn):
-            raise ValueError(f"the loss is on 'masked' or 'all' patches, not on {self.loss_on!r}")
-        if self.target == "normalized-pixels" and self.values_per_patch < 2:
-            raise ValueError(
-                "a patch of one value cannot be normalised by its own deviation: choose larger "
-                "patches, or the target 'pixels'"
-            )
-
-    @property
-    def values_per_patch(self) -> int:
-        return self.patch_size[0] * self.patch_size[1] * self.channels
+from unmask.core.masking import Mask, mask_from_noise, take
+from unmask.core.patches import patchify
+from unmask.core.spec import MAESpec
+from unmask.core.targets import NormalizedPixelTarget, PixelTarget, Target, TokenTarget
+from unmask.core.vit import Pool
 
 
 class MAEOutput(NamedTuple):
-    """`prediction` holds the masked patches, in ascending order of patch."""
+    """`prediction` holds the predicted masked patches, in ascending order of patch."""
 
     loss: Float[Tensor, ""]
-    prediction: Float[Tensor, "B M P"]
+    prediction: Float[Tensor, "B Q V"]
     is_masked: Bool[Tensor, "B N"]
+    patches: Float[Tensor, ""] | float
+    """How many the loss is a mean over: what weighs it in an average over parts of a batch."""
 
 
 class MaskedAutoencoder(nn.Module):
     """An asymmetric autoencoder: a large encoder sees a few patches, a small decoder draws the rest.
 
-    Raises ValueError where the architecture does not fit together.
+    Raises ValueError if the spec's parts do not fit together.
     """
 
-    def __init__(self, architecture: Architecture):
+    def __init__(self, spec: MAESpec):
         super().__init__()
-        a = self.architecture = architecture
-        self.encoder = new_encoder(a)
-        kept_patches(self.encoder.grid, a.mask_ratio, a.mask_unit)
+        self.spec, decoder = spec, spec.decoder
+        self.encoder = spec.encoder.build()
+        spec.mask.visible(self.encoder.grid)  # a ratio that cannot be met is refused here
         self.decoder = Decoder(
             grid=self.encoder.grid,
-            encoder_width=a.width,
-            values_per_patch=a.values_per_patch,
-            width=a.decoder_width,
-            depth=a.decoder_depth,
-            heads=a.decoder_heads,
-            mlp_ratio=a.mlp_ratio,
-            class_tokens=a.class_tokens,
-            mask_tokens=not a.mask_tokens_in_encoder,
+            encoder_width=spec.encoder.width,
+            outputs=spec.outputs,
+            width=decoder.width,
+            depth=decoder.depth,
+            heads=decoder.heads,
+            mlp_ratio=decoder.mlp_ratio,
+            class_tokens=spec.encoder.class_tokens,
+            mask_tokens=not spec.mask.tokens_in_encoder,
         )
-        self.target = TARGETS[a.target]
+        self.target = _target(spec)
         self.encoder_mask_token: nn.Parameter | None = None
-        if a.mask_tokens_in_encoder:
-            self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, a.width))
+        if spec.mask.tokens_in_encoder:
+            self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, spec.encoder.width))
             nn.init.normal_(self.encoder_mask_token, std=0.02)
 
     def forward(
@@ -101,54 +62,57 @@ class MaskedAutoencoder(nn.Module):
         images: Float[Tensor, "B C H W"],
         *,
         noise: Float[Tensor, "B N"] | None = None,
-        target: Float[Tensor, "B N P"] | None = None,
+        wanted: Shaped[Tensor, "B N *V"] | None = None,
+        valid: Bool[Tensor, "B #C H W"] | None = None,
     ) -> MAEOutput:
         """One pre-training forward: mask, encode what is visible, predict what is not.
 
         Args:
             images: normalised images.
-            noise: uniform in [0, 1); the patches with the smallest stay visible. Drawn from
-                torch's global generator if None.
-            target: what to predict, for all patches, instead of the architecture's own target.
+            noise: decides the masks: the patches with the smallest stay visible. Uniform in [0, 1)
+                from torch's global generator if None.
+            wanted: what to predict of every patch, if the pixels do not say it (token ids, int64
+                [B, N]) or something else than the target is to be predicted.
+            valid: the pixels that count. The others, which have no data, are taken for the mean in the
+                input and count neither in the loss nor in the statistics of patches.
         """
         # Masking: divide the image into patches and keep a random subset.
+        if valid is not None:
+            images = images.where(valid, 0)
         patches = self.encoder.patchify(images)
         if noise is None:
             noise = torch.rand(patches.shape[:2], device=patches.device)
-        _check_fits("noise", noise, patches)
-        mask = self.mask(noise)
+        mask = self.mask(noise, partial=True)
 
         # Encoder: only the visible patches; masked ones are removed before they cost anything.
         latent = self._encode(patches, mask)
 
         # Decoder: visible patches and mask tokens, each with its position.
-        # Reconstruction target: mean squared error, on masked patches only.
-        if target is not None:
-            _check_fits("target", target, patches)
-        if self.architecture.loss_on == "masked":
-            prediction = self.decoder(latent, mask)
-            wanted = take(patches if target is None else target, mask.masked)
-            loss = squared_error(prediction, self.target.encode(wanted) if target is None else wanted)
+        scored = mask.predicted if self.spec.target.loss_on == "masked" else mask.decoded
+        prediction = self.decoder(latent, mask, scored.shape[1])
+
+        # Reconstruction target: by default mean squared error, on masked patches only.
+        counted = self._counted(valid, images, scored)
+        if wanted is None:
+            wanted = self.target.wanted(take(patches, scored), counted)
         else:
-            everything = self.decoder.predict_all(latent, mask)
-            loss = squared_error(everything, self.target.encode(patches) if target is None else target)
-            prediction = take(everything, mask.masked)
-        return MAEOutput(loss, prediction, mask.is_masked)
+            _check_fits("wanted", wanted, patches)
+            wanted = take(wanted, scored)
+        loss, count = self.target.loss(prediction, wanted, counted)
+        return MAEOutput(loss, prediction[:, -mask.predicted.shape[1] :], mask.is_masked, count)
 
     def reconstruct(
         self,
         images: Float[Tensor, "B C H W"],
         noise: Float[Tensor, "B N"],
         mask_ratio: float | None = None,
-    ) -> Float[Tensor, "B N P"]:
+    ) -> Float[Tensor, "B N V"]:
         """Predicts all patches, visible ones too, in the target's space.
 
         `mask_ratio` may differ from the one that the model was trained with (paper, Fig. 4).
         """
-        patches = self.encoder.patchify(images)
-        _check_fits("noise", noise, patches)
         mask = self.mask(noise, mask_ratio)
-        latent = self._encode(patches, mask)
+        latent = self._encode(self.encoder.patchify(images), mask)
         return self.decoder.predict_all(latent, mask)
 
     def features(
@@ -157,33 +121,39 @@ class MaskedAutoencoder(nn.Module):
         """The encoder's features of whole images; see `VisionTransformer.features`."""
         return self.encoder.features(images, pool=pool, layer=layer)
 
-    def mask(self, noise: Float[Tensor, "B N"], mask_ratio: float | None = None) -> Mask:
-        """The mask that this noise draws."""
-        a = self.architecture
-        ratio = a.mask_ratio if mask_ratio is None else mask_ratio
-        return mask_from_noise(noise, self.encoder.grid, ratio, a.mask_unit)
+    def mask(
+        self, noise: Float[Tensor, "B N"], mask_ratio: float | None = None, *, partial: bool = False
+    ) -> Mask:
+        """The mask that this noise draws; `partial` if the decoder predicts its share alone."""
+        m, grid = self.spec.mask, self.encoder.grid
+        kept = m.visible(grid, mask_ratio)
+        return mask_from_noise(
+            noise, grid, kept, unit=m.unit, predicted=m.predicted(grid) if partial else None
+        )
 
     def _encode(self, patches: Float[Tensor, "B N P"], mask: Mask) -> Float[Tensor, "B T D"]:
+        _check_fits("noise", mask.is_masked, patches)
         visible = take(patches, mask.visible)
         if self.encoder_mask_token is None:
             return self.encoder.encode(visible, mask.visible)
         # Table 1c's variant: mask tokens take the places of the rest.
-        tokens = self.encoder_mask_token.expand(*mask.masked.shape, -1)
-        return self.encoder.encode(visible, torch.cat(mask, dim=1), mask_tokens=tokens)
+        tokens = self.encoder_mask_token.expand(*mask.predicted.shape, -1)
+        return self.encoder.encode(visible, mask.decoded, mask_tokens=tokens)
+
+    def _counted(
+        self, valid: Tensor | None, images: Tensor, index: Int[Tensor, "B Q"]
+    ) -> Bool[Tensor, "B Q P"] | None:
+        """Which values of these patches count; None if all do."""
+        if valid is None:
+            return None
+        return take(patchify(valid.expand_as(images), self.encoder.patch_size), index)
 
 
-def new_encoder(a: Architecture) -> VisionTransformer:
-    """The encoder alone, freshly drawn from torch's global generator."""
-    return VisionTransformer(
-        image_size=a.image_size,
-        patch_size=a.patch_size,
-        channels=a.channels,
-        width=a.width,
-        depth=a.depth,
-        heads=a.heads,
-        mlp_ratio=a.mlp_ratio,
-        class_tokens=a.class_tokens,
-    )
+def _target(spec: MAESpec) -> Target:
+    if spec.target.kind == "pca":
+        return PCATarget(spec.encoder.values_per_patch, spec.outputs)
+    others = {"pixels": PixelTarget, "normalized-pixels": NormalizedPixelTarget, "tokens": TokenTarget}
+    return others[spec.target.kind](spec.outputs)
 
 
 def _check_fits(name: str, value: Tensor, patches: Tensor) -> None:

@@ -1,6 +1,6 @@
-"""Random masking from explicit noise (paper, Approach: Masking).
+"""Masks from explicit noise (paper, Approach: Masking).
 
-Legend: B images, N patches, K kept (visible), M masked, K + M = N.
+Legend: B images, N patches, K kept (visible), M masked, K + M = N, Q predicted, at most M.
 """
 
 from typing import NamedTuple
@@ -9,14 +9,16 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from unmask.core.patches import Size
+from unmask.core.spec import Size
 
 
 class Mask(NamedTuple):
-    """Which patches the encoder sees. Indices ascend within each image."""
+    """Which patches the encoder sees, and which the decoder predicts. Indices ascend in each image."""
 
     visible: Int[Tensor, "B K"]
     masked: Int[Tensor, "B M"]
+    predicted: Int[Tensor, "B Q"]
+    """Those of the masked patches that the decoder predicts; usually all."""
 
     @property
     def is_masked(self) -> Bool[Tensor, "B N"]:
@@ -25,47 +27,30 @@ class Mask(NamedTuple):
         nothing = torch.zeros(B, N, dtype=torch.bool, device=self.masked.device)
         return nothing.scatter(1, self.masked, True)
 
-
-def kept_patches(grid: Size, mask_ratio: float, unit: int = 1) -> int:
-    """How many patches stay visible: int(N x (1 - ratio)), counted in mask units.
-
-    The product is truncated in floating point as the reference does: 100 patches at a ratio of
-    0.9 keep 9. `unit` is the side of the squares of patches that are masked together.
-
-    Raises ValueError where nothing, or everything, would stay visible.
-    """
-    h, w = grid
-    if unit < 1 or h % unit or w % unit:
-        raise ValueError(
-            f"mask units of {unit} x {unit} patches do not tile a grid of {h} x {w} patches: "
-            f"choose a mask unit that divides both, such as 1"
-        )
-    units = (h // unit) * (w // unit)
-    if units < 2:
-        raise ValueError(
-            f"a grid of {h} x {w} patches is a single mask unit, and one must stay while another "
-            f"goes: choose smaller patches, or a smaller mask unit"
-        )
-    kept = int(units * (1 - mask_ratio))
-    if not 0 < kept < units:
-        raise ValueError(
-            f"a mask ratio of {mask_ratio} keeps {kept} of {units} mask units visible, and at least "
-            f"one must stay and one must go: choose a ratio such as 0.5, or smaller patches"
-        )
-    return kept * unit * unit
+    @property
+    def decoded(self) -> Int[Tensor, "B _"]:
+        """The patches that the decoder works on: visible, then predicted."""
+        return torch.cat([self.visible, self.predicted], dim=1)
 
 
-def mask_from_noise(noise: Float[Tensor, "B N"], grid: Size, mask_ratio: float, unit: int = 1) -> Mask:
+def mask_from_noise(
+    noise: Float[Tensor, "B N"], grid: Size, kept: int, *, predicted: int | None = None, unit: int = 1
+) -> Mask:
     """The patches with the smallest noise stay visible; ties go to the earlier patch.
 
-    With `unit` k > 1, squares of k x k patches share the noise of their first patch.
+    Args:
+        noise: any numbers; how they were drawn is the mask strategy.
+        kept: how many patches stay visible, as `MaskSpec.visible` counts them.
+        predicted: how many masked patches the decoder predicts, again those with the smallest noise;
+            all by default.
+        unit: squares of unit x unit patches share the noise of their first patch.
     """
-    kept = kept_patches(grid, mask_ratio, unit)
     if unit > 1:
         noise = _share_noise(noise, grid, unit)
     shuffled = noise.argsort(dim=1, stable=True)
     visible, masked = shuffled[:, :kept], shuffled[:, kept:]
-    return Mask(visible.sort(dim=1).values, masked.sort(dim=1).values)
+    first = masked[:, :predicted]
+    return Mask(visible.sort(dim=1).values, masked.sort(dim=1).values, first.sort(dim=1).values)
 
 
 def take(patches: Shaped[Tensor, "B N *D"], index: Int[Tensor, "B K"]) -> Shaped[Tensor, "B K *D"]:

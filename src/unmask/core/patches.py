@@ -1,29 +1,20 @@
 """Images to patches and back.
 
-Legend: B images, C channels, H x W pixels, N patches, P values per patch.
+Legend: B images, C channels, H x W pixels, N patches, K patches given, P values per patch, D width.
 A patch's values are ordered row, column, channel (channel fastest); patches run row by row.
 """
 
-from jaxtyping import Shaped
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
 
-Size = tuple[int, int]
-"""Height, then width."""
+from unmask.core.grid import Size, grid_of
 
 
-def grid_of(image_size: Size, patch_size: Size) -> Size:
-    """Patches down and across an image of `image_size` pixels.
-
-    Raises ValueError where the patch does not divide the image.
-    """
-    for side, pixels, patch in zip(("height", "width"), image_size, patch_size, strict=True):
-        if patch < 1 or pixels < 1 or pixels % patch:
-            nearest = max(patch, round(pixels / patch) * patch) if patch > 0 else pixels
-            raise ValueError(
-                f"a patch of {patch} pixels does not divide an image {side} of {pixels}: "
-                f"choose another patch size, or {nearest} as {side}"
-            )
-    return image_size[0] // patch_size[0], image_size[1] // patch_size[1]
+def pad_to_patches(images: Float[Tensor, "B C H W"], patch_size: Size) -> Float[Tensor, "B C _ _"]:
+    """The images with zeros below and to the right, up to whole patches."""
+    p, q = patch_size
+    return F.pad(images, (0, -images.shape[3] % q, 0, -images.shape[2] % p))
 
 
 def patchify(images: Shaped[Tensor, "B C H W"], patch_size: Size) -> Shaped[Tensor, "B N P"]:
@@ -48,3 +39,14 @@ def unpatchify(
             f"give the image size and patch size that they were cut with"
         )
     return patches.reshape(B, h, w, p, q, -1).permute(0, 5, 1, 3, 2, 4).reshape(B, -1, h * p, w * q)
+
+
+class PatchEmbed(nn.Module):
+    """The linear projection of patches, stored as the convolution that it equals."""
+
+    def __init__(self, patch_size: Size, channels: int, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, patches: Float[Tensor, "B K P"]) -> Float[Tensor, "B K D"]:
+        return F.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)

@@ -1,13 +1,14 @@
-"""Fixed 2-D sine-cosine positions (paper, appendix; the same form as MoCo v3).
+"""Fixed 2-D sine-cosine positions (paper, appendix; the same form as MoCo v3); other sizes of a table.
 
 Legend: N patches, D width, R prefix (class) tokens.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unmask.core.patches import Size
+from unmask.core.spec import Size
 
 
 def sincos_positions(
@@ -33,6 +34,34 @@ def sincos_positions(
     patches = torch.cat([_sincos(columns.flatten(), width // 2), _sincos(rows.flatten(), width // 2)], 1)
     prefix = torch.zeros(prefix_tokens, width, dtype=torch.float64)
     return torch.cat([prefix, patches])[None].float()
+
+
+def interpolate_positions(table: Float[Tensor, "1 T D"], old: Size, new: Size) -> Float[Tensor, "1 _ D"]:
+    """A table [1, R + N, D] for another grid, bicubic, as the official MAE code does in fine-tuning.
+
+    The R prefix rows stay.
+    """
+    prefix, patches = table.split([table.shape[1] - old[0] * old[1], old[0] * old[1]], dim=1)
+    grid = patches.unflatten(1, old).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return torch.cat([prefix, grid.flatten(2).mT], dim=1)
+
+
+def place_positions(
+    table: Float[Tensor, "1 T D"], old: Size, spread: Size, grid: Size
+) -> Float[Tensor, "1 _ D"]:
+    """The upper left `grid` of a table [1, R + N, D] interpolated from the grid `old` to `spread`.
+
+    `spread` is taken to be `grid` on a side that it does not cover.
+    """
+    spread = (max(spread[0], grid[0]), max(spread[1], grid[1]))
+    if spread != old:
+        table = interpolate_positions(table, old, spread)
+    if grid == spread:
+        return table
+    prefix, patches = table.split([table.shape[1] - spread[0] * spread[1], spread[0] * spread[1]], dim=1)
+    corner = patches.unflatten(1, spread)[:, : grid[0], : grid[1]]
+    return torch.cat([prefix, corner.flatten(1, 2)], dim=1)
 
 
 def _sincos(coordinate: Float[Tensor, "N"], width: int) -> Float[Tensor, "N {width}"]:

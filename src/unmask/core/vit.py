@@ -5,40 +5,22 @@ P values per patch, R class tokens, T tokens (R + A), D width.
 Parameters carry timm's names.
 """
 
-from collections.abc import Iterable
-from typing import Literal, cast
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unmask.core.blocks import LAYER_NORM_EPS, Block
+from unmask.core.attention_mask import without_padding
+from unmask.core.blocks import LAYER_NORM_EPS, BiasFunction, Block
+from unmask.core.grid import Size, grid_of
+from unmask.core.initialize import initialize
 from unmask.core.masking import take
-from unmask.core.patches import Size, grid_of, patchify
-from unmask.core.position import sincos_positions
+from unmask.core.patches import PatchEmbed, pad_to_patches, patchify
+from unmask.core.position import place_positions, sincos_positions
 
 Pool = Literal["class", "mean", "patches"]
-
-SIZES = {
-    "tiny": {"width": 192, "depth": 12, "heads": 3, "patch": 16},
-    "small": {"width": 384, "depth": 12, "heads": 6, "patch": 16},
-    "base": {"width": 768, "depth": 12, "heads": 12, "patch": 16},
-    "large": {"width": 1024, "depth": 24, "heads": 16, "patch": 16},
-    "huge": {"width": 1280, "depth": 32, "heads": 16, "patch": 14},
-}
-"""The usual ViT dimensions; the paper uses base, large and huge."""
-
-
-class PatchEmbed(nn.Module):
-    """The linear projection of patches, stored as the convolution that it equals."""
-
-    def __init__(self, patch_size: Size, channels: int, width: int):
-        super().__init__()
-        self.proj = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, patches: Float[Tensor, "B K P"]) -> Float[Tensor, "B K D"]:
-        return F.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
 
 
 class VisionTransformer(nn.Module):
@@ -102,6 +84,44 @@ class VisionTransformer(nn.Module):
             x = block(x)
         return self.pool(self.norm(x) if layer is None else x, pool)
 
+    def maps(
+        self,
+        images: Float[Tensor, "B C H W"],
+        layers: Sequence[int],
+        *,
+        class_tokens: bool = True,
+        windows: Sequence[int | None] | None = None,
+        bias: Sequence[Tensor | BiasFunction | None] | None = None,
+        valid: Bool[Tensor, "B h w"] | None = None,
+        canvas: Size | None = None,
+        keep: Float[Tensor, "depth 2 B"] | None = None,
+    ) -> list[Float[Tensor, "B D h w"]]:
+        """Blocks' outputs as maps, for images of any size, padded with zeros to whole patches.
+
+        Args:
+            layers: the blocks, counted from 1; those behind the last are not computed.
+            class_tokens: False leaves them out from the first block on.
+            windows: the side of each block's windows in patches, None for global attention. Windows
+                and `bias` take no class tokens.
+            bias: for each block, as `Block` takes it.
+            valid: the patches that belong to an image: no other is attended to.
+            canvas: the size that the positions are interpolated to, if larger than the images, which
+                then stand in its upper left corner; by default the images'.
+            keep: drop path.
+        """
+        padded = pad_to_patches(images, self.patch_size)
+        grid = grid_of((padded.shape[2], padded.shape[3]), self.patch_size)
+        spread = grid if canvas is None else grid_of(canvas, self.patch_size)
+        positions = place_positions(self.pos_embed, self.grid, spread, grid)
+        x = self.embed(patchify(padded, self.patch_size), positions=positions)
+        x, found = x if class_tokens else x[:, self.class_tokens :], {}
+        for i, block in enumerate(self.blocks[: max(layers)]):
+            window = (grid, side) if windows and (side := windows[i]) else None
+            scores = without_padding(bias[i] if bias else None, valid, window, x)
+            x = block(x, bias=scores, window=window, keep=None if keep is None else keep[i])
+            found[i + 1] = x[:, -(grid[0] * grid[1]) :].mT.unflatten(2, grid)
+        return [found[layer] for layer in layers]
+
     def pool(self, tokens: Float[Tensor, "B T D"], pool: Pool) -> Float[Tensor, "B *N D"]:
         """The class token, the mean over patches, or the patches themselves."""
         if pool == "class":
@@ -143,9 +163,14 @@ class VisionTransformer(nn.Module):
         patches: Float[Tensor, "B K P"],
         index: Int[Tensor, "B A"] | None = None,
         mask_tokens: Float[Tensor, "B M D"] | None = None,
+        positions: Float[Tensor, "1 _ D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Projected patches and mask tokens, behind the class tokens, each with its position."""
-        prefix_positions, positions = self.pos_embed.split([self.class_tokens, self._patches()], 1)
+        """Projected patches and mask tokens, behind the class tokens, each with its position.
+
+        `positions` replace the encoder's own.
+        """
+        table = self.pos_embed if positions is None else positions
+        prefix_positions, positions = table[:, : self.class_tokens], table[:, self.class_tokens :]
         if index is not None:
             positions = take(positions.expand(len(index), -1, -1), index)
         prefix = (self.cls_token + prefix_positions).expand(len(patches), -1, -1)
@@ -154,24 +179,6 @@ class VisionTransformer(nn.Module):
             x = torch.cat([x, mask_tokens.to(x.dtype)], dim=1)
         x = x + positions
         return torch.cat([prefix.to(x.dtype), x], dim=1)
-
-    def _patches(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-
-def initialize(module: nn.Module) -> None:
-    """The reference's initialisation, drawn from torch's global generator.
-
-    Xavier-uniform for every Linear, and for the patch projection seen as a Linear; biases 0;
-    normal(0.02) for class and mask tokens.
-    """
-    for m in module.modules():
-        if isinstance(m, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(m.weight.detach().flatten(1))
-            nn.init.zeros_(cast(Tensor, m.bias))
-    for name, parameter in module.named_parameters():
-        if name.endswith(("cls_token", "mask_token")):
-            nn.init.normal_(parameter, std=0.02)
 
 
 def _shape(dimensions: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unmask.core.patches import Size
+from unmask.core.spec import Size
 from unmask.data.transforms import Box
 
 POLICY = "rand-m9-mstd0.5-inc1"

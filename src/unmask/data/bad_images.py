@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unmask.data.decode.pictures import BadImage
 from unmask.errors import DataError
+from unmask.storage import read_regular, replace_file
 
 SHOWN = 10
 
@@ -45,9 +46,32 @@ def none_readable(bad: list[BadImage]) -> DataError:
 
 
 def _entries_in(file: Path) -> list[dict[str, str]]:
-    """What the file lists; a line that a kill cut short is removed from it."""
-    if not file.exists():
+    """What the file lists; a line that a kill cut short, or that is no entry, is moved to another file.
+
+    Raises DataError if it is a pipe or another thing that cannot be read.
+    """
+    try:
+        lines = read_regular(file).split(b"\n")
+    except FileNotFoundError:
         return []
-    whole = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    file.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
-    return [json.loads(line) for line in whole]
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error}): remove it") from error
+    entries = [(line, entry) for line in lines if (entry := _entry(line)) is not None]
+    damaged = [line for line in lines if line and _entry(line) is None]
+    if damaged:
+        with file.with_name(f"{file.stem}.damaged.jsonl").open("ab") as aside:
+            aside.writelines(line + b"\n" for line in damaged)
+    whole = b"".join(line + b"\n" for line, _ in entries)
+    if damaged or (lines[-1] and entries):
+        replace_file(file, whole, "bad_images")
+    return [entry for _, entry in entries]
+
+
+def _entry(line: bytes) -> dict[str, str] | None:
+    """A JSON object of strings with a path; None if the line is no such thing."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_entry = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
+    return entry if is_entry and "path" in entry else None

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unmask.core.patches import Size
+from unmask.config.image import ImageSpec
+from unmask.core.spec import Size
+from unmask.data.normalize import normalize
 from unmask.data.transforms import resized
 
 
@@ -37,3 +39,8 @@ def on_device(batch: Tensor | Crops, device: torch.device, size: Size) -> Tensor
             return batch
         crops = list(batch)
     return torch.stack([resized(crop, size) for crop in crops])
+
+
+def prepared(batch: Tensor | Crops, device: torch.device, image: ImageSpec) -> Tensor:
+    """[B, C, H, W] as a model sees them: on the device, resized and normalised."""
+    return normalize(on_device(batch, device, image.size), image.mean, image.std)

@@ -13,10 +13,13 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from unmask.config.plan import PixelFormat
+from unmask.config.image import PixelFormat
 from unmask.data.decode.files import open_file
 from unmask.data.decode.pictures import BadImage, Picture
+from unmask.data.decode.reading import AS_IT_SAYS, Reading
 from unmask.data.paths import PathList
+from unmask.data.reading import reading
+from unmask.errors import AnnotationError
 
 T = TypeVar("T")
 
@@ -24,8 +27,8 @@ PASSING = {errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE, errno.EINTR, 
 """Errors of a storage that may be over in a moment."""
 SECONDS_BETWEEN_TRIES = (0.1, 1.0)
 
-Opener = Callable[[str, int | None], AbstractContextManager[Picture]]
-"""From a name, and the number of channels if it is known, to an open picture."""
+Opener = Callable[[str, Reading], AbstractContextManager[Picture]]
+"""From a name, and what is known of how to read it, to an open picture."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def open(self, index: int, channels: int | None = None) -> AbstractContextManager[Picture]:
-        """One image with its header read; raises almost anything where it is broken."""
-        return self.opener(self.paths[index], channels)
+    def open(self, index: int, reading: Reading = AS_IT_SAYS) -> AbstractContextManager[Picture]:
+        """One image with its header read; raises almost anything if it is broken."""
+        return self.opener(self.paths[index], reading)
 
     def decode(self, index: int, wanted: PixelFormat) -> Tensor | BadImage:
         """All pixels of one image, [C, h, w], or why it cannot be used."""
@@ -54,7 +57,7 @@ class Images:
     def take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
         """What `use` makes of one open picture, or why it cannot be used.
 
-        `use` may be called again where the storage fails for a moment.
+        `use` may be called again where the storage fails for a moment; an AnnotationError of its passes.
         """
         for wait in SECONDS_BETWEEN_TRIES:
             try:
@@ -69,8 +72,10 @@ class Images:
     def _take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
         """Raises OSError where it may be worth another try."""
         try:
-            with self.open(index, wanted.channels) as picture:
+            with reading(self.paths[index]), self.open(index, Reading.of(wanted)) as picture:
                 return use(picture)
+        except AnnotationError:
+            raise
         except Exception as error:  # broken files raise almost anything out of their decoders
             if isinstance(error, OSError) and error.errno in PASSING:
                 raise

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unmask.config.plan import PixelFormat
-from unmask.core.patches import Size
+from unmask.config.image import PixelFormat
+from unmask.core.spec import Size
 from unmask.data.decode.files import open_file
 from unmask.data.decode.pictures import BadImage
+from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.statistics import measured
 
@@ -45,7 +46,7 @@ def inspect(images: Images, wanted: PixelFormat) -> Inspection:
     bad: dict[str, BadImage] = {}
     for i, name in enumerate(images.paths):
         try:
-            with images.open(i, wanted.channels) as picture:
+            with images.open(i, Reading.of(wanted)) as picture:
                 kinds[picture.kind] += 1
                 heights.append(picture.size[0])
                 widths.append(picture.size[1])

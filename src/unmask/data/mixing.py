@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.core.patches import Size
+from unmask.core.spec import Size
 from unmask.data.transforms import Box
 
 

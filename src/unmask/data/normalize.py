@@ -7,14 +7,25 @@ from torch import Tensor
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """[B, C, H, W] to float32, with mean and deviation per channel.
+    """[B, C, H, W] to float32, by mean and standard deviation per channel; no-data becomes 0, the mean.
 
-    They are on the scale 0 to 1 of uint8 images, and on the images' own scale where those are float32.
+    They are on the scale 0 to 1 of uint8 images, and on the images' own scale if those are float32.
     """
     full_scale = 255 if images.dtype == torch.uint8 else 1
-    return (images.float() - _channels(mean, full_scale, images.device)) / _channels(
+    normalized = (images.float() - _channels(mean, full_scale, images.device)) / _channels(
         std, full_scale, images.device
     )
+    if images.dtype == torch.uint8:
+        return normalized
+    return torch.where(normalized.isnan(), normalized.new_zeros(()), normalized)
+
+
+def valid_pixels(images: Tensor) -> Tensor | None:
+    """Which values of images [B, C, H, W] before `normalize` are data: bool of that shape.
+
+    None for uint8, which cannot mark no-data: all are.
+    """
+    return None if images.dtype == torch.uint8 else images.isnan().logical_not()
 
 
 @cache

@@ -1,12 +1,19 @@
-"""Many paths in one buffer."""
+"""Many paths in one buffer, and what a path is called."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 AT_ONCE = 4096
 """Paths that exist as Python objects while all are gone through."""
+
+
+def slug(source: str) -> str:
+    """What a source is called in the names of directories."""
+    return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name)
 
 
 class PathList(Sequence[str]):

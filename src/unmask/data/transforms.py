@@ -1,21 +1,57 @@
 """Crops and flips; every draw comes from the generator that is passed in."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unmask.config.plan import PixelFormat
-from unmask.core.patches import Size
-from unmask.data.decode.pictures import SMALLER, Box, Picture
+from unmask.config.image import PixelFormat
+from unmask.core.spec import Size
+from unmask.data.decode.pictures import SMALLER, Box, DecodedPicture, Picture
 
 AS_DECODED = 4
 """A device gets crops to resize of at most so many times the pixels of the result."""
 
+MARGIN, MUCH_SMALLER = 2.0, 0.5
+"""Images that have far more pixels than their crops are reduced once to what those need."""
+LEAST_VALID = 0.5
+"""Of the weights of a resized pixel, what has to come from data so that it is data."""
+
 ASPECT_RANGE = (3 / 4, 4 / 3)
 """How far a crop may be stretched, relative to the aspect of the output."""
+
+
+class Crop(NamedTuple):
+    """A part of an image and whether it is mirrored: numbers that pixels, boxes and maps follow
+    alike."""
+
+    box: Box
+    flip: bool
+
+
+def draw_crop(
+    image_size: Size, size: Size, scale: tuple[float, float], flip: bool, rng: np.random.Generator
+) -> Crop:
+    """RandomResizedCrop's part of an image, and a flip of half of the samples (paper, Table 1e and 8).
+
+    The crop is decided before the image is decoded.
+    """
+    box = random_box(image_size, size, scale, rng)
+    return Crop(box, flip and bool(rng.random() < 0.5))
+
+
+def apply_crop(
+    picture: Picture, wanted: PixelFormat, crop: Crop, size: Size, *, resize: bool = True
+) -> Tensor:
+    """The pixels of a crop, resized bicubically to [C, *size].
+
+    Without `resize` [C, h, w] as decoded, unless those are many more values than the resized crop has.
+    """
+    pixels = crop_box(picture, wanted, crop.box, size, AS_DECODED if not resize else 0).numpy()
+    return _planar(pixels[..., ::-1] if crop.flip else pixels)
 
 
 def random_crop(
@@ -25,17 +61,13 @@ def random_crop(
     scale: tuple[float, float],
     flip: bool,
     rng: np.random.Generator,
+    *,
     resize: bool = True,
 ) -> Tensor:
-    """RandomResizedCrop, bicubic, then a flip of half of the samples (paper, Table 1e and 8).
-
-    The crop is decided before the image is decoded. Returns [C, *size]; without `resize` [C, h, w] as
-    decoded, unless those are many more values than the resized crop has.
-    """
-    box = random_box(picture.size, size, scale, rng)
-    flipped = flip and rng.random() < 0.5
-    crop = crop_box(picture, wanted, box, size, AS_DECODED if not resize else 0).numpy()
-    return _planar(crop[..., ::-1] if flipped else crop)
+    """Draws a crop and applies it; arguments as in `draw_crop` and `apply_crop`."""
+    return apply_crop(
+        picture, wanted, draw_crop(picture.size, size, scale, flip, rng), size, resize=resize
+    )
 
 
 def centre_crop(picture: Picture, wanted: PixelFormat, size: Size, share: float = 1.0) -> Tensor:
@@ -62,9 +94,35 @@ def crop_box(
 
 
 def resized(pixels: Tensor, size: Size) -> Tensor:
-    """[C, h, w] to [C, *size], bicubic without aliasing, on any device; the type stays."""
-    if pixels.is_cuda and pixels.dtype == torch.uint8:  # torch resizes bytes on CPUs alone
-        return resized(pixels.float(), size).round_().clamp_(0, 255).to(torch.uint8)
+    """[C, h, w] to [C, *size], bicubic without aliasing, on any device; the type stays.
+
+    NaN, which is no-data, weighs nothing: a result is the mean of the values below it by their weights,
+    and is NaN where those that are data have less than half of the weight.
+    """
+    if pixels.dtype != torch.uint8:
+        # A GPU would be waited for if it were asked.
+        return (
+            _resized_around_nan(pixels, size)
+            if pixels.is_cuda or pixels.isnan().any()
+            else (_interpolated(pixels, size))
+        )
+    if pixels.is_cuda:  # torch resizes bytes on CPUs alone
+        return _interpolated(pixels.float(), size).round_().clamp_(0, 255).to(torch.uint8)
+    return _interpolated(pixels, size)
+
+
+def _resized_around_nan(pixels: Tensor, size: Size) -> Tensor:
+    valid = pixels.isnan().logical_not()
+    count = valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    # Filled with the mean of the band, so that large values lose no digits.
+    mean = pixels.double().nansum(dim=(1, 2), keepdim=True).div(count).to(pixels.dtype)
+    above = _interpolated(torch.where(valid, pixels - mean, torch.zeros_like(mean)), size)
+    weight = _interpolated(valid.to(pixels.dtype), size)
+    enough = weight >= LEAST_VALID
+    return torch.where(enough, mean + above / torch.where(enough, weight, 1.0), torch.nan)
+
+
+def _interpolated(pixels: Tensor, size: Size) -> Tensor:
     # Of colours that lie together in memory, without gaps, torch resizes bytes almost twice as fast.
     together = pixels[None].contiguous(memory_format=torch.channels_last)
     return functional.interpolate(together, size, mode="bicubic", antialias=True)[0]
@@ -82,6 +140,52 @@ def may_be_kept(picture: Picture, size: Size) -> bool:
     """
     least = max(size[0] / picture.size[0], size[1] / picture.size[1])
     return not picture.decodes_smaller or least > SMALLER
+
+
+def share_for_crops(image_size: Size, size: Size, scale: tuple[float, float]) -> float:
+    """The share of an image's sides that training needs of it; 1 unless that is `MUCH_SMALLER`.
+
+    The smallest and most stretched crop that `random_box` draws then still has `MARGIN` times the
+    height and width of the result.
+    """
+    least = image_size[0] * image_size[1] * scale[0]
+    low, high = (bound * size[1] / size[0] for bound in ASPECT_RANGE)
+    _, _, *largest = _largest_box(image_size, low, high)  # for images too long for any other
+    h, w = min(largest[0], math.sqrt(least / high)), min(largest[1], math.sqrt(least * low))
+    share = MARGIN * max(size[0] / h, size[1] / w)
+    return share if share <= MUCH_SMALLER else 1.0
+
+
+def reduced(picture: Picture, wanted: PixelFormat, share: float) -> Tensor:
+    """All of an image at a share of its sides, [C, h, w]; see `ReducedPicture`."""
+    if share == 1:
+        return picture.pixels(wanted)
+    height, width = (max(1, math.ceil(side * share)) for side in picture.size)
+    return resized(picture.pixels(wanted, share), (height, width))
+
+
+class ReducedPicture(DecodedPicture):
+    """An image of which a copy is in memory, perhaps a smaller one.
+
+    Its size and its boxes are those of the image itself.
+    """
+
+    def __init__(self, pixels: Tensor, size: Size):
+        super().__init__(pixels)
+        self.decoded, self.size = pixels, size
+
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
+        """See `Picture`; the edges of a box are rounded to pixels of the copy."""
+        if box is None:
+            return self.decoded
+        edges = []
+        for first, length, whole, held in zip(
+            box[:2], box[2:], self.size, self.decoded.shape[1:], strict=True
+        ):
+            start, stop = (round(edge * held / whole) for edge in (first, first + length))
+            edges.append((min(start, held - 1), max(stop, start + 1)))
+        (top, bottom), (left, right) = edges
+        return self.decoded[:, top:bottom, left:right]
 
 
 def random_box(

@@ -5,12 +5,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: the main one draws pictures and writes while they do."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,23 @@ class Processes:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def share(self, count: int) -> range:
+        """Which of so many things are this process's; together they are all, each once."""
+        return range(self.rank, count, self.size)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, on all, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def agree(self, what: str, value: Any) -> None:
         """Raises ValueError on every process where they do not all hold the same value."""
         if self.size == 1:
             return
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        values = self.gather(value)
         different = [rank for rank, other in enumerate(values) if other != values[0]]
         if different:
             raise ValueError(
@@ -71,6 +86,10 @@ class Processes:
             dist.barrier()
 
 
+ALONE = Processes(0, 1, torch.device("cpu"))
+"""One process by itself."""
+
+
 @contextmanager
 def connected(device_type: str) -> Iterator[Processes]:
     """Joins the processes that torchrun started: NCCL on CUDA devices, gloo elsewhere.
@@ -90,7 +109,7 @@ def connected(device_type: str) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     outermost = not dist.is_initialized()
     if outermost:
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), size, device)
     finally:

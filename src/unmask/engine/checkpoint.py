@@ -1,14 +1,14 @@
 """Checkpoints that are whole or absent: written aside, synced, verified, renamed.
 
-A checkpoint is a folder `step-00001234` of safetensors files and `state.json`, which names the
-format and the checksum of each file. Nothing is pickled.
+A checkpoint is a folder `step-00001234` of safetensors files and `state.json`, which names the format
+and the checksum of each file; `state.sha256` holds the checksum of `state.json` itself, as sha256sum
+writes it. Nothing is pickled. Format 1, without `state.sha256`, is still read.
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,32 @@ from torch import Tensor, nn
 
 from unmask.engine.ema import WeightAverage
 from unmask.errors import CheckpointError
+from unmask.faults import fault_point
+from unmask.models.finite import first_not_finite
+from unmask.storage import (
+    disk_errors_named,
+    need_space,
+    read_regular,
+    remove,
+    set_aside,
+    sha256_of,
+    sync_folder,
+    write_synced,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STEP_NAME = re.compile(r"step-(\d{8,})")
+TENSOR_FILE = re.compile(r"[a-z]+\.safetensors")
 UNFINISHED = ".unfinished-"
+STATE, STATE_CHECKSUM = "state.json", "state.sha256"
+WEIGHTS = ("model", "average")
+"""The files whose tensors have to be finite."""
+
+Say = Callable[[str], None]
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint of a later version: nothing is wrong with it, and nothing may replace it."""
 
 
 @dataclass(frozen=True)
@@ -38,77 +60,103 @@ class Checkpoint:
     loop: dict[str, Any]
     """Sums that the next log entry averages, and counters; plain JSON."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        return sum(value.nbytes for tensors in self.tensors.values() for value in tensors.values())
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes a checkpoint below `folder`, then removes all but the newest `keep`.
 
-    The older ones go only when the new one is on the disk and reads back as it was written.
-    Raises CheckpointError where the disk is too small.
+def _anything(_: Checkpoint) -> None:
+    """For callers without demands on a checkpoint's `loop`."""
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int, say: Say = print) -> Path:
+    """Writes a checkpoint below `folder`, then removes all but the newest `keep` whole ones.
+
+    The older ones go only when the new one is on the disk and reads back as it was written. Broken ones
+    are set aside, and do not count. `folder` is made, but not what it is in.
+    Raises CheckpointError if the disk is too small or fails; then nothing has changed.
     """
-    files = {f"{name}.safetensors": t for name, t in checkpoint.tensors.items() if t}
-    _check_space(folder, sum(v.nbytes for tensors in files.values() for v in tensors.values()))
-    aside = folder / f"{UNFINISHED}{checkpoint.step:08d}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    checksums = {name: _write(aside / name, tensors_to_bytes(t)) for name, t in files.items()}
-    state = {
-        "format": FORMAT_VERSION,
-        "step": checkpoint.step,
-        "loop": checkpoint.loop,
-        "sha256": checksums,
-    }
-    _write(aside / "state.json", json.dumps(state, indent=2).encode())
-    _sync_folder(aside)
-    final = folder / f"step-{checkpoint.step:08d}"
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(aside, final)
-    _sync_folder(folder)
-    for _, old in steps_in(folder)[:-keep]:
-        shutil.rmtree(old)
+    needed = int(checkpoint.nbytes * 1.05) + 2**20
+    final = folder / step_name(checkpoint.step)
+    with disk_errors_named(f"the checkpoint of step {checkpoint.step}", folder, needed):
+        folder.mkdir(exist_ok=True)
+        if os.path.lexists(final):
+            if _is_whole(final):
+                return final  # of the same run, and so of the same content
+            say(f"set aside a broken checkpoint as {set_aside(final).name}")
+        need_space(folder, needed, f"the checkpoint of step {checkpoint.step} needs")
+        aside = folder / f"{UNFINISHED}{checkpoint.step:08d}"
+        try:
+            _write(aside, checkpoint)
+            fault_point("checkpoint.rename")
+            os.rename(aside, final)
+        except Exception:
+            remove(aside)
+            raise
+        fault_point("checkpoint.renamed")
+        sync_folder(folder)
+    _retain(folder, keep, checkpoint.step, say)
     return final
 
 
-def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there never was one.
+def load_newest(
+    folder: Path, say: Say, usable: Callable[[Checkpoint], None] = _anything
+) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there never was one.
 
-    Says which broken ones it passes over. Raises CheckpointError where all are broken.
+    Broken ones that are newer are renamed to `broken-step-...`, and it says so. `usable` raises
+    CheckpointError for a `loop` that does not fit. Raises CheckpointError if all are broken, or if the
+    newest is of a later format.
     """
     for orphan in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(orphan)
+        remove(orphan)
         say(f"removed {orphan.name}, which a stop left half written")
-    found = steps_in(folder)
-    for _, path in reversed(found):
+    broken: list[tuple[Path, CheckpointError]] = []
+    for _, path in reversed(steps_in(folder)):
         try:
-            return read(path)
+            found = read(path)
+            usable(found)
+        except NewerFormatError:
+            raise
         except CheckpointError as error:
-            say(f"passing over a broken checkpoint: {error}")
-    if found:
+            broken.append((path, error))
+            continue
+        for other, why in broken:
+            say(f"passing over a broken checkpoint, set aside as {set_aside(other).name}: {why}")
+        return found
+    count = len(broken) + len(list(folder.glob("broken-step-*")))
+    if count:
+        reason = f" (the newest: {broken[0][1]})" if broken else ""
         raise CheckpointError(
-            f"none of the {len(found)} checkpoints in {folder} is whole: restore one from a backup, "
+            f"none of the {count} checkpoints in {folder} is whole{reason}: restore one from a backup, "
             f"or start anew with another --out"
         )
     return None
 
 
 def read(path: Path) -> Checkpoint:
-    """Raises CheckpointError unless every file is as it was written."""
+    """Raises CheckpointError unless every file is as it was written, and the weights are finite."""
+    fault_point("checkpoint.read")
     try:
-        state = json.loads((path / "state.json").read_text())
-        version = state["format"]
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format {version} and this unmask reads up to {FORMAT_VERSION}: "
-                f"install the newer version that wrote it"
-            )
+        state = _read_state(path)
         tensors = {
             Path(name).stem: _read_tensors(path / name, checksum)
             for name, checksum in state["sha256"].items()
         }
-        return Checkpoint(state["step"], tensors, state["loop"])
-    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    for part in WEIGHTS:
+        if name := first_not_finite(tensors.get(part, {})):
+            raise CheckpointError(f"{path} holds weights that are not finite ({name})")
+    return Checkpoint(state["step"], tensors, state["loop"])
+
+
+def step_name(step: int) -> str:
+    """Of a checkpoint's folder."""
+    return f"step-{step:08d}"
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
@@ -116,7 +164,8 @@ def steps_in(folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
     matches = ((STEP_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    steps = ((int(match[1]), path) for match, path in matches if match)
+    return sorted((step, path) for step, path in steps if path.name == step_name(step))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -157,42 +206,109 @@ def collect(
     return Checkpoint(step, tensors, loop)
 
 
-def _write(path: Path, content: bytes) -> str:
-    """Writes, syncs and reads back; returns the SHA-256."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    checksum = hashlib.sha256(content).hexdigest()
-    if _sha256(path.read_bytes()) != checksum:
-        raise CheckpointError(f"{path} does not read back as it was written: check the disk")
-    return checksum
+def _write(aside: Path, checkpoint: Checkpoint) -> None:
+    """All files of a checkpoint, synced and read back."""
+    remove(aside)
+    fault_point("checkpoint.mkdir")
+    aside.mkdir()
+    checksums = {
+        f"{name}.safetensors": write_synced(
+            aside / f"{name}.safetensors", tensors_to_bytes(tensors), "checkpoint"
+        )
+        for name, tensors in checkpoint.tensors.items()
+        if tensors
+    }
+    state = {
+        "format": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "loop": checkpoint.loop,
+        "sha256": checksums,
+    }
+    text = json.dumps(state, indent=2).encode()
+    write_synced(aside / STATE, text, "checkpoint")
+    write_synced(aside / STATE_CHECKSUM, _checksum_line(text), "checkpoint")
+    sync_folder(aside)
+
+
+def _retain(folder: Path, keep: int, newest: int, say: Say) -> None:
+    """Removes what is older than the newest `keep` whole ones; the one of step `newest` is one of them.
+
+    What cannot be removed stays: a run does not end for that.
+    """
+    whole = 0
+    for step, path in reversed(steps_in(folder)):
+        try:
+            if step != newest and whole >= keep:
+                _remove_old(path)
+            elif step == newest or _is_whole(path):
+                whole += 1
+            else:
+                say(f"set aside a broken checkpoint as {set_aside(path).name}")
+        except OSError as error:
+            say(f"{path} cannot be removed ({error.strerror}): remove it yourself")
+
+
+def _remove_old(path: Path) -> None:
+    """First out of sight: a kill in the midst leaves no broken checkpoint behind, but an orphan."""
+    if path.is_symlink():
+        path.unlink()
+        return
+    fault_point("checkpoint.remove")
+    orphan = path.with_name(f"{UNFINISHED}{path.name}")
+    remove(orphan)
+    os.rename(path, orphan)
+    fault_point("checkpoint.removed")
+    remove(orphan)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every file has its checksum; a later format counts, since it is not ours to judge."""
+    try:
+        return all(sha256_of(path / name) == x for name, x in _read_state(path)["sha256"].items())
+    except NewerFormatError:
+        return True
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """state.json, with every entry of the right type. Raises CheckpointError and what reading raises."""
+    content = read_regular(path / STATE)
+    has_checksum = os.path.lexists(path / STATE_CHECKSUM)
+    if has_checksum and read_regular(path / STATE_CHECKSUM) != _checksum_line(content):
+        raise CheckpointError(f"{path / STATE} does not match its checksum")
+    state = json.loads(content)
+    version = state.get("format") if isinstance(state, dict) else None
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{path / STATE} names no format")
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path} has format {version} and this unmask reads up to {FORMAT_VERSION}: install the "
+            f"newer version that wrote it, or start anew with another --out"
+        )
+    if version >= 2 and not has_checksum:
+        raise CheckpointError(f"{path / STATE_CHECKSUM} is missing")
+    if type(state.get("step")) is not int or step_name(state["step"]) != path.name:
+        raise CheckpointError(
+            f"{path / STATE} is of step {state.get('step')!r}, another than its folder"
+        )
+    files = state.get("sha256")
+    if not isinstance(files, dict) or "model.safetensors" not in files:
+        raise CheckpointError(f"{path / STATE} lists no weights")
+    if not all(TENSOR_FILE.fullmatch(name) for name in files):
+        raise CheckpointError(f"{path / STATE} lists files with names of another kind")
+    if not isinstance(state.get("loop"), dict):
+        raise CheckpointError(f"{path / STATE} holds no state of the loop")
+    return state
+
+
+def _checksum_line(content: bytes) -> bytes:
+    """As `sha256sum -c` takes it."""
+    return f"{hashlib.sha256(content).hexdigest()}  {STATE}\n".encode()
 
 
 def _read_tensors(path: Path, checksum: str) -> dict[str, Tensor]:
-    content = path.read_bytes()
-    if _sha256(content) != checksum:
+    content = read_regular(path, most=2**63 - 1)
+    if hashlib.sha256(content).hexdigest() != checksum:
         raise CheckpointError(f"{path} does not match its checksum")
     return tensors_from_bytes(content)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed * 1.05 + 2**20:
-        raise CheckpointError(
-            f"a checkpoint needs {needed / 2**20:.0f} MiB and the disk of {folder} has "
-            f"{free / 2**20:.0f} MiB free: make room, and run the same command again to resume"
-        )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

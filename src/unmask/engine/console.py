@@ -1,7 +1,7 @@
 """What a person sees of a run: a progress bar in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from unmask.engine.task import Metric
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class RunConsole:
     """Speaks to the terminal and to train.log; silent on all processes but the main one."""
 
-    def __init__(self, *, speaks: bool):
+    def __init__(self, *, speaks: bool, metrics: Sequence[Metric] = ()):
+        """`metrics`: what else to show of a record."""
+        self.metrics = metrics
         self.console = Console(quiet=not speaks, highlight=False, soft_wrap=True)
         self._log: Path | None = None
         self._unlogged: list[str] = []
@@ -84,7 +88,7 @@ class RunConsole:
 
     def record(self, record: dict[str, Any]) -> None:
         """Shows a metrics record."""
-        numbers = describe(record)
+        numbers = describe(record, self.metrics)
         if self._progress:
             self._numbers.plain = numbers
         now = time.perf_counter()
@@ -110,14 +114,12 @@ class RunConsole:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
 
-def describe(record: dict[str, Any]) -> str:
-    """A metrics record in one line."""
+def describe(record: dict[str, Any], metrics: Sequence[Metric] = ()) -> str:
+    """A metrics record in one line: the loss, what the task measures, and how fast it goes."""
     forms = {
         "loss": "loss {:.4f}",
-        "held_out/ratio": "held-out ratio {:.3f}",
-        "val/top1": "validation {:.2%}",
-        "knn/top1": "k-NN {:.2%}",
-        "lr": "rate {:.2e}",
+        **{m.key: f"{m.label} {m.format}" for m in metrics if m.on_console},
+        "lr": "lr {:.2e}",
         "grad_norm": "grad {:.2f}",
         "images_per_second": "{:.0f} images/s",
         "data_wait": "waiting for data {:.0%}",

@@ -3,37 +3,25 @@
 import json
 import math
 import signal
-from collections.abc import Iterable
-from contextlib import closing, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.core.blocks import checkpoint_activations
-from unmask.engine.machine import autocast, keep_freed_memory
+from unmask.engine.machine import autocast, is_out_of_memory, keep_freed_memory
 from unmask.engine.metrics import MetricsLog, detached_total
 from unmask.engine.optim import learning_rate, update_weights
 from unmask.engine.readings import Reading, Readings
 from unmask.engine.report import Clock, progress_record, report
-from unmask.engine.session import Session, TrainingState, restore, save
+from unmask.engine.session import Session, TrainingState, check_room, check_success, restore, save
 from unmask.engine.signals import StopRequest
-from unmask.engine.task import StepOutput, Task
-from unmask.errors import DivergenceError, Interrupted
+from unmask.engine.task import Draw, StepOutput, TrainingStep
+from unmask.errors import DataError, DivergenceError, Interrupted
 
 BAD_STEPS_IN_A_ROW = 10
-
-
-class TrainingStep(nn.Module):
-    """A task's step as a module, so that DDP sees the forward that it has to follow."""
-
-    def __init__(self, task: Task):
-        super().__init__()
-        self.model = task.model
-        self.task = task
-
-    def forward(self, batch: Any, progress: float) -> StepOutput:
-        return self.task.step(batch, progress)
 
 
 def train(session: Session) -> TrainingState:
@@ -41,23 +29,25 @@ def train(session: Session) -> TrainingState:
 
     Raises Interrupted after saving where a signal asks to stop.
     """
-    keep_freed_memory(session.plan.device)
+    keep_freed_memory(session.training.device)
     state = restore(session)
-    plan, main = session.plan, session.processes.is_main
-    metrics = MetricsLog(session.run, state.step if state.step else None) if main else None
-    step_module = session.processes.wrap(TrainingStep(session.task))
+    plan, main = session.training, session.processes.is_main
+    check_room(session, state)
+    metrics = MetricsLog(session.run, state.step or None, session.console.say) if main else None
+    step_module = session.processes.wrap(TrainingStep(session.task, session.model))
     if plan.activation_checkpointing:
-        checkpoint_activations(session.task.model)
+        checkpoint_activations(session.model)
     if plan.compile:
-        session.task.model.compile()
+        session.model.compile()
     clock, readings = Clock(), Readings.on(session.processes.device)
     with StopRequest() as stop, session.console.progress(state.step, plan.steps):
         if state.step == 0:
             with clock.set_aside():
                 report(session, state, metrics, {"step": 0, "epoch": 0.0})
-        with closing(session.batches.from_step(state.step)) as batches:
+        stopped = session.batches.from_step(state.step, lambda: stop.signal is not None)
+        with closing(stopped) as batches:
             while state.step < plan.steps:
-                with clock.waiting():
+                with clock.waiting(), saved_if_data_end(session, state, metrics, readings, stop):
                     micro_batches = next(batches)
                 readings.add(take_step(session, state, step_module, micro_batches, stop))
                 session.console.step_done(state.step)
@@ -75,7 +65,31 @@ def train(session: Session) -> TrainingState:
                         save(session, state, metrics)
                 if stopping and not last:
                     raise Interrupted(stop.signal or signal.SIGTERM, state.step)
+    check_success(session, state)
     return state
+
+
+@contextmanager
+def saved_if_data_end(
+    session: Session,
+    state: TrainingState,
+    metrics: MetricsLog | None,
+    readings: Readings,
+    stop: StopRequest,
+) -> Iterator[None]:
+    """Between two steps: saves if there are no more data, and raises Interrupted if a signal came too.
+
+    One process only: others may be in the midst of their step, and wait for this one.
+    """
+    try:
+        yield
+    except DataError as error:
+        digest(session, state, readings.take(wait=True))
+        if session.processes.size == 1 and state.step:
+            save(session, state, metrics)
+        if stop.signal:
+            raise Interrupted(stop.signal, state.step) from error
+        raise
 
 
 def take_step(
@@ -90,37 +104,43 @@ def take_step(
     Losses are summed by weight, then divided by the true total, so that neither the number of
     micro-batches nor that of processes changes the average. Nothing here waits for the device.
     """
-    plan, processes = session.plan, session.processes
+    plan, processes = session.training, session.processes
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, plan) * group.get("lr_scale", 1.0)
-    totals, weight = accumulate(session, module, micro_batches, state.step / plan.steps)
-    known_here = (torch.full_like(totals["loss"], x) for x in (weight, float(stop.signal is not None)))
+    totals, weight = accumulate(session, module, micro_batches, state.step)
+    zero = torch.zeros_like(totals["loss"])
+    known_here = (zero + x for x in (weight, float(stop.signal is not None)))
     shared = processes.sum(torch.stack([*totals.values(), *known_here]))
     norm = update_weights(state.optimizer, processes.size / shared[-2], plan.clip)
     if state.average:
-        state.average.update(session.task.model)
+        state.average.update(session.model)
     state.step += 1
     samples = [batch.samples for batch in micro_batches]
     return Reading(state.step, tuple(totals), samples, torch.cat([shared, norm.to(shared)[None]]))
 
 
 def accumulate(
-    session: Session, module: nn.Module, micro_batches: list[Any], progress: float
-) -> tuple[dict[str, Tensor], float]:
+    session: Session, module: nn.Module, micro_batches: list[Any], step: int
+) -> tuple[dict[str, Tensor], float | Tensor]:
     """Forward and backward of each micro-batch; returns sums of what to log, and their weight.
 
     Raises ValueError with a micro-batch to try where the device has too little memory.
     """
     totals: dict[str, Tensor] = {}
-    weight = 0.0
+    weight: float | Tensor = 0.0
     for i, batch in enumerate(micro_batches):
         waits = session.processes.size > 1 and i < len(micro_batches) - 1  # DDP averages at the last
         try:
             with module.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                with autocast(session.plan):
-                    output: StepOutput = module(batch, progress)
+                draw = Draw(
+                    plan=session.plan, device=session.processes.device, step=step, first=batch.first
+                )
+                with autocast(session.training):
+                    output: StepOutput = module(batch.content, draw)
                 (output.loss * output.weight).backward()
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             images = len(batch.samples)
             raise ValueError(
                 f"the device has too little memory for {images} images at once: try "
@@ -156,13 +176,14 @@ def _count_bad_step(session: Session, state: TrainingState, reading: Reading) ->
     state.meter.skipped_steps += 1
     step = reading.step - 1
     samples = torch.cat(reading.samples).tolist()
-    entry = {"step": step, "seed": session.plan.seed, "samples": samples}
+    entry = {"step": step, "seed": session.training.seed, "samples": samples}
     rank = "" if session.processes.is_main else f"-{session.processes.rank}"
     with (session.run.path / f"bad_steps{rank}.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
     session.console.say(f"step {step}: the gradient is not finite; the weights stay as they were")
     if state.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
         raise DivergenceError(
-            f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: lower "
-            f"--optim.base-lr, or try --run.precision fp32; bad_steps.jsonl names the samples"
+            f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: start anew with a lower "
+            f"--optim.base-lr, or with --run.precision fp32, and another --out; bad_steps.jsonl names "
+            f"the samples"
         )

@@ -4,23 +4,29 @@ import ctypes
 import gc
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
 from unmask.config.plan import Machine, TrainingPlan
-from unmask.config.schema import Device
+from unmask.config.settings import Device
+
+FAST_BF16 = "UNMASK_FAST_BF16"
+"""Environment variable: 1 or 0 in place of what is detected, for tests and CI."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
+CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc")
+"""What torch's messages hold if an allocation on a CPU fails."""
 
 
 def detect_machine(device: Device) -> Machine:
-    """Looks for a GPU unless told otherwise.
+    """Looks for a GPU unless told otherwise; UNMASK_FAST_BF16 overrides what it finds of bf16.
 
-    Raises ValueError where the device that was asked for is not there.
+    Raises ValueError where the device that was asked for is not there, or that variable is not 0 or 1.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -34,14 +40,14 @@ def detect_machine(device: Device) -> Machine:
         return Machine(
             device=chosen,
             name=torch.cuda.get_device_name(),
-            fast_bf16=torch.cuda.get_device_capability() >= (8, 0),
+            fast_bf16=_fast_bf16(torch.cuda.get_device_capability() >= (8, 0)),
             cores=_cores(),
             compiles=find_spec("triton") is not None,
         )
     return Machine(
         device=chosen,
         name="this Apple GPU" if chosen == "mps" else f"this {platform.machine()} processor",
-        fast_bf16=chosen == "cpu" and _cpu_has_bf16(),
+        fast_bf16=_fast_bf16(chosen == "cpu" and _cpu_has_bf16()),
         cores=_cores(),
     )
 
@@ -56,6 +62,17 @@ def arithmetic(device: str, precision: Literal["bf16", "fp32"]) -> AbstractConte
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device, dtype=torch.bfloat16)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch uses so many threads inside the context."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory(device: str) -> None:
@@ -81,6 +98,12 @@ def _has_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has too little memory; for CPUs torch has no error of its own."""
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_memory or any(sign in str(error) for sign in CPU_OUT_OF_MEMORY)
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
@@ -98,6 +121,16 @@ def _cores() -> int:
 
 def _cores_of_machine() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fast_bf16(detected: bool) -> bool:
+    asked = os.environ.get(FAST_BF16, "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(
+            f"{FAST_BF16} is {asked!r}: set it to 1 (bf16 arithmetic is fast here) or 0 (it is not), or "
+            f"unset it to detect that"
+        )
+    return asked == "1" if asked else detected
 
 
 def _cpu_has_bf16() -> bool:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,18 +12,36 @@ import torch
 from torch import Tensor
 
 from unmask.engine.run_directory import RunDirectory
+from unmask.errors import CheckpointError
+from unmask.storage import read_regular
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
+DAMAGED = "metrics.damaged.jsonl"
+"""Where lines go that are no records."""
+
+
+def _silent(_: str) -> None:
+    """For callers without a console."""
 
 
 class MetricsLog:
     """Appends records; on resume, forgets those after the checkpoint."""
 
-    def __init__(self, run: RunDirectory, last_step: int | None):
-        """`last_step`: the newest record to keep; None keeps nothing."""
+    def __init__(self, run: RunDirectory, last_step: int | None, say: Callable[[str], None] = _silent):
+        """`last_step`: the newest record to keep; None keeps nothing.
+
+        Damaged lines are moved to another file, and it says so. The table is written anew: a kill may
+        have come between a checkpoint and its table.
+        """
         self.run = run
-        self.records = [r for r in read_metrics(run) if last_step is not None and r["step"] <= last_step]
+        found, damaged = parse_metrics(_content(run))
+        self.records = [r for r in found if last_step is not None and r["step"] <= last_step]
+        if damaged:
+            run.append(DAMAGED, b"".join(line + b"\n" for line in damaged))
+            say(f"{len(damaged)} line(s) of {JSONL} are no records: moved to {run.path / DAMAGED}")
         run.write(JSONL, "".join(map(_line, self.records)))
+        if self.records:
+            self.write_csv()
 
     def add(self, record: dict[str, Any]) -> None:
         """Non-finite numbers are written as null, which every JSON reader takes."""
@@ -30,8 +49,11 @@ class MetricsLog:
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
         }
         self.records.append(record)
-        with (self.run.path / JSONL).open("a") as file:
-            file.write(_line(record))
+        self.run.append(JSONL, _line(record))
+
+    def sync(self) -> None:
+        """Makes the records durable: before the checkpoint that counts on them."""
+        self.run.sync(JSONL)
 
     def write_csv(self) -> None:
         """One header with every name that any record has."""
@@ -44,17 +66,51 @@ class MetricsLog:
 
 
 def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:
-    """All whole records; a line that a kill cut short is left out."""
-    path = run.path / JSONL
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    """All whole records, by rising step; damaged lines are left out."""
+    return parse_metrics(_content(run))[0]
+
+
+def parse_metrics(content: bytes) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The records among the lines of a file, by rising step, and the lines that are none.
+
+    A last line without its end, which a kill cuts short, is neither.
+    """
+    *lines, _ = content.split(b"\n")
+    parsed = [(line, record) for line in lines if (record := _record(line)) is not None]
+    damaged = [line for line in lines if _record(line) is None]
+    records: list[dict[str, Any]] = []
+    for i, (line, record) in enumerate(parsed):
+        last = records[-1]["step"] if records else -1
+        following = parsed[i + 1][1]["step"] if i + 1 < len(parsed) else math.inf
+        if last < record["step"] and not last < following < record["step"]:
+            records.append(record)
+        else:  # a step out of its order has a damaged number, or is there twice
+            damaged.append(line)
+    return records, damaged
+
+
+def _content(run: RunDirectory) -> bytes:
+    try:
+        return read_regular(run.path / JSONL, most=2**31)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise CheckpointError(f"{run.path / JSONL} cannot be read ({error}): remove it") from error
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A JSON object with a step, whose values are numbers or null; None if the line is no such thing."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int or record["step"] < 0:
+        return None
+    return record if all(_is_value(value) for value in record.values()) else None
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 @dataclass
@@ -82,8 +138,20 @@ class Meter:
         """For a checkpoint; floats survive JSON exactly."""
         return asdict(self)
 
+    @classmethod
+    def from_state(cls, state: Any) -> "Meter":
+        """The inverse of `state`. Raises ValueError if it is something else."""
+        if not isinstance(state, dict) or set(state) != {"weight", "sums", "skipped_steps"}:
+            raise ValueError("the sums of the log are missing")
+        sums, skipped = state["sums"], state["skipped_steps"]
+        if not isinstance(sums, dict) or not all(map(_is_value, (*sums.values(), state["weight"]))):
+            raise ValueError("the sums of the log are no numbers")
+        if type(skipped) is not int or skipped < 0:
+            raise ValueError(f"the number of skipped steps is {skipped!r}")
+        return cls(float(state["weight"]), sums, skipped)
 
-def detached_total(loss: Tensor, weight: float) -> Tensor:
+
+def detached_total(loss: Tensor, weight: float | Tensor) -> Tensor:
     """A micro-batch's share of the step's sum; in double precision where the device has it."""
     precision = torch.float32 if loss.device.type == "mps" else torch.float64
     return loss.detach().to(precision) * weight

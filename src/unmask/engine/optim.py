@@ -35,13 +35,13 @@ def layer_decay_groups(
     depth: int,
     weight_decay: float,
     layer_decay: float,
-    undecayed: tuple[str, ...] = ("pos_embed", "cls_token"),
+    undecayed: tuple[str, ...] = ("pos_embed", "cls_token", "relative_position"),
 ) -> Groups:
     """For fine-tuning: rates that fall towards the input (paper, Table 9; Clark et al. 2020).
 
     A group's `lr_scale` is layer_decay^(depth + 1 - layer), where the embeddings are layer 0, block i
-    is layer i + 1, and all behind the blocks is layer depth + 1. Weights are decayed; what has
-    one dimension, and parameters whose last name is in `undecayed`, are not.
+    with its relative positions is layer i + 1, and all behind the blocks is layer depth + 1. Weights are
+    decayed; what has one dimension, and parameters with a part of their name in `undecayed`, are not.
 
     timm counts a final norm to the last block; here it goes with the head, as in the reference.
     """
@@ -50,7 +50,7 @@ def layer_decay_groups(
         if not parameter.requires_grad:
             continue
         layer = _layer_of(name, depth)
-        decayed = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in undecayed
+        decayed = parameter.ndim > 1 and not set(name.split(".")) & set(undecayed)
         group = groups.setdefault(
             (layer, decayed),
             {
@@ -64,7 +64,10 @@ def layer_decay_groups(
 
 
 def _layer_of(name: str, depth: int) -> int:
-    if block := re.search(r"(?:^|\.)blocks\.(\d+)\.", name):
+    of_block = (
+        r"(?:^|\.)(?:blocks|relative_position\.(?:tables|class_pairs|rows|columns))\.(\d+)(?:\.|$)"
+    )
+    if block := re.search(of_block, name):
         return int(block[1]) + 1
     return 0 if re.search(r"(?:^|\.)(?:cls_token|pos_embed|patch_embed)(?:\.|$)", name) else depth + 1
 
@@ -110,11 +113,12 @@ OPTIMIZERS: dict[OptimizerName, Callable[[Groups, TrainingPlan], torch.optim.Opt
 
 
 def learning_rate(step: int, plan: TrainingPlan) -> float:
-    """Linear warm-up from zero, then half a cosine to the plan's least; `step` counts from 0."""
+    """Linear warm-up from zero, then half a cosine or a line to the least; `step` counts from 0."""
     if step < plan.warmup_steps:
         return plan.lr * step / plan.warmup_steps
     progress = (step - plan.warmup_steps) / max(1, plan.steps - plan.warmup_steps)
-    return plan.min_lr + (plan.lr - plan.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+    left = 1 - progress if plan.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return plan.min_lr + (plan.lr - plan.min_lr) * left
 
 
 def update_weights(optimizer: torch.optim.Optimizer, scale: Tensor, clip: float | None) -> Tensor:

@@ -49,7 +49,7 @@ class Clock:
 
 def progress_record(session: Session, state: TrainingState, clock: Clock) -> dict[str, Any]:
     """What the steps since the last record came to."""
-    plan, step = session.plan, state.step
+    plan, step = session.training, state.step
     speed = clock.lap(plan.batch)
     return {
         "step": step,
@@ -65,19 +65,19 @@ def progress_record(session: Session, state: TrainingState, clock: Clock) -> dic
 def report(
     session: Session, state: TrainingState, metrics: MetricsLog | None, record: dict[str, Any] | None
 ) -> None:
-    """Evaluates what is due and writes it down, on the main process."""
-    if metrics is None:
-        return
-    step, last = state.step, state.step == session.plan.steps
-    due = [s for s in session.task.evaluators() if step == 0 or last or step % s.every == 0]
+    """Evaluates what is due on all processes; the main one writes it down."""
+    step, last = state.step, state.step == session.training.steps
+    due = [s for s in session.evaluators if step == 0 or last or step % s.every == 0]
     measured: dict[str, float] = {}
-    # What a run leaves behind is what is measured: the average, where there is one.
-    model = session.task.model
+    # What a run leaves behind is what is measured: the average, if there is one.
+    model = session.model
     with state.average.applied(model) if state.average and due else nullcontext():
         for scheduled in due:
             measured |= _evaluate(session, scheduled.evaluator, step)
+    if metrics is None:
+        return
     if record is None and measured:
-        record = {"step": step, "epoch": round(step / session.plan.steps_per_epoch, 4)}
+        record = {"step": step, "epoch": round(step / session.training.steps_per_epoch, 4)}
     if record is not None:
         record |= measured
         metrics.add(record)
@@ -85,13 +85,15 @@ def report(
 
 
 def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, float]:
-    """Numbers are returned; pictures are saved under samples/."""
-    numbers = {}
-    with torch.inference_mode(), autocast(session.plan):
-        for name, value in evaluator.run(session.task.model):
+    """Scores are returned; the main process saves pictures under samples/."""
+    scores = {}
+    with torch.inference_mode(), autocast(session.training):
+        for name, value in evaluator.run(session.model, session.processes):
             if isinstance(value, Image):
+                if not session.processes.is_main:
+                    continue
                 session.run.samples.mkdir(exist_ok=True)
                 value.save(session.run.samples / f"{name}-{step:08d}.png")
             else:
-                numbers[name] = value
-    return numbers
+                scores[name] = value
+    return scores

@@ -1,44 +1,42 @@
 """One run, one folder: who may write there, what is in it, and whether it goes on."""
 
+import errno
 import fcntl
+import json
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unmask.config.io import read_json, to_json
+from unmask.config.fields import Setting, settings_of
+from unmask.config.io import to_json
+from unmask.config.migrate import config_record, read_config
+from unmask.config.output import MARKER, mark_output
 from unmask.engine.checkpoint import steps_in
 from unmask.errors import CheckpointError
+from unmask.faults import fault_point
+from unmask.storage import aside_name, disk_errors_named, open_regular, read_regular, replace_file
 
-HARMLESS = (
-    "recipe",
-    "out",
-    "data.source",
-    "data.other",
-    "data.workers",
-    "data.cache_gib",
-    "data.max_bad_share",
-    "optim.micro_batch",
-    "probe.data",
-    "probe.val",
-    "probe.label_column",
-    "probe.images",
-    "probe.every",
-    "run.device",
-    "run.compile",
-    "run.activation_checkpointing",
-    "run.evaluate_every",
-    "run.sample_every",
-    "run.checkpoint_every",
-    "run.keep_checkpoints",
-)
-"""Settings that may change when a run is resumed: they do not change what is learned."""
+LOCK = ".lock"
+OWN = (MARKER, LOCK, ".DS_Store", aside_name("config.json"), aside_name("env.json"))
+"""What a folder may hold and yet be new: a kill in the first second leaves some of them."""
+ENVIRONMENT = {
+    "threads": "threads",
+    "torch": "torch",
+    "cpu": "instructions of the processor",
+    "platform": "system",
+}
+"""What changes the rounding of sums, by its key in env.json."""
+
+_open_here: set[Path] = set()
+_registry = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,10 @@ class RunDirectory:
     """Paths of one run."""
 
     path: Path
+    lock: tuple[int, int] | None = None
+    """Device and inode of our lock's file, if we hold it: a removed or replaced folder is noticed."""
+    differs: tuple[str, ...] = ()
+    """What of the environment is another than in the part of the run before, in words."""
 
     @property
     def checkpoints(self) -> Path:
@@ -70,67 +72,154 @@ class RunDirectory:
         return bool(steps_in(self.checkpoints))
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Writes a small file whole: aside, then renamed."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.unfinished")
-        aside.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
-        os.replace(aside, target)
+        """Writes a small file whole: aside, synced, then renamed. Raises CheckpointError."""
+        self.check_present()
+        target, content = self.path / name, _encoded(content)
+        with disk_errors_named(str(target), self.path, len(content)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, content, "run")
+
+    def append(self, name: str, content: str | bytes) -> None:
+        """Adds to a file of lines; `sync` makes it durable. Raises CheckpointError."""
+        self.check_present()
+        content = _encoded(content)
+        with disk_errors_named(str(self.path / name), self.path, len(content)):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with open_regular(self.path / name, flags) as descriptor:
+                fault_point("run.append")
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(content)
+
+    def sync(self, name: str) -> None:
+        """Makes what was appended to a file durable. Raises CheckpointError."""
+        self.check_present()
+        with (
+            disk_errors_named(str(self.path / name), self.path, 0),
+            open_regular(self.path / name) as descriptor,
+        ):
+            os.fsync(descriptor)
 
     def read(self, name: str) -> Any:
-        """A JSON file of the run, or None where it is not there."""
+        """A JSON file of the run, or None if it is not there. Raises CheckpointError."""
         path = self.path / name
-        return read_json(path) if path.exists() else None
+        try:
+            return json.loads(read_regular(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is not valid JSON ({error}): restore it, or start anew with another --out"
+            ) from error
+
+    def check_present(self) -> None:
+        """Raises CheckpointError if the folder was removed, or replaced, since this run locked it."""
+        if self.lock is None:
+            return
+        try:
+            found = os.lstat(self.path / LOCK)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self.lock:
+            raise CheckpointError(
+                f"the run directory {self.path} was removed or replaced while the run went on, and "
+                f"nothing more is written there: start anew, with another --out"
+            )
 
 
 @contextmanager
-def opened(path: Path, config: Any) -> Iterator[RunDirectory]:
+def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
     """A run directory for `config`: new, or an earlier one that goes on.
 
     Holds a lock that the operating system releases when the process ends, however it ends.
-    Raises CheckpointError where the folder is no run, another run's, in use, or of other settings.
+    Raises CheckpointError if the folder is no run, another run's, in use, or of other settings.
     """
     run = RunDirectory(path)
+    with _disk_errors_ask_for_another_folder(path):
+        mark_output(path)
+        check_settings(run, config, command)
+    with _alone_in_this_process(path), _locked(path) as identity:
+        before, now = run.read("env.json"), _environment()
+        run = RunDirectory(path, identity, _differences(before, now))
+        run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
+        run.write("env.json", to_json(now))
+        yield run
+
+
+@contextmanager
+def _alone_in_this_process(path: Path) -> Iterator[None]:
+    """The system's lock is one process's: its threads are told apart here."""
+    key = path.resolve()
+    with _registry:
+        if key in _open_here:
+            raise CheckpointError(
+                f"another thread of this process is writing to {path}: wait for it, or choose another "
+                f"--out"
+            )
+        _open_here.add(key)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        check_settings(run, config)
-        lock = (path / ".lock").open("w")
-    except OSError as error:
-        raise CheckpointError(
-            f"the run directory {path} cannot be written ({error.strerror}): choose another --out"
-        ) from error
-    with lock:  # its file stays: another process may already wait on it
+        yield
+    finally:
+        with _registry:
+            _open_here.remove(key)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[tuple[int, int]]:
+    """Device and inode of the lock's file, which stays: another process may already wait on it."""
+    with ExitStack() as stack:
+        with _disk_errors_ask_for_another_folder(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            descriptor = stack.enter_context(open_regular(path / LOCK, flags))
         try:
             # Not flock: loader workers would inherit that and outlive a killed run with it.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CheckpointError(
                 f"another process is writing to {path}: wait for it, or choose another --out"
             ) from error
-        run.write("config.json", to_json(config))
-        run.write("env.json", to_json(_environment()))
-        yield run
+        found = os.fstat(descriptor)
+        yield found.st_dev, found.st_ino
 
 
-def check_settings(run: RunDirectory, config: Any) -> None:
+@contextmanager
+def _disk_errors_ask_for_another_folder(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CheckpointError(
+                f"{error.filename} is a link, and unmask does not write through it: remove it"
+            ) from error
+        raise CheckpointError(
+            f"the run directory {path} cannot be written ({error.strerror}): choose another --out"
+        ) from error
+
+
+def check_settings(run: RunDirectory, config: Any, command: str) -> None:
     """Refuses a foreign folder, and a run whose settings would change on resume."""
     earlier = run.read("config.json")
     if earlier is None:
-        strangers = sorted(p.name for p in run.path.iterdir() if p.name not in (".lock", ".DS_Store"))
+        strangers = sorted(p.name for p in run.path.iterdir() if p.name not in OWN)
         if strangers:
             raise CheckpointError(
                 f"{run.path} is not empty and no run of unmask (it holds {strangers[0]}): "
                 f"choose another --out"
             )
         return
+    if not isinstance(earlier, dict):
+        raise CheckpointError(
+            f"{run.path / 'config.json'} holds no settings: restore it, or start anew with another --out"
+        )
     if not run.has_begun and not run.model.exists():
         return
-    # A setting that the earlier version did not have was at its default.
-    before, now = _flat(asdict(type(config)())) | _flat(earlier), _flat(asdict(config))
+    if (other := earlier.get("command", command)) != command:
+        raise CheckpointError(f"{run.path} holds a run of unmask {other}: choose another --out")
     changed = [
-        f"--{name.replace('_', '-')} was {before.get(name)} and is {now.get(name)}"
-        for name in sorted({*before, *now})
-        if _plain(before.get(name)) != _plain(now.get(name)) and name not in HARMLESS
+        f"{now.flag} was {_shown(was.value)} and is {_shown(now.value)}"
+        for was, now in zip(
+            settings_of(read_config(earlier, type(config))), settings_of(config), strict=True
+        )
+        if not now.may_change and not _same(was, now)
     ]
     if changed:
         raise CheckpointError(
@@ -139,17 +228,19 @@ def check_settings(run: RunDirectory, config: Any) -> None:
         )
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+def _with_earlier_init(run: RunDirectory, config: Any) -> Any:
+    """A resumed run says where its weights began, even if it was not told again."""
+    if getattr(config, "init", "") is not None:
+        return config
+    return replace(config, init=(run.read("config.json") or {}).get("init"))
 
 
-def _plain(value: Any) -> Any:
+def _same(was: Setting, now: Setting) -> bool:
+    """A resumed run has its weights: it need not be told again where they began."""
+    return was.value == now.value or (now.name == "init" and now.value is None)
+
+
+def _shown(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -162,5 +253,21 @@ def _environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "command": sys.argv,
     }
+
+
+def _differences(before: Any, now: dict[str, Any]) -> tuple[str, ...]:
+    """Of what changes rounding; none if the run is new, or an older version did not write it down."""
+    if not isinstance(before, dict):
+        return ()
+    return tuple(
+        f"{words} {before[key]} then, {now[key]} now"
+        for key, words in ENVIRONMENT.items()
+        if key in before and before[key] != now[key]
+    )
+
+
+def _encoded(content: str | bytes) -> bytes:
+    return content.encode("utf-8", "replace") if isinstance(content, str) else content

@@ -1,12 +1,14 @@
 """The parts of a run, and how they are saved and restored."""
 
-from collections.abc import Generator
+import shutil
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from unmask.config.plan import TrainingPlan
+from unmask.config.plan import Plan, TrainingPlan
 from unmask.distributed.processes import Processes
 from unmask.engine import checkpoint
 from unmask.engine.console import RunConsole
@@ -14,13 +16,18 @@ from unmask.engine.ema import WeightAverage
 from unmask.engine.metrics import Meter, MetricsLog
 from unmask.engine.optim import build_optimizer
 from unmask.engine.run_directory import RunDirectory
-from unmask.engine.task import Task
+from unmask.engine.task import Scheduled, Task
+from unmask.errors import CheckpointError, DivergenceError
+from unmask.models.finite import first_not_finite
+from unmask.storage import need_space
 
 
 class BatchSource(Protocol):
     """Gives each step its micro-batches, from any step on."""
 
-    def from_step(self, start: int) -> Generator[list[Any], None, None]: ...
+    def from_step(
+        self, start: int, stopping: Callable[[], bool]
+    ) -> Generator[list[Any], None, None]: ...
 
 
 @dataclass
@@ -40,47 +47,145 @@ class Session:
     """The parts of a run that do not change."""
 
     task: Task
+    model: nn.Module
+    """On its device; its state is what checkpoints hold."""
+    evaluators: Sequence[Scheduled]
     batches: BatchSource
-    plan: TrainingPlan
+    plan: Plan
     run: RunDirectory
     processes: Processes
     console: RunConsole
 
+    @property
+    def training(self) -> TrainingPlan:
+        """What the loop does."""
+        return self.plan.training
+
 
 def restore(session: Session) -> TrainingState:
-    """The state after the newest whole checkpoint, or at step 0."""
-    optimizer = build_optimizer(session.task.param_groups(), session.plan)
-    model = session.task.model
-    average = WeightAverage(model, session.plan.ema) if session.plan.ema else None
+    """The state after the newest whole checkpoint, or at step 0.
+
+    Raises CheckpointError if none of them can be used.
+    """
+    model, training = session.model, session.training
+    optimizer = build_optimizer(session.task.param_groups(model, session.plan), training)
+    average = WeightAverage(model, training.ema) if training.ema else None
     state = TrainingState(0, optimizer, average)
-    say = session.console.say
+    folder, say, main = session.run.checkpoints, session.console.say, session.processes.is_main
     # The main process tidies up first, then all read the same checkpoint.
-    found = checkpoint.load_newest(session.run.checkpoints, say) if session.processes.is_main else None
+    found = checkpoint.load_newest(folder, say, check_loop) if main else None
     step = session.processes.from_main(found.step if found else None)
     if step is None:
         return state
-    found = found or checkpoint.read(session.run.checkpoints / f"step-{step:08d}")
-    model.load_state_dict(found.tensors["model"])
-    checkpoint.restore_optimizer(optimizer, model, found.tensors["optimizer"])
-    if average:
-        average.load(found.tensors["average"])
+    found = found or checkpoint.read(folder / checkpoint.step_name(step))
+    try:
+        model.load_state_dict(found.tensors["model"])
+        checkpoint.restore_optimizer(optimizer, model, found.tensors.get("optimizer", {}))
+        if average:
+            average.load(found.tensors["average"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {step} in {folder} is of another model ({error}): resume with the "
+            f"version of unmask that wrote it, or start anew with another --out"
+        ) from error
     state.step = step
-    state.meter = Meter(**found.loop["meter"])
+    state.meter = Meter.from_state(found.loop["meter"])
     state.bad_in_a_row = found.loop["bad_in_a_row"]
-    say(f"resuming exactly after step {step} of {session.plan.steps}")
+    say(_resuming(session, step))
     return state
 
 
-def save(session: Session, state: TrainingState, metrics: MetricsLog | None) -> None:
-    """Writes a checkpoint and the table of metrics, on the main process."""
-    if metrics:
-        content = checkpoint.collect(
-            state.step,
-            session.task.model,
-            state.optimizer,
-            state.average,
-            {"meter": state.meter.state(), "bad_in_a_row": state.bad_in_a_row},
+def _resuming(session: Session, step: int) -> str:
+    steps = session.training.steps
+    if differs := session.run.differs:
+        return (
+            f"resuming after step {step} of {steps}: the same up to rounding, since the machine differs "
+            f"({'; '.join(differs)})"
         )
-        checkpoint.save(session.run.checkpoints, content, session.plan.keep_checkpoints)
+    return f"resuming exactly after step {step} of {steps}"
+
+
+def check_loop(found: checkpoint.Checkpoint) -> None:
+    """Raises CheckpointError if a checkpoint's counters are not what `save` writes."""
+    try:
+        Meter.from_state(found.loop.get("meter"))
+        if type(bad := found.loop.get("bad_in_a_row")) is not int or bad < 0:
+            raise ValueError(f"the number of skipped steps in a row is {bad!r}")
+    except ValueError as error:
+        raise CheckpointError(f"the state of step {found.step} is damaged: {error}") from error
+
+
+def check_room(session: Session, state: TrainingState) -> None:
+    """Says what the run takes on the disk. Raises CheckpointError, on all ranks, if there is less."""
+    problem = None
+    if session.processes.is_main:
+        one, whole = disk_use(session, state)
+        folder = session.run.path
+        free = shutil.disk_usage(folder).free
+        session.console.say(
+            f"a checkpoint takes {one / 2**20:.1f} MiB, the run up to {whole / 2**20:.1f} MiB more; the "
+            f"disk of {folder} has {free / 2**20:.0f} MiB free"
+        )
+        try:
+            need_space(folder, whole, "the checkpoints and the model need up to")
+        except CheckpointError as error:
+            problem = str(error)
+    if problem := session.processes.from_main(problem):
+        raise CheckpointError(problem)
+
+
+def disk_use(session: Session, state: TrainingState) -> tuple[int, int]:
+    """Bytes of one checkpoint, and of what is still to be written at most at one time."""
+    model = session.model
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    moments = 2 if session.training.optimizer == "adamw" else 1
+    averages = sum(value.nbytes for value in state.average.weights.values()) if state.average else 0
+    one = weights + moments * trained + averages
+    there = len(checkpoint.steps_in(session.run.checkpoints))
+    # While one is written, all that are kept are still there.
+    return one, one * max(1, session.training.keep_checkpoints + 1 - there) + weights
+
+
+def check_finite(session: Session, state: TrainingState) -> None:
+    """Raises DivergenceError, on all ranks, if the weights or their average are no longer numbers."""
+    weights = dict(session.model.state_dict())
+    if state.average:
+        weights |= {f"average of {name}": w for name, w in state.average.weights.items()}
+    if name := first_not_finite(weights):
+        raise DivergenceError(
+            f"after step {state.step} the weights are not finite (the first is the {name}), and no "
+            f"checkpoint of them is written: start anew with a lower --optim.base-lr and another --out"
+        )
+
+
+def save(session: Session, state: TrainingState, metrics: MetricsLog | None) -> None:
+    """Collects a checkpoint on all processes; the main one writes it and the table of metrics.
+
+    Raises DivergenceError if the weights are not finite, CheckpointError if they cannot be written.
+    """
+    check_finite(session, state)
+    content = checkpoint.collect(
+        state.step,
+        session.model,
+        state.optimizer,
+        state.average,
+        {"meter": state.meter.state(), "bad_in_a_row": state.bad_in_a_row},
+    )
+    if metrics:
+        metrics.sync()
+        folder, keep = session.run.checkpoints, session.training.keep_checkpoints
+        checkpoint.save(folder, content, keep, session.console.say)
         metrics.write_csv()
     session.processes.wait()
+
+
+def check_success(session: Session, state: TrainingState) -> None:
+    """Raises DivergenceError if a run that is at its end skipped more steps than it took."""
+    skipped = state.meter.skipped_steps
+    if skipped > state.step - skipped:
+        raise DivergenceError(
+            f"{skipped} of {state.step} steps were skipped, since their gradient was not finite: the "
+            f"model has learned little; start anew with a lower --optim.base-lr, or with "
+            f"--run.precision fp32, and another --out"
+        )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+"""Ctrl-C, SIGTERM, and SIGUSR1 of a cluster's scheduler: finish the step, save, leave."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """Remembers the first signal; a second one stops at once."""
+    """Remembers the first signal; a second one stops at once, unless it is SIGUSR1: a mere warning."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -15,7 +15,7 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         # Python takes handlers in the main thread only; elsewhere the caller stops the run.
         in_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if in_main else ()
         self._earlier = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
@@ -26,6 +26,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is not None and number != signal.SIGUSR1:
             os._exit(128 + number)
-        self.signal = number
+        self.signal = self.signal or number

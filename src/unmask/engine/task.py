@@ -1,18 +1,59 @@
-"""What the loop asks of a command, and nothing more."""
+"""What the loop asks of a task, and nothing more."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor, nn
+
+from unmask.config.plan import Plan
+from unmask.distributed.processes import Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that a task measures, and how people see it: on the console, in curves and reports."""
+
+    key: str
+    """As in metrics.jsonl."""
+    label: str
+    format: str = "{:.4f}"
+    better: str = "lower"
+    """Or higher."""
+    baseline: float | None = None
+    """What is worth nothing, drawn as a line."""
+    baseline_label: str = "baseline"
+    on_console: bool = False
+    has_curve: bool = True
+
+    def shown(self, value: float) -> str:
+        """The number with its name."""
+        return f"{self.label} {self.format.format(value)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What belongs to a step: its plan, its place, and the randomness that a global batch shares."""
+
+    plan: Plan
+    device: torch.device
+    step: int
+    first: int
+    """Where this micro-batch begins in the step's batch over all processes."""
+
+    def generator(self, key: int) -> np.random.Generator:
+        """A generator of its own for everything that one key decides in this step."""
+        return np.random.default_rng((self.plan.training.seed, key, self.step))
 
 
 class StepOutput(NamedTuple):
     """Loss of a micro-batch, and the true count that it is an average over."""
 
     loss: Tensor
-    weight: float
+    weight: float | Tensor
     """Masked patches, labelled pixels, weighted images: what averages are weighted by."""
     scalars: dict[str, Tensor]
     """Further values to log, averaged like the loss."""
@@ -21,8 +62,11 @@ class StepOutput(NamedTuple):
 class Evaluator(Protocol):
     """Looks at a model from outside."""
 
-    def run(self, model: Any) -> Iterator[tuple[str, float | Image]]:
-        """Yields named numbers, for the metrics, and named pictures, for samples/."""
+    def run(self, model: Any, processes: Processes) -> Iterator[tuple[str, float | Image]]:
+        """Yields named scores, for the metrics, and named pictures, for samples/.
+
+        All processes call it, each for its share of the images; what the main one yields counts.
+        """
 
 
 @dataclass(frozen=True)
@@ -34,17 +78,25 @@ class Scheduled:
 
 
 class Task(Protocol):
-    """What differs between commands."""
+    """What differs between the training commands, as far as the loop sees it."""
 
     @property
-    def model(self) -> nn.Module:
-        """Its state is what checkpoints hold."""
+    def metrics(self) -> Sequence[Metric]:
+        """What its evaluators measure; the first is what runs are compared by."""
 
-    def step(self, batch: Any, progress: float) -> StepOutput:
-        """The loss of one micro-batch, at a share `progress` of the run."""
+    def step(self, model: Any, batch: Any, draw: Draw) -> StepOutput:
+        """The loss of one micro-batch, whose content the task's samples were collated to."""
 
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self, model: Any, plan: Plan) -> list[dict[str, Any]]:
         """Parameters to train, with their weight decay."""
 
-    def evaluators(self) -> Sequence[Scheduled]:
-        """What to measure and draw along the way."""
+
+class TrainingStep(nn.Module):
+    """A task's step as a module, so that DDP sees the forward that it has to follow."""
+
+    def __init__(self, task: Task, model: nn.Module):
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch: Any, draw: Draw) -> StepOutput:
+        return self.task.step(self.model, batch, draw)

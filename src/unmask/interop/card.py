@@ -2,7 +2,8 @@
 
 from importlib.metadata import version
 
-from unmask.interop.description import Description, Head
+from unmask.interop.description import Description
+from unmask.models.classifier_spec import ClassifierSpec
 
 LIBRARIES = {"timm": "timm", "hf": "transformers"}
 """Layouts that are folders for the hub, and the library that its front matter names."""
@@ -27,7 +28,7 @@ def model_card(
     """
     sections = {
         "Loading": f"```python\n{line}\n```",
-        **({"Classes": _classes(description.head)} if description.head else {}),
+        **({"Classes": _classes(head)} if (head := description.classifier) else {}),
         "Input": _input(description),
         "Training": _list(_training(description, measured)),
         "Licence": _licence(description),
@@ -43,67 +44,74 @@ def _front_matter(d: Description, library: str) -> str:
         "---",
         f"library_name: {library}",
         f"license: {'other' if d.licence_note else 'unknown'}",
-        f"pipeline_tag: {'image-classification' if d.head else 'image-feature-extraction'}",
+        f"pipeline_tag: {'image-classification' if d.classifier else 'image-feature-extraction'}",
         "tags:",
-        *(f"- {tag}" for tag in (CLASSIFIER_TAGS if d.head else TAGS)),
+        *(f"- {tag}" for tag in (CLASSIFIER_TAGS if d.classifier else TAGS)),
         "---",
     ]
     return "\n".join(lines) + "\n\n"
 
 
 def _summary(d: Description) -> str:
-    a = d.architecture
-    what = "A masked autoencoder" if d.has_decoder else "The encoder of a masked autoencoder"
-    if d.head:
+    e, head, mae = d.encoder, d.classifier, d.autoencoder
+    what = "A masked autoencoder" if mae else "The encoder of a masked autoencoder"
+    if head:
         what = "A linear classifier on the encoder of masked autoencoders"
     summary = (
         f"{what} ({PAPER}), written by unmask {version('unmask')}. The encoder is a Vision Transformer "
-        f"of {a.depth} blocks, {a.width} wide, with {a.heads} heads, on patches of "
-        f"{_size(a.patch_size)} pixels."
+        f"of {e.depth} blocks, {e.width} wide, with {e.heads} heads, on patches of "
+        f"{_size(e.patch_size)} pixels."
     )
-    if d.head:
-        norm = " after a BatchNorm" if d.head.batch_norm else ""
-        return f"{summary} The head is given {POOLED[d.head.pool]}{norm}."
-    if not d.has_decoder:
+    if head:
+        norm = " after a BatchNorm" if head.batch_norm else ""
+        return f"{summary} The head is given {POOLED[head.pool]}{norm}."
+    if not mae:
         return summary
+    decoder = mae.decoder
     return (
-        f"{summary} The decoder has {a.decoder_depth} blocks, {a.decoder_width} wide, with "
-        f"{a.decoder_heads} heads."
+        f"{summary} The decoder has {decoder.depth} blocks, {decoder.width} wide, with "
+        f"{decoder.heads} heads."
     )
 
 
-def _classes(head: Head) -> str:
+def _classes(head: ClassifierSpec) -> str:
     first = "; ".join(" ".join(name.split()) for name in head.classes[:NAMED_CLASSES])
     more = len(head.classes) - NAMED_CLASSES
     return f"{len(head.classes)}: {first}{f'; and {more} more' if more > 0 else ''}."
 
 
 def _input(d: Description) -> str:
-    a = d.architecture
-    crop = ""
-    if d.head:
+    image, crop = d.image, ""
+    if d.classifier:
         crop = (
-            f" Evaluation crops the centre, {d.head.eval_crop:.4g} of the side of the largest part that "
+            f" Evaluation crops the centre, {image.eval_crop:.4g} of the side of the largest part that "
             f"has this shape."
         )
-    floats = "" if d.pixel_type == "uint8" else " (floating-point pixels as they are)"
+    floats = "" if image.dtype == "uint8" else " (floating-point pixels as they are)"
     return (
-        f"Images of {_size(a.image_size)} pixels (height x width) and {a.channels} channel(s), on the "
-        f"scale 0 to 1{floats}, less the mean {_numbers(d.mean)} and divided by the deviation "
-        f"{_numbers(d.std)}.{crop}"
+        f"Images of {_size(image.size)} pixels (height x width) and {image.channels} channel(s), on the "
+        f"scale 0 to 1{floats}, less the mean {_numbers(image.mean)} and divided by the deviation "
+        f"{_numbers(image.std)}.{crop}"
     )
 
 
 def _training(d: Description, measured: str) -> list[str]:
-    a = d.architecture
-    masked = f"{a.mask_ratio:.0%} of the patches, in squares of {a.mask_unit} x {a.mask_unit}"
-    objective = f"masked: {masked}; target {a.target}; loss on {a.loss_on} patches"
+    objective = []
+    if mae := d.autoencoder:
+        unit = f"{mae.mask.unit} x {mae.mask.unit}"
+        how = (
+            f"in squares of {unit}" if mae.mask.strategy == "random" else f"strategy {mae.mask.strategy}"
+        )
+        objective = [
+            f"masked: {mae.mask.ratio:.0%} of the patches, {how}; target "
+            f"{mae.target.kind}; loss on {mae.target.loss_on} patches"
+        ]
     return [
         f"recipe: {d.recipe or 'not recorded'}",
         f"images: {d.data or 'not recorded'}",
         f"steps: {d.steps or 'not recorded'}",
         f"weights: {d.weights if d.steps else 'not recorded'}",
-        *([] if d.head else [objective]),
+        *objective,
         f"measured: {measured or 'nothing is recorded'}",
     ]
 
@@ -115,28 +123,28 @@ def _licence(d: Description) -> str:
 
 
 def _limits(d: Description, layout: str) -> list[str]:
-    a = d.architecture
+    mae = d.autoencoder
     use = "Pre-training has no labels: features want a probe or fine-tuning before they decide anything."
-    if d.head:
+    if d.classifier:
         use = "It knows these classes only, and takes every image for one of them."
     limits = [
         f"It has seen {d.data or 'images that are not recorded'} and nothing else; nobody has tested it "
         f"for fairness, safety or any decision about people.",
         use,
     ]
-    if d.head and layout == "hf" and d.head.eval_crop != 1:
+    if d.classifier and layout == "hf" and d.image.eval_crop != 1:
         limits.append(
             "Transformers' image processor takes whole images, and evaluation here crops them."
         )
-    if d.has_decoder and a.target == "normalized-pixels":
+    if mae and mae.target.kind == "normalized-pixels":
         limits.append(
             "The decoder draws patches normalised by their own mean and deviation, which it does not "
             "predict: pictures need them from elsewhere."
         )
-    if d.has_decoder and layout == "hf" and a.mask_unit != 1:
-        unit = f"{a.mask_unit} x {a.mask_unit}"
+    if mae and layout == "hf" and mae.mask.unit != 1:
+        unit = f"{mae.mask.unit} x {mae.mask.unit}"
         limits.append(f"Transformers masks single patches, and this was trained with squares of {unit}.")
-    if d.has_decoder and layout == "hf" and a.loss_on != "masked":
+    if mae and layout == "hf" and mae.target.loss_on != "masked":
         limits.append("Transformers computes the loss on masked patches only.")
     return [*limits, *map(_sentence, d.notes)]
 

@@ -6,64 +6,59 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unmask.config.image import Floats, ImageSpec
 from unmask.config.io import from_dict
-from unmask.config.plan import PixelType
-from unmask.core.mae import Architecture
+from unmask.config.migrate import MODEL_FORMAT, migrate_model
+from unmask.core.spec import DecoderSpec, MAESpec, ModelSpec, ViTSpec
 from unmask.errors import CheckpointError
+from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec
+from unmask.models.detector_spec import DetectorSpec
+from unmask.models.segmenter_spec import SegmenterSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OUR_ENTRY = "unmask"
 """Where files of other layouts hold our description: as JSON text, or as JSON within their own."""
 UNKNOWN_LICENCE = "of unknown origin: look up the licence of the checkpoint"
-AUTOENCODER, CLASSIFIER = "masked-autoencoder", "classifier"
 HEAD_LEFT_OUT = "the classification head was left out"
+SEGMENTER_LEFT_OUT = "the segmentation head was left out"
+DETECTOR_LEFT_OUT = "pyramid and heads of the detector were left out, and the encoder has no final norm"
+BIAS_LEFT_OUT = ", nor the relative positions that it learnt with them: train it before it is used"
 NORM_LEFT_OUT = "the final norm, which stood behind the pooling, was left out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """A linear classifier on the encoder."""
-
-    classes: tuple[str, ...]
-    """Names, in the order of the outputs."""
-    pool: Literal["class", "mean"]
-    batch_norm: bool = False
-    """Whether features are normalised before it: the linear probe's."""
-    eval_crop: float = 1.0
-    """Share of an image's side that evaluation crops."""
-    precision: Literal["bf16", "fp32"] = "fp32"
-    """Of the matrix multiplications in its training and evaluation."""
-
-    def __post_init__(self) -> None:
-        if self.pool not in ("class", "mean"):
-            raise ValueError(f"a head pools 'class' or 'mean', not {self.pool!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """Enough to build the model and to feed it."""
 
-    kind: str = AUTOENCODER
-    architecture: Architecture
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    """Per channel; on the scale 0 to 1 where pixels are uint8 or other integers of up to 16 bits."""
-    pixel_type: PixelType = "uint8"
-    """What images were decoded as."""
-    display: tuple[int, ...] | None = None
-    """Bands shown as red, green and blue, counted from 1."""
-    has_decoder: bool = True
-    head: Head | None = None
-    """Where the model is a classifier: its weights are the encoder's, `fc_norm`'s and `head`'s."""
+    format: int = MODEL_FORMAT
+    model: ModelSpec
+    image: ImageSpec
+    precision: Literal["bf16", "fp32"] = "fp32"
+    """Of the matrix multiplications in the evaluation of its run."""
     recipe: str = ""
     data: str = ""
     steps: int = 0
     weights: str = "last step"
-    """Whether these are the weights after the last step, or their running average."""
+    """Whether these are the weights after the last step, or their EMA."""
     licence_note: str = ""
     """What the licences of code, data and initial weights say of these weights."""
     notes: tuple[str, ...] = ()
     """What was left out or changed when another library's weights were read."""
+
+    @property
+    def encoder(self) -> ViTSpec:
+        """The encoder's dimensions, whatever stands on it."""
+        return self.model.encoder
+
+    @property
+    def autoencoder(self) -> MAESpec | None:
+        """The model's spec if it is a masked autoencoder."""
+        return self.model if isinstance(self.model, MAESpec) else None
+
+    @property
+    def classifier(self) -> ClassifierSpec | None:
+        """The model's spec if it is a classifier."""
+        return self.model if isinstance(self.model, ClassifierSpec) else None
 
 
 @dataclass(frozen=True)
@@ -79,32 +74,51 @@ class Weights:
         return any(name.startswith("encoder.norm.") for name in self.state)
 
     def encoder_only(self) -> "Weights":
-        """The encoder without its decoder or head; what went with the head is in the notes."""
+        """The encoder without its decoder or head; what went with the head is in the notes.
+
+        Raises CheckpointError if the encoder was given parts by its head that it cannot do without.
+        """
+        is_detector = isinstance(self.description.model, DetectorSpec)
+        if not is_detector and any(
+            ".ls1." in name or name.startswith("relative_position.") for name in self.state
+        ):
+            raise CheckpointError(
+                "the encoder got relative positions or layer scale in its training with a head, and is "
+                "none without them: give the run or the file that this training started from"
+            )
         state = {name: v for name, v in self.state.items() if name.startswith("encoder.")}
-        d = replace(self.description, has_decoder=False)
-        if d.head is None:
-            return Weights(state, d)
+        d = self.description
+        model = EncoderSpec(encoder=d.encoder, final_norm=self.has_norm)
+        if isinstance(d.model, DetectorSpec):
+            bias = "" if d.model.relative_position == "none" else BIAS_LEFT_OUT
+            left_out = (*d.notes, f"{DETECTOR_LEFT_OUT}{bias}")
+            return Weights(state, replace(d, model=model, notes=left_out))
+        if isinstance(d.model, SegmenterSpec):
+            return Weights(state, replace(d, model=model, notes=(*d.notes, SEGMENTER_LEFT_OUT)))
+        if d.classifier is None:
+            return Weights(state, replace(d, model=model))
         left_out = (HEAD_LEFT_OUT,) if self.has_norm else (HEAD_LEFT_OUT, NORM_LEFT_OUT)
-        return Weights(state, replace(d, kind=AUTOENCODER, head=None, notes=(*d.notes, *left_out)))
+        image = replace(d.image, eval_crop=1.0)
+        return Weights(state, replace(d, model=model, image=image, notes=(*d.notes, *left_out)))
 
 
 def parse_description(values: Any, origin: object) -> Description:
-    """From JSON, as text or as read. Raises CheckpointError that names `origin`."""
+    """From JSON, as text or as read; earlier formats are migrated.
+
+    Raises CheckpointError that names `origin`.
+    """
     try:
         values = json.loads(values) if isinstance(values, str) else values
-        architecture = from_dict(Architecture, values["architecture"])
-        head = None if values.get("head") is None else from_dict(Head, values["head"])
-        return from_dict(Description, {**values, "architecture": architecture, "head": head})
+        return from_dict(Description, migrate_model(values))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{origin} does not describe a model: {error}") from error
 
 
 def foreign_description(
-    architecture: Architecture,
+    model: ModelSpec,
     *,
-    has_decoder: bool,
-    head: Head | None = None,
     statistics: tuple[Any, Any] | None = None,
+    eval_crop: float = 1.0,
     licence_note: str = UNKNOWN_LICENCE,
     notes: tuple[str, ...] = (),
     recorded: Any = None,
@@ -112,47 +126,62 @@ def foreign_description(
     """Of weights that another library wrote.
 
     Args:
-        architecture: as read from the other library's own settings.
-        has_decoder: whether the weights have one.
-        head: what the weights have of a classifier.
-        statistics: mean and deviation per channel; ImageNet's, or 0.5 and 0.25, where there are none
-            for these channels.
+        model: as read from the other library's own settings.
+        statistics: mean and standard deviation per channel; ImageNet's, or 0.5 and 0.25, if there are
+            none for these channels.
+        eval_crop: share of the side that evaluation crops.
         licence_note: what is known of their licence.
         notes: what reading left out or changed.
-        recorded: our own description, where the file holds one; used if it is of such an encoder.
+        recorded: our own description, if the file holds one; used if it is of such an encoder.
     """
-    channels = architecture.channels
-    kind = CLASSIFIER if head else AUTOENCODER
     if recorded is not None:
         ours = parse_description(recorded, f"the entry '{OUR_ENTRY}'")
-        if _encoder(ours.architecture) == _encoder(architecture):
-            if head and ours.head and _outputs(ours.head) == _outputs(head):
-                head = ours.head
-            notes = (*ours.notes, *notes)
-            return replace(ours, kind=kind, has_decoder=has_decoder, head=head, notes=notes)
-    if statistics is None or not all(_one_each(values, channels) for values in statistics):
-        usual = channels == len(IMAGENET_MEAN)
-        statistics = (IMAGENET_MEAN, IMAGENET_STD) if usual else ((0.5,) * channels, (0.25,) * channels)
-    mean, std = (tuple(map(float, values)) for values in statistics)
-    return Description(
-        kind=kind,
-        architecture=architecture,
-        mean=mean,
-        std=std,
-        has_decoder=has_decoder,
-        head=head,
-        licence_note=licence_note,
-        notes=notes,
+        if _shape(ours.encoder) == _shape(model.encoder):
+            ours = ours if _is_ours(ours.model, model) else _with_another_model(ours, model, eval_crop)
+            return replace(ours, notes=(*ours.notes, *notes))
+    channels = model.encoder.channels
+    mean, std = _statistics(statistics, channels)
+    image = ImageSpec(
+        size=model.encoder.image_size, channels=channels, mean=mean, std=std, eval_crop=eval_crop
     )
+    return Description(model=model, image=image, licence_note=licence_note, notes=notes)
+
+
+def _statistics(given: tuple[Any, Any] | None, channels: int) -> tuple[Floats, Floats]:
+    if given is None or not all(_one_each(values, channels) for values in given):
+        usual = channels == len(IMAGENET_MEAN)
+        given = (IMAGENET_MEAN, IMAGENET_STD) if usual else ((0.5,) * channels, (0.25,) * channels)
+    mean, std = (tuple(map(float, values)) for values in given)
+    return mean, std
 
 
 def _one_each(values: Any, channels: int) -> bool:
     return isinstance(values, list | tuple) and len(values) == channels
 
 
-def _encoder(a: Architecture) -> tuple[object, ...]:
-    return a.image_size, a.patch_size, a.channels, a.width, a.depth, a.heads, a.class_tokens
+def _is_ours(ours: ModelSpec, theirs: ModelSpec) -> bool:
+    """Whether our record is of this model on the same encoder; it may say more of it."""
+    if isinstance(ours, MAESpec) and isinstance(theirs, MAESpec):
+        return _blocks(ours.decoder) == _blocks(theirs.decoder)
+    return ours == _on(theirs, ours.encoder)
 
 
-def _outputs(head: Head) -> tuple[object, ...]:
-    return head.classes, head.pool, head.batch_norm
+def _with_another_model(ours: Description, model: ModelSpec, eval_crop: float) -> Description:
+    """Our record of an encoder on which someone else has put another decoder or head, or none."""
+    image = replace(ours.image, eval_crop=eval_crop)
+    precision = "fp32" if isinstance(model, ClassifierSpec) else ours.precision
+    return replace(ours, model=_on(model, ours.encoder), image=image, precision=precision)
+
+
+def _on(model: ModelSpec, encoder: ViTSpec) -> ModelSpec:
+    on_it: ModelSpec = replace(model, encoder=encoder)  # type: ignore[type-var]  # every spec is a dataclass
+    return on_it
+
+
+def _shape(e: ViTSpec) -> tuple[object, ...]:
+    return e.image_size, e.patch_size, e.channels, e.class_tokens, *_blocks(e)
+
+
+def _blocks(one: ViTSpec | DecoderSpec) -> tuple[object, ...]:
+    """MLPs by their width: other ratios may give the same, since the product is truncated."""
+    return one.width, one.depth, one.heads, int(one.width * one.mlp_ratio)

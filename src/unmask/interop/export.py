@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unmask.config.io import to_json
-from unmask.core.mae import Architecture, MaskedAutoencoder
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.spec import MAESpec, ViTSpec
 from unmask.errors import CheckpointError
 from unmask.interop.card import model_card
 from unmask.interop.description import OUR_ENTRY, Weights
@@ -21,6 +22,8 @@ from unmask.interop.hf import hf_config, hf_preprocessor, to_hf
 from unmask.interop.official import to_official
 from unmask.interop.timm import timm_config, to_timm
 from unmask.interop.weights import CONFIG, DESCRIPTION, PREPROCESSOR, WEIGHTS, build, read_weights
+from unmask.models.detector_spec import DetectorSpec
+from unmask.models.segmenter_spec import SegmenterSpec
 
 Layout = Literal["official", "safetensors", "timm", "hf"]
 DEFAULT_NAMES: dict[Layout, str] = {
@@ -61,8 +64,10 @@ def export_weights(weights: Weights, to: Layout, path: Path, *, measured: str = 
     _check_place(path, to)
     if to in LIBRARIES:
         _check_installed(to)
-    if to == "timm" and weights.description.has_decoder:
-        weights = weights.encoder_only()
+    model = weights.description.model
+    scenes = isinstance(model, DetectorSpec | SegmenterSpec)
+    if scenes or (to == "timm" and isinstance(model, MAESpec)):
+        weights = weights.encoder_only()  # no layout holds heads for scenes, and timm's no decoder
     WRITERS[to](weights, path)
     difference = largest_difference(weights, to, path)
     card = path / "README.md" if path.is_dir() else path.with_suffix(".md")
@@ -99,9 +104,10 @@ def largest_difference(weights: Weights, to: Layout, path: Path) -> float:
     Raises CheckpointError where they are not the same model.
     """
     d = weights.description
-    if to == "hf":  # transformers masks single patches; the weights know nothing of that
-        weights = Weights(weights.state, replace(d, architecture=replace(d.architecture, mask_unit=1)))
-    images, noise = random_input(d.architecture)
+    if to == "hf" and (mae := d.autoencoder):  # transformers masks single patches; weights do not tell
+        single = replace(mae, mask=replace(mae.mask, unit=1))
+        weights = Weights(weights.state, replace(d, model=single))
+    images, noise = random_input(d.encoder)
     with torch.inference_mode():
         wanted = _ours(weights)(images, noise)
         found = READERS[to](path)(images, noise)
@@ -114,19 +120,20 @@ def largest_difference(weights: Weights, to: Layout, path: Path) -> float:
     return difference
 
 
-def random_input(a: Architecture) -> tuple[Tensor, Tensor]:
+def random_input(encoder: ViTSpec) -> tuple[Tensor, Tensor]:
     """Two images and their noise, always the same."""
     seed = torch.Generator().manual_seed(0)
-    (height, width), (p, q) = a.image_size, a.patch_size
-    images = torch.randn(2, a.channels, height, width, generator=seed)
-    return images, torch.rand(2, (height // p) * (width // q), generator=seed)
+    images = torch.randn(2, encoder.channels, *encoder.image_size, generator=seed)
+    return images, torch.rand(2, encoder.patches, generator=seed)
 
 
 def _write_official(weights: Weights, path: Path) -> None:
-    a = weights.description.architecture
-    odd = f"one class token and this model has {a.class_tokens}" if a.class_tokens != 1 else ""
-    if a.mask_tokens_in_encoder and weights.description.has_decoder:
+    tokens, mae = weights.description.encoder.class_tokens, weights.description.autoencoder
+    odd = f"one class token and this model has {tokens}" if tokens != 1 else ""
+    if mae and mae.mask.tokens_in_encoder:
         odd = "mask tokens in the decoder and this model has them in the encoder"
+    if mae and mae.target.kind in ("pca", "tokens"):
+        odd = f"pixels as the target and this model predicts {mae.target.kind}"
     if odd:
         raise CheckpointError(f"the reference's layout holds {odd}: export it --to safetensors instead")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +157,7 @@ def _write_hf(weights: Weights, folder: Path) -> None:
     d = weights.description
     config = hf_config(d, has_norm=weights.has_norm)
     settings = {CONFIG: config, PREPROCESSOR: hf_preprocessor(d)}
-    _write_folder(folder, to_hf(weights.state, has_decoder=d.has_decoder), settings)
+    _write_folder(folder, to_hf(weights.state, has_decoder=d.autoencoder is not None), settings)
 
 
 def _write_folder(folder: Path, state: dict[str, Tensor], settings: dict[str, Any]) -> None:

@@ -1,26 +1,32 @@
 """Files of weights: safetensors, torch's own format without its objects, and JSON beside them."""
 
 import argparse
+import hashlib
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from unmask.config.io import read_json
 from unmask.errors import CheckpointError
+from unmask.storage import disk_errors_named, need_space, open_regular, replace_file, sha256_of
 
 METADATA = {"format": "pt"}
 """Transformers refuses safetensors that do not say so."""
+LONGEST_HEADER = 2**24
+"""Bytes: a model of 100,000 tensors has half of it."""
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and the file's own metadata. Raises CheckpointError."""
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             return state, file.metadata() or {}
@@ -28,12 +34,51 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """A safetensors file's own metadata, without its tensors. Raises CheckpointError."""
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+
+
 def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes aside, then renames: the file is whole or absent."""
-    aside = path.with_name(f".{path.name}.unfinished")
+    """Writes aside, syncs, then renames: the file is whole or absent. Raises CheckpointError."""
+    write_whole(path, safetensors_bytes(state, metadata))
+
+
+def safetensors_bytes(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The content of a file; safetensors' own writing ignores the umask and never syncs."""
     contiguous = {name: value.contiguous() for name, value in state.items()}
-    save_file(contiguous, aside, {**METADATA, **metadata})
-    aside.replace(path)
+    return tensors_to_bytes(contiguous, {**METADATA, **metadata})
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file of a finished model, on the disk when this returns, or nothing. Raises CheckpointError."""
+    with disk_errors_named(str(path), path.parent, len(content)):
+        need_space(path.parent, len(content), f"{path} needs")
+        replace_file(path, content, "model")
+
+
+def check_sha256(path: Path, checksum: Any, description: Path) -> None:
+    """Raises CheckpointError if a file is not the one whose checksum `description` holds."""
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+    if found != checksum:
+        raise CheckpointError(
+            f"{path} is damaged, or another file than the one that {description} describes (its SHA-256 "
+            f"differs): restore it from a backup; or remove it and run the command of its run again, "
+            f"which writes it anew from the last checkpoint"
+        )
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """As `check_sha256` compares it."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_pth(path: Path) -> dict[str, Any]:
@@ -41,6 +86,7 @@ def read_pth(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError.
     """
+    _check_pth(path)
     try:
         # The reference saves its command line beside the weights; a Namespace only holds values.
         # Torch warns of unusual pickles before it refuses them; one sentence is enough.
@@ -65,6 +111,12 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
             f"{path} holds no dictionary of weights, neither at its top nor under 'model' or "
             f"'state_dict': give a checkpoint of the reference, of timm, or a run of unmask"
         )
+    for name, value in state.items():
+        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path} holds {name} as {value.nbytes} bytes that are not in the file: save the "
+                f"weights as dense tensors where the file comes from"
+            )
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
@@ -79,3 +131,28 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds no names and values: get a fresh copy")
     return values
+
+
+def _check_header(path: Path) -> None:
+    """Of safetensors: its length comes first. Raises OSError before it is read into memory."""
+    with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(LONGEST_HEADER, path.stat().st_size):
+        raise OSError(f"its header has {length} bytes")
+
+
+def _check_pth(path: Path) -> None:
+    """Refuses pipes, and archives whose content is larger than they are: torch compresses nothing."""
+    try:
+        with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+            if not zipfile.is_zipfile(file):
+                return
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} is compressed ({unpacked} bytes in {path.stat().st_size}) and torch.save "
+            f"compresses nothing: get a fresh copy"
+        )

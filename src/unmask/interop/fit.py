@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.core.mae import Architecture, new_encoder
-from unmask.core.patches import Size, grid_of
+from unmask.config.image import Bands
+from unmask.core.position import interpolate_positions
+from unmask.core.spec import DecoderSpec, MAESpec, ModelSpec, Size, ViTSpec
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
@@ -19,6 +20,7 @@ from unmask.interop.models import load_state
 
 PROJECTION = "encoder.patch_embed.proj.weight"
 OUTPUTS = ("decoder.decoder_pred.weight", "decoder.decoder_pred.bias")
+RGB = ("red", "green", "blue")
 POSITIONS = ("encoder.pos_embed", "decoder.decoder_pos_embed")
 
 ENCODER = {
@@ -28,40 +30,53 @@ ENCODER = {
     "mlp_ratio": "MLP ratio",
     "class_tokens": "class tokens",
 }
-DECODER = {"decoder_width": "width", "decoder_depth": "blocks", "decoder_heads": "heads"}
-"""Fields of an architecture that must agree, and what people call them."""
+DECODER = {"width": "width", "depth": "blocks", "heads": "heads"}
+"""Dimensions that must agree, and what people call them."""
 
 
-def fit(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict for a model of `architecture`, and a sentence for everything that was changed.
+def fit(
+    weights: Weights, spec: MAESpec, display: Bands | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict for a masked autoencoder, and a sentence for everything that was changed.
 
-    It has no decoder where the weights' own cannot be used, and never a classification head. Weights
-    that fit come back untouched. Raises CheckpointError where the encoder is another one.
+    `display` names the bands that are red, green and blue, counted from 1.
+
+    It has no decoder if the weights' own cannot be used, and never a classification head. Weights
+    that fit come back untouched. Raises CheckpointError if the encoder is another one.
     """
-    was, now = weights.description.architecture, architecture
-    _check_encoder(was, now)
-    if reason := _why_no_decoder(weights) or _why_new_decoder(was, now):
-        state, sentences = _fit_encoder(weights, now)
+    was = weights.description
+    _check_encoder(was.encoder, spec.encoder)
+    if reason := _why_new_decoder(was.autoencoder, spec):
+        state, sentences = _fit_encoder(weights, spec.encoder, display)
         return state, [reason, *sentences, *_about_norm(weights)]
+    assert was.autoencoder is not None
     state = dict(weights.state)
-    sentences = _fit_state(state, was, now)
-    if was.target != now.target:
-        sentences.append(f"the decoder has learned {was.target} and goes on with {now.target}")
+    drawn = {} if predicts_pixels(spec) else {name: state.pop(name) for name in OUTPUTS}
+    sentences = _fit_state(state, was.encoder, spec.encoder, display)
+    state |= drawn
+    learned, target = was.autoencoder.target.kind, spec.target.kind
+    if learned != target:
+        sentences.append(f"the decoder has learned {learned} and goes on with {target}")
     return state, sentences
 
 
 def encoder_for(
-    weights: Weights, *, image_size: Size, channels: int, final_norm: bool = True
+    weights: Weights,
+    *,
+    image_size: Size,
+    channels: int,
+    final_norm: bool = True,
+    display: Bands | None = None,
 ) -> tuple[VisionTransformer, list[str]]:
     """The encoder of any weights for these images, and a sentence for everything that was changed.
 
     A mean-pooled classifier's has no final norm: it comes with a new one, which is not worth a sentence
-    where nobody will use a `final_norm`. Positions are not trainable.
+    if nobody will use a `final_norm`. Positions are not trainable.
     """
     body = weights.encoder_only()
-    a = replace(body.description.architecture, image_size=image_size, channels=channels)
-    state, sentences = _fit_encoder(body, a)
-    encoder = new_encoder(a)
+    spec = replace(body.description.encoder, image_size=image_size, channels=channels)
+    state, sentences = _fit_encoder(body, spec, display)
+    encoder = spec.build()
     load_state(encoder, {name.removeprefix("encoder."): value for name, value in state.items()})
     about_norm = _about_norm(body) if final_norm else []
     return encoder, [*sentences, *about_norm, *body.description.notes]
@@ -70,19 +85,22 @@ def encoder_for(
 def at_size(weights: Weights, size: int | Size) -> Weights:
     """The same model for images of another size, with interpolated positions."""
     image_size = (size, size) if isinstance(size, int) else (size[0], size[1])
-    was = weights.description.architecture
-    now, state = replace(was, image_size=image_size), dict(weights.state)
-    _fit_state(state, was, now)
-    return Weights(state, replace(weights.description, architecture=now))
+    d, state = weights.description, dict(weights.state)
+    now = replace(d.encoder, image_size=image_size)
+    _fit_state(state, d.encoder, now, None)
+    model: ModelSpec = replace(d.model, encoder=now)  # type: ignore[type-var]  # every spec is a dataclass
+    return Weights(state, replace(d, model=model, image=replace(d.image, size=image_size)))
 
 
-def _fit_encoder(weights: Weights, architecture: Architecture) -> tuple[dict[str, Tensor], list[str]]:
+def _fit_encoder(
+    weights: Weights, now: ViTSpec, display: Bands | None
+) -> tuple[dict[str, Tensor], list[str]]:
     """The encoder alone, with a final norm, and a sentence for what depends on sizes and channels."""
     state = dict(weights.encoder_only().state)
-    sentences = _fit_state(state, weights.description.architecture, architecture)
+    sentences = _fit_state(state, weights.description.encoder, now, display)
     if not weights.has_norm:
-        state["encoder.norm.weight"] = torch.ones(architecture.width)
-        state["encoder.norm.bias"] = torch.zeros(architecture.width)
+        state["encoder.norm.weight"] = torch.ones(now.width)
+        state["encoder.norm.bias"] = torch.zeros(now.width)
     return state, sentences
 
 
@@ -90,27 +108,18 @@ def _about_norm(weights: Weights) -> list[str]:
     return [] if weights.has_norm else ["the encoder's final norm is new"]
 
 
-def _fit_state(state: dict[str, Tensor], was: Architecture, now: Architecture) -> list[str]:
+def _fit_state(state: dict[str, Tensor], was: ViTSpec, now: ViTSpec, display: Bands | None) -> list[str]:
     """Changes what depends on image size, patch size and channels; a sentence for each."""
     sentences = []
     if was.channels != now.channels:
-        sentences.append(_fit_channels(state, was, now))
+        sentences.append(_fit_channels(state, was, now, display))
     if was.patch_size != now.patch_size:
         sentences.append(_fit_patches(state, was, now))
-    old, new = (grid_of(a.image_size, a.patch_size) for a in (was, now))
-    if old != new:
+    if was.grid != now.grid:
         for name in state.keys() & set(POSITIONS):
-            state[name] = interpolate_positions(state[name], old, new)
-        sentences.append(f"positions interpolated from {_size(old)} to {_size(new)}")
+            state[name] = interpolate_positions(state[name], was.grid, now.grid)
+        sentences.append(f"positions interpolated from {_size(was.grid)} to {_size(now.grid)}")
     return sentences
-
-
-def interpolate_positions(table: Tensor, old: Size, new: Size) -> Tensor:
-    """Bicubic, as the reference does in fine-tuning; [1, R + N, D], the R prefix rows stay."""
-    prefix, patches = table.split([table.shape[1] - old[0] * old[1], old[0] * old[1]], dim=1)
-    grid = patches.unflatten(1, old).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
-    return torch.cat([prefix, grid.flatten(2).mT], dim=1)
 
 
 def resize_projection(kernel: Tensor, new: Size) -> Tensor:
@@ -129,39 +138,55 @@ def resize_outputs(value: Tensor, old: Size, new: Size) -> Tensor:
     return torch.tensordot(_resizing(old, new), values, dims=1).flatten(0, 1)
 
 
-def adapt_inputs(kernel: Tensor, channels: int) -> Tensor:
+def adapt_inputs(kernel: Tensor, channels: int, display: Bands | None = None) -> Tensor:
     """Input weights [D, C, p, q] for other channels.
 
-    One channel gets the sum: an image that is grey in all channels gives what it gave. More get the
-    weights in turn, scaled so that the sum stays near.
+    One channel gets the sum: an image that is grey in all channels gives what it gave. More get shares
+    of the weights (`channel_shares`), scaled so that the sum stays.
     """
     had = kernel.shape[1]
     if channels == 1:
         return kernel.sum(dim=1, keepdim=True)
-    return kernel[:, [c % had for c in range(channels)]] * (had / channels)
+    shares = channel_shares(had, channels, display)
+    return torch.einsum("cb,dbpq->dcpq", shares, kernel) * (had / channels)
 
 
-def adapt_outputs(value: Tensor, had: int, channels: int) -> Tensor:
-    """Weights [P, D] or biases [P] of a head that predicts patches of other channels.
-
-    One channel gets the average, more get the channels in turn.
-    """
+def adapt_outputs(value: Tensor, had: int, channels: int, display: Bands | None = None) -> Tensor:
+    """Weights [P, D] or biases [P] of a head that predicts patches of other channels."""
     values = value.unflatten(0, (-1, had))
-    if channels == 1:
-        return values.mean(dim=1)
-    return values[:, [c % had for c in range(channels)]].flatten(0, 1)
+    return torch.einsum("cb,pb...->pc...", channel_shares(had, channels, display), values).flatten(0, 1)
 
 
-def _fit_channels(state: dict[str, Tensor], was: Architecture, now: Architecture) -> str:
-    state[PROJECTION] = adapt_inputs(state[PROJECTION], now.channels)
+def channel_shares(had: int, channels: int, display: Bands | None = None) -> Tensor:
+    """[channels, had]: which of the weights' channels each new one starts from; rows sum to 1.
+
+    The bands that `display` names as red, green and blue, counted from 1, start from the weights of
+    these; every other one from the mean of all, since nothing says what it shows.
+    """
+    shares = torch.full((channels, had), 1 / had)
+    if display is not None and had == len(display) == len(RGB):
+        for colour, band in enumerate(display):
+            shares[band - 1] = torch.eye(had)[colour]
+    return shares
+
+
+def _fit_channels(state: dict[str, Tensor], was: ViTSpec, now: ViTSpec, display: Bands | None) -> str:
+    state[PROJECTION] = adapt_inputs(state[PROJECTION], now.channels, display)
     for name in state.keys() & set(OUTPUTS):
-        state[name] = adapt_outputs(state[name], was.channels, now.channels)
+        state[name] = adapt_outputs(state[name], was.channels, now.channels, display)
     if now.channels == 1:
         return f"input weights of {was.channels} channels summed into one"
-    return f"input weights of {was.channels} channel(s) repeated for {now.channels}"
+    if display is not None and was.channels == len(display) == len(RGB):
+        placed = ", ".join(f"{name} to band {band}" for name, band in zip(RGB, display, strict=True))
+        return f"input weights of {placed}; {now.channels - len(RGB)} other bands start from their mean"
+    hint = ""
+    if was.channels == len(RGB) and now.channels > len(RGB):
+        hint = " (--data.display RED GREEN BLUE gives these bands the weights of their colours)"
+    mean = f"the mean of the input weights of {was.channels}"
+    return f"each of {now.channels} channels starts from {mean}{hint}"
 
 
-def _fit_patches(state: dict[str, Tensor], was: Architecture, now: Architecture) -> str:
+def _fit_patches(state: dict[str, Tensor], was: ViTSpec, now: ViTSpec) -> str:
     state[PROJECTION] = resize_projection(state[PROJECTION], now.patch_size)
     for name in state.keys() & set(OUTPUTS):
         state[name] = resize_outputs(state[name], was.patch_size, now.patch_size)
@@ -175,7 +200,7 @@ def _resizing(old: Size, new: Size) -> Tensor:
     return resized[0].flatten(1).mT
 
 
-def _check_encoder(was: Architecture, now: Architecture) -> None:
+def _check_encoder(was: ViTSpec, now: ViTSpec) -> None:
     differing = [name for name in ENCODER if getattr(was, name) != getattr(now, name)]
     if _hidden(was) == _hidden(now) and "mlp_ratio" in differing:
         differing.remove("mlp_ratio")
@@ -190,24 +215,44 @@ def _check_encoder(was: Architecture, now: Architecture) -> None:
     )
 
 
-def _hidden(a: Architecture) -> tuple[int, int]:
-    """Widths within the MLPs: other ratios may give the same, since the product is truncated."""
-    return int(a.width * a.mlp_ratio), int(a.decoder_width * a.mlp_ratio)
+def _hidden(a: ViTSpec | DecoderSpec) -> int:
+    """Width within the MLPs: other ratios may give the same, since the product is truncated."""
+    return int(a.width * a.mlp_ratio)
 
 
-def _why_no_decoder(weights: Weights) -> str:
-    return "" if weights.description.has_decoder else "the decoder, which it does not have, is new"
-
-
-def _why_new_decoder(was: Architecture, now: Architecture) -> str:
-    """Empty where the weights' decoder fits."""
-    if was.mask_tokens_in_encoder != now.mask_tokens_in_encoder:
+def _why_new_decoder(was: MAESpec | None, now: MAESpec) -> str:
+    """Empty if the weights' decoder fits."""
+    if was is None:
+        return "the decoder, which it does not have, is new"
+    if was.mask.tokens_in_encoder != now.mask.tokens_in_encoder:
         return "the decoder is new, since mask tokens are on the other side"
-    differing = [name for name in DECODER if getattr(was, name) != getattr(now, name)]
-    if not differing:
-        return ""
-    had, has = (", ".join(f"{DECODER[n]} {getattr(a, n)}" for n in differing) for a in (was, now))
-    return f"the decoder is new: the weights' has {had}, and the model's {has}"
+    if not _predict_alike(was, now):
+        return f"the decoder, which predicts {now.target.kind} of these patches, is new"
+    mine, theirs = was.decoder, now.decoder
+    differing = [name for name in DECODER if getattr(mine, name) != getattr(theirs, name)]
+    if differing:
+        had, has = (
+            ", ".join(f"{DECODER[n]} {getattr(a, n)}" for n in differing) for a in (mine, theirs)
+        )
+        return f"the decoder is new: the weights' has {had}, and the model's {has}"
+    if _hidden(mine) != _hidden(theirs):
+        return "the decoder is new: its MLPs are of another width"
+    return ""
+
+
+def predicts_pixels(spec: MAESpec) -> bool:
+    """Whether a decoder's outputs are the values of a patch, normalised or not."""
+    return spec.target.kind in ("pixels", "normalized-pixels")
+
+
+def _predict_alike(was: MAESpec, now: MAESpec) -> bool:
+    """Whether what one decoder learned means something to the other's target."""
+    if predicts_pixels(was) and predicts_pixels(now):
+        return True
+    same_patch = was.encoder.patch_size == now.encoder.patch_size
+    same_values = same_patch and was.encoder.channels == now.encoder.channels
+    alike = was.target.kind == now.target.kind and was.outputs == now.outputs
+    return alike and (now.target.kind == "tokens" or same_values)
 
 
 def _size(size: Size) -> str:

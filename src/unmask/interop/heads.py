@@ -1,36 +1,47 @@
 """Heads of classifiers: reading another library's, and a probe's two layers as one."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from unmask.config.resolve_classify import LARGEST_CROPPED, USUAL_CROP
-from unmask.core.patches import Size
-from unmask.interop.description import Head, Weights
+from unmask.config.image import usual_crop
+from unmask.core.spec import ViTSpec
+from unmask.interop.description import Weights
 from unmask.interop.models import build
-from unmask.models.classifier import Classifier, Pool
+from unmask.models.classifier import Classifier
+from unmask.models.classifier_spec import ClassifierSpec, HeadPool
 
 IMAGENET_CLASSES = 1000
 
 
+class ReadHead(NamedTuple):
+    """Another library's classifier, the share of the side that its evaluation crops, and notes."""
+
+    classifier: ClassifierSpec
+    eval_crop: float
+    notes: tuple[str, ...]
+    """What had to be assumed."""
+
+
 def read_head(
-    state: dict[str, Tensor], *, names: Any, pool: Pool, crop: Any, image_size: Size
-) -> tuple[Head, tuple[str, ...]]:
-    """What another library's head is, and notes on what had to be assumed.
+    state: dict[str, Tensor], encoder: ViTSpec, *, names: Any, pool: HeadPool, crop: Any
+) -> ReadHead:
+    """What another library's head is.
 
     Args:
         state: its weights, under our names.
+        encoder: what it stands on.
         names: of its outputs: a list, a dictionary by number as JSON has it, or None.
         pool: what it is given.
         crop: share of the side that evaluation crops; the usual one if it is no share.
-        image_size: pixels of the model's input, on which the usual crop depends.
     """
     classes, notes = class_names(names, len(state["head.weight"]))
     if not (isinstance(crop, int | float) and 0 < crop <= 1):
-        crop = USUAL_CROP if max(image_size) <= LARGEST_CROPPED else 1.0
+        crop = usual_crop(encoder.image_size)
     batch_norm = "feature_norm.running_mean" in state
-    return Head(classes=classes, pool=pool, batch_norm=batch_norm, eval_crop=float(crop)), notes
+    classifier = ClassifierSpec(encoder=encoder, classes=classes, pool=pool, batch_norm=batch_norm)
+    return ReadHead(classifier, float(crop), notes)
 
 
 def class_names(given: Any, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -51,7 +62,7 @@ def class_names(given: Any, count: int) -> tuple[tuple[str, ...], tuple[str, ...
 def without_batch_norm(weights: Weights) -> Weights:
     """The same classifier with the probe's BatchNorm in its head; other libraries have no such norm."""
     d = weights.description
-    if d.head is None or not d.head.batch_norm:
+    if d.classifier is None or not d.classifier.batch_norm:
         return weights
     model = build(weights)
     assert isinstance(model, Classifier)
@@ -60,7 +71,7 @@ def without_batch_norm(weights: Weights) -> Weights:
     weight, bias = (value.detach().float() for value in model.folded_head())
     state = {name: v for name, v in weights.state.items() if not name.startswith("feature_norm.")}
     state |= {"head.weight": weight, "head.bias": bias}
-    return Weights(state, replace(d, head=replace(d.head, batch_norm=False)))
+    return Weights(state, replace(d, model=replace(d.classifier, batch_norm=False)))
 
 
 def _imagenet() -> tuple[str, ...]:

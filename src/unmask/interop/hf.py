@@ -6,25 +6,24 @@ names, and what its save_pretrained writes: its renaming of encoder layers catch
 """
 
 import re
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unmask.core.mae import Architecture
-from unmask.core.patches import Size
+from unmask.config.io import plain
+from unmask.core.spec import DecoderSpec, MAESpec, MaskSpec, ModelSpec, Size, TargetSpec, ViTSpec
 from unmask.errors import CheckpointError
 from unmask.interop.description import (
     OUR_ENTRY,
     UNKNOWN_LICENCE,
     Description,
-    Head,
     Weights,
     foreign_description,
 )
-from unmask.interop.heads import read_head
+from unmask.interop.heads import ReadHead, read_head
 from unmask.interop.official import check_names, from_official, mlp_ratio
+from unmask.models.classifier_spec import EncoderSpec
 
 MODEL_TYPES = ("vit_mae", "vit")
 EPS = 1e-6
@@ -112,28 +111,25 @@ def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict
     _check_plain(config)
     top = {n.replace(CLASSIFIER, "head."): v for n, v in state.items() if n.startswith(CLASSIFIER)}
     body = {name: v for name, v in state.items() if not name.startswith((*POOLER, CLASSIFIER))}
-    plain = from_hf(body)
-    has_decoder = "decoder_embed.weight" in plain
+    ours = from_hf(body)
     try:
-        architecture = _architecture(config, has_decoder=has_decoder)
-    except CheckpointError:
-        raise
+        encoder = _encoder(config)
+        decoder = _decoder(config) if "decoder_embed.weight" in ours else None
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"config.json does not describe a {config['model_type']} ({error}): get a fresh copy"
         ) from error
-    check_names(plain, architecture, has_decoder=has_decoder)
-    head, notes = _read_head(top, config, architecture)
+    check_names(ours, encoder, decoder)
+    head = _read_head(top, config, encoder)
     description = foreign_description(
-        architecture,
-        has_decoder=has_decoder,
-        head=head,
+        head.classifier if head else _model(config, encoder, decoder),
+        eval_crop=head.eval_crop if head else 1.0,
         statistics=(preprocessor.get("image_mean"), preprocessor.get("image_std")),
         licence_note=UNKNOWN_LICENCE,
-        notes=(*notes, *_notes(state, plain, config)),
+        notes=(*(head.notes if head else ()), *_notes(state, ours, config)),
         recorded=config.get(OUR_ENTRY),
     )
-    return Weights({**from_official(plain), **top}, description)
+    return Weights({**from_official(ours), **top}, description)
 
 
 def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, Any]:
@@ -141,18 +137,18 @@ def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, A
 
     `has_norm`: whether a norm stands behind the encoder's blocks.
     """
-    a = description.architecture
+    e, mae = description.encoder, description.autoencoder
     _check_holds(description, has_norm=has_norm)
     settings: dict[str, Any] = {
         "architectures": [_class_name(description)],
-        "model_type": "vit_mae" if description.has_decoder else "vit",
-        "image_size": _one(a.image_size),
-        "patch_size": _one(a.patch_size),
-        "num_channels": a.channels,
-        "hidden_size": a.width,
-        "num_hidden_layers": a.depth,
-        "num_attention_heads": a.heads,
-        "intermediate_size": int(a.width * a.mlp_ratio),
+        "model_type": "vit_mae" if mae else "vit",
+        "image_size": _one(e.image_size),
+        "patch_size": _one(e.patch_size),
+        "num_channels": e.channels,
+        "hidden_size": e.width,
+        "num_hidden_layers": e.depth,
+        "num_attention_heads": e.heads,
+        "intermediate_size": int(e.width * e.mlp_ratio),
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -160,68 +156,71 @@ def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, A
         "qkv_bias": True,
         "dtype": "float32",
     }
-    if description.has_decoder:
+    if mae:
+        d = mae.decoder
         settings |= {
-            "decoder_hidden_size": a.decoder_width,
-            "decoder_num_hidden_layers": a.decoder_depth,
-            "decoder_num_attention_heads": a.decoder_heads,
-            "decoder_intermediate_size": int(a.decoder_width * a.mlp_ratio),
-            "mask_ratio": a.mask_ratio,
-            "norm_pix_loss": a.target == "normalized-pixels",
+            "decoder_hidden_size": d.width,
+            "decoder_num_hidden_layers": d.depth,
+            "decoder_num_attention_heads": d.heads,
+            "decoder_intermediate_size": int(d.width * d.mlp_ratio),
+            "mask_ratio": mae.mask.ratio,
+            "norm_pix_loss": mae.target.kind == "normalized-pixels",
         }
-    if description.head:
-        numbers = dict(enumerate(description.head.classes))
+    if description.classifier:
+        numbers = dict(enumerate(description.classifier.classes))
         settings |= {"id2label": numbers, "label2id": {name: i for i, name in numbers.items()}}
-    return {**settings, OUR_ENTRY: asdict(description)}
+    return {**settings, OUR_ENTRY: plain(description)}
 
 
 def hf_preprocessor(description: Description) -> dict[str, Any]:
     """preprocessor_config.json: resized whole to the model's size, then normalised as we do."""
-    height, width = description.architecture.image_size
+    image = description.image
+    height, width = image.size
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
         "size": {"height": height, "width": width},
         "resample": 3,
-        "do_rescale": description.pixel_type == "uint8",
+        "do_rescale": image.dtype == "uint8",
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": description.mean,
-        "image_std": description.std,
+        "image_mean": image.mean,
+        "image_std": image.std,
     }
 
 
-def _architecture(c: dict[str, Any], *, has_decoder: bool) -> Architecture:
+def _encoder(c: dict[str, Any]) -> ViTSpec:
     """What is not written down is transformers' default."""
-    width, hidden = c.get("hidden_size", 768), c.get("intermediate_size", 3072)
-    ratio = mlp_ratio(hidden, width)
-    of_decoder: dict[str, Any] = {}
-    if has_decoder:
-        decoder_width = c.get("decoder_hidden_size", 512)
-        of_decoder = {
-            "decoder_width": decoder_width,
-            "decoder_depth": c.get("decoder_num_hidden_layers", 8),
-            "decoder_heads": c.get("decoder_num_attention_heads", 16),
-            "mask_ratio": c.get("mask_ratio", 0.75),
-        }
-        decoder_hidden = c.get("decoder_intermediate_size", 2048)
-        if int(decoder_width * ratio) != decoder_hidden:
-            raise CheckpointError(
-                f"the MLPs are {hidden / width:.4g} times as wide as the encoder and "
-                f"{decoder_hidden / decoder_width:.4g} times as wide as the decoder, and unmask has one "
-                f"ratio for both: take the encoder alone, as ViTMAEModel saves it"
-            )
-    normalized = c.get("norm_pix_loss", False) and has_decoder
-    return Architecture(
+    width = c.get("hidden_size", 768)
+    return ViTSpec(
         image_size=_pair(c.get("image_size", 224)),
         patch_size=_pair(c.get("patch_size", 16)),
         channels=c.get("num_channels", 3),
         width=width,
         depth=c.get("num_hidden_layers", 12),
         heads=c.get("num_attention_heads", 12),
-        mlp_ratio=ratio,
-        target="normalized-pixels" if normalized else "pixels",
-        **of_decoder,
+        mlp_ratio=mlp_ratio(c.get("intermediate_size", 3072), width),
+    )
+
+
+def _decoder(c: dict[str, Any]) -> DecoderSpec:
+    width = c.get("decoder_hidden_size", 512)
+    return DecoderSpec(
+        width=width,
+        depth=c.get("decoder_num_hidden_layers", 8),
+        heads=c.get("decoder_num_attention_heads", 16),
+        mlp_ratio=mlp_ratio(c.get("decoder_intermediate_size", 2048), width),
+    )
+
+
+def _model(c: dict[str, Any], encoder: ViTSpec, decoder: DecoderSpec | None) -> ModelSpec:
+    if decoder is None:
+        return EncoderSpec(encoder=encoder)
+    return MAESpec(
+        encoder=encoder,
+        decoder=decoder,
+        mask=MaskSpec(ratio=c.get("mask_ratio", 0.75)),
+        target=TargetSpec(kind="normalized-pixels" if c.get("norm_pix_loss", False) else "pixels"),
     )
 
 
@@ -231,61 +230,58 @@ def _check_plain(config: dict[str, Any]) -> None:
             f"config.json says model_type {config['model_type']}, and unmask reads "
             f"{' and '.join(MODEL_TYPES)}: choose weights of a ViTMAE or ViT"
         )
-    for name, plain in (("hidden_act", "gelu"), ("qkv_bias", True)):
-        if config.get(name, plain) != plain:
+    for name, usual in (("hidden_act", "gelu"), ("qkv_bias", True)):
+        if config.get(name, usual) != usual:
             raise CheckpointError(
                 f"config.json says {name} {config[name]}, and the Vision Transformer of masked "
-                f"autoencoders has {plain}: choose weights of such a one"
+                f"autoencoders has {usual}: choose weights of such a one"
             )
 
 
 def _class_name(d: Description) -> str:
-    if d.has_decoder:
+    if d.autoencoder:
         return "ViTMAEForPreTraining"
-    return "ViTForImageClassification" if d.head else "ViTModel"
+    return "ViTForImageClassification" if d.classifier else "ViTModel"
 
 
-def _read_head(
-    top: dict[str, Tensor], config: dict[str, Any], a: Architecture
-) -> tuple[Head | None, tuple[str, ...]]:
+def _read_head(top: dict[str, Tensor], config: dict[str, Any], encoder: ViTSpec) -> ReadHead | None:
     """Their classifier is given the class token; their image processor takes whole images."""
     if "head.weight" not in top:
-        return None, ()
-    names = config.get("id2label")
-    return read_head(top, names=names, pool="class", crop=1.0, image_size=a.image_size)
+        return None
+    return read_head(top, encoder, names=config.get("id2label"), pool="class", crop=1.0)
 
 
 def _check_holds(d: Description, *, has_norm: bool) -> None:
-    """Raises CheckpointError where transformers cannot hold the model."""
-    a, has_decoder, odd = d.architecture, d.has_decoder, list[str]()
-    if d.head and d.head.pool != "class":
+    """Raises CheckpointError if transformers cannot hold the model."""
+    e, mae, head, odd = d.encoder, d.autoencoder, d.classifier, list[str]()
+    if head and head.pool != "class":
         odd.append("classifiers of the class token and this one pools the mean of the patches")
     elif not has_norm:
         odd.append("a norm behind the blocks and this encoder has none")
-    if a.class_tokens != 1:
-        odd.append(f"one class token and this model has {a.class_tokens}")
-    for name, (height, width) in (("images", a.image_size), ("patches", a.patch_size)):
-        if has_decoder and height != width:
+    if e.class_tokens != 1:
+        odd.append(f"one class token and this model has {e.class_tokens}")
+    for name, (height, width) in (("images", e.image_size), ("patches", e.patch_size)):
+        if mae and height != width:
             odd.append(f"square {name} and this model's are {height} x {width}")
-    if has_decoder and a.mask_tokens_in_encoder:
+    if mae and mae.target.kind in ("pca", "tokens"):
+        odd.append(f"pixels as the target and this model predicts {mae.target.kind}")
+    if mae and mae.mask.tokens_in_encoder:
         odd.append("mask tokens in the decoder and this model has them in the encoder")
     if odd:
         raise CheckpointError(
-            f"transformers' {'ViTMAE' if has_decoder else 'ViT'} holds {odd[0]}: export it --to timm, "
-            f"which takes {'it' if d.head else 'the encoder'}, or --to safetensors"
+            f"transformers' {'ViTMAE' if mae else 'ViT'} holds {odd[0]}: export it --to timm, "
+            f"which takes {'it' if head else 'the encoder'}, or --to safetensors"
         )
 
 
-def _notes(
-    state: dict[str, Tensor], plain: dict[str, Tensor], config: dict[str, Any]
-) -> tuple[str, ...]:
+def _notes(state: dict[str, Tensor], ours: dict[str, Tensor], config: dict[str, Any]) -> tuple[str, ...]:
     notes = []
     if any(name.startswith(POOLER) for name in state):
         notes.append("the pooling layer was left out")
     eps = config.get("layer_norm_eps", 1e-12)
     if eps != EPS:
         notes.append(f"layer norms have an epsilon of {EPS:g} instead of {eps:g}")
-    if not plain["pos_embed"].any():
+    if not ours["pos_embed"].any():
         notes.append(
             "the table of positions is zero, as transformers leaves it in a model that it has built "
             "rather than loaded"

@@ -1,42 +1,89 @@
 """Models that hold given weights."""
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from unmask.core.mae import Architecture, MaskedAutoencoder, new_encoder
+import torch
+from torch import Tensor
+
+from unmask.core.mae import MaskedAutoencoder
+from unmask.core.spec import ModelSpec, ViTSpec
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
-from unmask.interop.description import Head, Weights
+from unmask.interop.description import Weights
 from unmask.models.classifier import Classifier
+from unmask.models.classifier_spec import EncoderSpec
 
 Model = MaskedAutoencoder | VisionTransformer | Classifier
 """With a decoder, an encoder alone, or an encoder with a head."""
 
 
-def build(weights: Weights) -> Model:
-    """The model with these weights: the classifier, the autoencoder, or else the encoder alone.
+def build(weights: Weights) -> Any:
+    """The model with these weights, in evaluation mode, as its spec says: an encoder, say.
 
-    An encoder whose final norm stood behind a classifier's pooling has none: its features are the last
-    block's. The description is left on the model as `model.description`.
+    The description is left on the model as `model.description`. Names and shapes are compared before
+    anything is allocated. Raises CheckpointError.
     """
     d, state = weights.description, weights.state
-    model: Model
-    if d.head is not None:
-        model = _new_classifier(d.architecture, d.head)
-    elif d.has_decoder:
-        model = MaskedAutoencoder(d.architecture)
-    else:
-        model = new_encoder(d.architecture)
+    if isinstance(d.model, EncoderSpec):
         state = {name.removeprefix("encoder."): value for name, value in state.items()}
-        if not weights.has_norm:
-            model.norm = nn.Identity()  # type: ignore[assignment]
+    _check_sizes(d.model, state)
+    try:
+        # A sketch takes no memory, but a second of imports.
+        if _seems_larger(_encoder_of(d.model), state):
+            with torch.device("meta"):
+                check_state(d.model.build(), state)
+        model = d.model.build()
+    except CheckpointError:
+        raise
+    except Exception as error:  # hostile values raise almost anything out of a model's construction
+        raise CheckpointError(f"the description of these weights fits no model: {error}") from error
     load_state(model, state)
-    model.description = d  # type: ignore[assignment]
+    model.description = d
     return model.eval()
 
 
+def _check_sizes(model: ModelSpec, state: dict[str, Tensor]) -> None:
+    """Raises CheckpointError if a spec is larger than its weights can be.
+
+    A million blocks take gigabytes even as a sketch without values.
+    """
+    blocks, values = len(state), sum(value.numel() for value in state.values())
+    parts = {"": _encoder_of(model) or model, "decoder's ": getattr(model, "decoder", None)}
+    for part, dimensions in parts.items():
+        for name, most in (("depth", blocks), ("blocks", blocks), ("width", values)):
+            size = getattr(dimensions, name, 0)
+            if type(size) is not int or not 0 <= size <= most:
+                raise CheckpointError(
+                    f"these weights have {blocks} tensors of {values} values, and their description "
+                    f"says {part}{name} {size}: get a fresh copy of both"
+                )
+
+
+def _encoder_of(model: ModelSpec) -> ViTSpec | None:
+    """None if the model stands on none, as a tokenizer."""
+    try:
+        return model.encoder
+    except ValueError:
+        return None
+
+
+def _seems_larger(e: ViTSpec | None, state: dict[str, Tensor]) -> bool:
+    """Whether a model may have more than a few times the values of its weights, roughly."""
+    if e is None:
+        return True
+    tokens = e.patches + e.class_tokens + e.values_per_patch
+    size = e.width * (tokens + e.depth * e.width * (4 + 2 * e.mlp_ratio))
+    return size > 100_000_000 + 10 * sum(value.numel() for value in state.values())
+
+
 def load_state(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
-    """Raises CheckpointError where names or shapes differ."""
+    """Raises CheckpointError if names or shapes differ."""
+    check_state(model, state)
+    model.load_state_dict(state)
+
+
+def check_state(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
+    """Raises CheckpointError if names or shapes differ from the model's."""
     expected = model.state_dict()
     wrong = [
         f"{name} is {_shape(state.get(name))} and should be {_shape(expected.get(name))}"
@@ -48,16 +95,6 @@ def load_state(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
             f"{len(wrong)} weights do not fit this architecture, the first: {wrong[0]}; build the "
             f"model with the checkpoint's own dimensions, or choose other weights"
         )
-    model.load_state_dict(state)
-
-
-def _new_classifier(a: Architecture, head: Head) -> Classifier:
-    return Classifier(
-        new_encoder(a),
-        classes=len(head.classes),
-        pool=head.pool,
-        normalize_features=head.batch_norm,
-    )
 
 
 def _shape(value: Tensor | None) -> str:

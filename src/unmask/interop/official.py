@@ -6,14 +6,13 @@ model has timm's `head` and `fc_norm`; a linear probe's head is a sequence of Ba
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import Tensor
 
-from unmask.core.mae import Architecture
-from unmask.core.patches import Size
+from unmask.core.spec import DecoderSpec, MAESpec, Size, TargetSpec, ViTSpec
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights, foreign_description
+from unmask.models.classifier_spec import EncoderSpec
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 """Of the usual encoders, by width: weights do not show their heads."""
@@ -42,21 +41,23 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_official(state: dict[str, Tensor]) -> Weights:
     """Weights without a description, with or without a decoder."""
-    has_decoder = "decoder_embed.weight" in state
-    architecture = infer_architecture(state)
-    check_names(state, architecture, has_decoder=has_decoder)
-    description = foreign_description(architecture, has_decoder=has_decoder, licence_note=LICENCE)
-    return Weights(from_official(state), description)
+    encoder, decoder = infer_encoder(state), infer_decoder(state)
+    check_names(state, encoder, decoder)
+    model = (
+        MAESpec(encoder=encoder, decoder=decoder, target=TargetSpec(kind="pixels"))
+        if decoder
+        else EncoderSpec(encoder=encoder)
+    )
+    return Weights(from_official(state), foreign_description(model, licence_note=LICENCE))
 
 
-def infer_architecture(
+def infer_encoder(
     state: dict[str, Tensor], *, image_sizes: Sequence[Size] = (), heads: int | None = None
-) -> Architecture:
-    """Reads the dimensions off the weights' shapes.
+) -> ViTSpec:
+    """Reads the encoder's dimensions off the weights' shapes.
 
-    What shapes do not show is the reference's: square images, heads by width, a decoder of 16 heads,
-    a mask ratio of 75 % and plain pixels as target.
-    Raises CheckpointError where the weights are of something else.
+    What shapes do not show is as in the official MAE code: square images, heads by width.
+    Raises CheckpointError if the weights are of something else.
 
     Args:
         image_sizes: what may be known of the images; the first that fits the positions counts.
@@ -67,13 +68,6 @@ def infer_architecture(
         class_tokens = state["cls_token"].shape[1]
         tokens = state["pos_embed"].shape[1] - class_tokens
         hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
-        decoder: dict[str, Any] = {}
-        if "decoder_embed.weight" in state:
-            decoder = {
-                "decoder_width": state["decoder_embed.weight"].shape[0],
-                "decoder_depth": _depth(state, "decoder_blocks."),
-                "decoder_heads": DECODER_HEADS,
-            }
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"these weights are not a masked autoencoder or Vision Transformer in the layout of the "
@@ -81,7 +75,7 @@ def infer_architecture(
             f"config.json, or a run of unmask"
         ) from error
     h, w = _grid(tokens, [(height // p, width // q) for height, width in image_sizes])
-    return Architecture(
+    return ViTSpec(
         image_size=(h * p, w * q),
         patch_size=(p, q),
         channels=channels,
@@ -90,8 +84,25 @@ def infer_architecture(
         heads=heads or HEADS.get(width, max(1, width // 64)),
         mlp_ratio=mlp_ratio(hidden, width),
         class_tokens=class_tokens,
-        target="pixels",
-        **decoder,
+    )
+
+
+def infer_decoder(state: dict[str, Tensor]) -> DecoderSpec | None:
+    """The decoder's dimensions, with 16 heads as in the official MAE code; None if there is none."""
+    if "decoder_embed.weight" not in state:
+        return None
+    try:
+        width = state["decoder_embed.weight"].shape[0]
+        hidden = state["decoder_blocks.0.mlp.fc1.weight"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(
+            f"these weights have no whole decoder (no {error}): give a complete checkpoint"
+        ) from error
+    return DecoderSpec(
+        width=width,
+        depth=_depth(state, "decoder_blocks."),
+        heads=DECODER_HEADS,
+        mlp_ratio=mlp_ratio(hidden, width),
     )
 
 
@@ -102,18 +113,18 @@ def mlp_ratio(hidden: int, width: int) -> float:
 
 
 def check_names(
-    names: Iterable[str], a: Architecture, *, has_decoder: bool, has_norm: bool = True
+    names: Iterable[str], encoder: ViTSpec, decoder: DecoderSpec | None, *, has_norm: bool = True
 ) -> None:
-    """Raises CheckpointError where weights are missing, or stand for what our model does not have.
+    """Raises CheckpointError if weights are missing, or stand for what our model does not have.
 
     `has_norm`: whether a norm stands behind the encoder's blocks.
     """
-    expected = ENCODER_TABLES | _parameters(ENCODER_LAYERS) | _blocks("blocks", a.depth)
+    expected = ENCODER_TABLES | _parameters(ENCODER_LAYERS) | _blocks("blocks", encoder.depth)
     if has_norm:
         expected |= _parameters(["norm"])
-    if has_decoder:
+    if decoder:
         expected |= DECODER_TABLES | _parameters(DECODER_LAYERS)
-        expected |= _blocks("decoder_blocks", a.decoder_depth)
+        expected |= _blocks("decoder_blocks", decoder.depth)
     found = set(names)
     odd = [f"they hold {name}, for which it has no place" for name in sorted(found - expected)]
     odd += [f"they lack {name}" for name in sorted(expected - found)]

@@ -5,14 +5,13 @@ class tokens beyond the first are timm's registers.
 """
 
 import re
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unmask.core.mae import Architecture
-from unmask.core.patches import Size
+from unmask.config.io import plain
+from unmask.core.spec import Size, ViTSpec
 from unmask.errors import CheckpointError
 from unmask.interop.description import (
     HEAD_LEFT_OUT,
@@ -20,19 +19,18 @@ from unmask.interop.description import (
     OUR_ENTRY,
     UNKNOWN_LICENCE,
     Description,
-    Head,
     Weights,
     foreign_description,
 )
-from unmask.interop.heads import read_head
+from unmask.interop.heads import ReadHead, read_head
 from unmask.interop.official import (
     HEAD_NAMES,
     check_names,
     from_official,
-    infer_architecture,
+    infer_encoder,
     to_official,
 )
-from unmask.models.classifier import Pool
+from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec, HeadPool
 
 PLAIN_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+")
 HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
@@ -90,27 +88,26 @@ def read_timm(state: dict[str, Tensor], config: dict[str, Any] | None = None) ->
     size = _check_plain(config.get("architecture"), arguments)
     top = {name: v for name, v in state.items() if name.startswith(HEAD_NAMES)}
     body = {name: v for name, v in state.items() if name not in top}
-    plain = from_timm(body, prefix_has_positions=not arguments.get("no_embed_class"))
-    architecture = infer_architecture(
-        plain,
+    theirs = from_timm(body, prefix_has_positions=not arguments.get("no_embed_class"))
+    encoder = infer_encoder(
+        theirs,
         image_sizes=[_pair(s) for s in (arguments.get("img_size"), _last_two(data)) if s],
         heads=arguments.get("num_heads") or (HEADS[size] if size else None),
     )
     has_norm = arguments.get("final_norm") is not False and "fc_norm.weight" not in top
-    check_names(plain, architecture, has_decoder=False, has_norm=has_norm)
+    check_names(theirs, encoder, None, has_norm=has_norm)
     pool = _pool(state, arguments, config, has_norm=has_norm)
-    head, notes = _read_head(from_official(top), config, pool, architecture)
+    head = _read_head(from_official(top), config, pool, encoder)
     licence = data.get("license")
     description = foreign_description(
-        architecture,
-        has_decoder=False,
-        head=head,
+        head.classifier if head else EncoderSpec(encoder=encoder, final_norm=has_norm),
+        eval_crop=head.eval_crop if head else 1.0,
         statistics=(data.get("mean"), data.get("std")),
         licence_note=f"{licence}, says timm's config.json" if licence else UNKNOWN_LICENCE,
-        notes=notes,
+        notes=head.notes if head else _left_out(top),
         recorded=config.get(OUR_ENTRY),
     )
-    return Weights(from_official(plain | top if head else plain), description)
+    return Weights(from_official(theirs | top if head else theirs), description)
 
 
 def timm_config(description: Description, *, has_norm: bool = True) -> dict[str, Any]:
@@ -118,55 +115,55 @@ def timm_config(description: Description, *, has_norm: bool = True) -> dict[str,
 
     `has_norm`: whether a norm stands behind the encoder's blocks.
     """
-    a, head = description.architecture, description.head
+    e, head = description.encoder, description.classifier
     classes = head.classes if head else ()
     return {
-        "architecture": NAMES.get((a.width, a.depth, a.heads), BASE),
+        "architecture": NAMES.get((e.width, e.depth, e.heads), BASE),
         "num_classes": len(classes),
-        "num_features": a.width,
+        "num_features": e.width,
         **({"label_names": classes} if head else {}),
-        "model_args": model_arguments(a, head, has_norm=has_norm),
+        "model_args": model_arguments(e, head, has_norm=has_norm),
         "pretrained_cfg": {
             "tag": OUR_ENTRY,
             "custom_load": False,
-            "input_size": [a.channels, *a.image_size],
+            "input_size": [e.channels, *e.image_size],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": head.eval_crop if head else 1.0,
+            "crop_pct": description.image.eval_crop,
             "crop_mode": "center",
-            "mean": description.mean,
-            "std": description.std,
+            "mean": description.image.mean,
+            "std": description.image.std,
             "num_classes": len(classes),
             "pool_size": None,
             # timm 1.0.16 adapts every first convolution from three channels, its own too.
-            "first_conv": "patch_embed.proj" if a.channels == 3 else None,
+            "first_conv": "patch_embed.proj" if e.channels == 3 else None,
             "classifier": "head",
         },
-        OUR_ENTRY: asdict(description),
+        OUR_ENTRY: plain(description),
     }
 
 
-def model_arguments(a: Architecture, head: Head | None = None, *, has_norm: bool) -> dict[str, Any]:
+def model_arguments(e: ViTSpec, head: ClassifierSpec | None = None, *, has_norm: bool) -> dict[str, Any]:
     """What timm's VisionTransformer needs to be our encoder, or our classifier."""
     arguments: dict[str, Any] = {
-        "img_size": a.image_size,
-        "patch_size": a.patch_size,
-        "in_chans": a.channels,
-        "embed_dim": a.width,
-        "depth": a.depth,
-        "num_heads": a.heads,
-        "mlp_ratio": a.mlp_ratio,
+        "img_size": e.image_size,
+        "patch_size": e.patch_size,
+        "in_chans": e.channels,
+        "embed_dim": e.width,
+        "depth": e.depth,
+        "num_heads": e.heads,
+        "mlp_ratio": e.mlp_ratio,
     }
-    if a.class_tokens == 0:
+    if e.class_tokens == 0:
         arguments["class_token"] = False
     if head:
         arguments["global_pool"] = "avg" if head.pool == "mean" else "token"
-    elif a.class_tokens == 0:  # without fc_norm the final norm stays before the pooling, as ours does
+    elif e.class_tokens == 0:  # without fc_norm the final norm stays before the pooling, as ours does
         arguments |= {"global_pool": "avg", "fc_norm": False}
     if not (head or has_norm):
         arguments["final_norm"] = False
-    if a.class_tokens > 1:
-        arguments["reg_tokens"] = a.class_tokens - 1
+    if e.class_tokens > 1:
+        arguments["reg_tokens"] = e.class_tokens - 1
     return arguments
 
 
@@ -184,7 +181,7 @@ def _check_plain(name: str | None, arguments: dict[str, Any]) -> str | None:
 
 def _pool(
     state: dict[str, Tensor], arguments: dict[str, Any], config: dict[str, Any], *, has_norm: bool
-) -> Pool | None:
+) -> HeadPool | None:
     """What timm's head is given; None where ours cannot be given it."""
     places = (arguments, config.get("pretrained_cfg") or {}, config)
     usual = "avg" if "fc_norm.weight" in state else "token"
@@ -197,16 +194,19 @@ def _pool(
 
 
 def _read_head(
-    top: dict[str, Tensor], config: dict[str, Any], pool: Pool | None, a: Architecture
-) -> tuple[Head | None, tuple[str, ...]]:
-    """The head, where there is one that ours can be, and notes."""
-    has_head = "head.weight" in top
-    if has_head and pool:
-        data = config.get("pretrained_cfg") or config
-        names = config.get("label_names") or data.get("label_names")
-        return read_head(top, names=names, pool=pool, crop=data.get("crop_pct"), image_size=a.image_size)
-    left_out = [HEAD_LEFT_OUT] * has_head + [NORM_LEFT_OUT] * ("fc_norm.weight" in top)
-    return None, tuple(left_out)
+    top: dict[str, Tensor], config: dict[str, Any], pool: HeadPool | None, encoder: ViTSpec
+) -> ReadHead | None:
+    """The head, if there is one that ours can be."""
+    if "head.weight" not in top or not pool:
+        return None
+    data = config.get("pretrained_cfg") or config
+    names = config.get("label_names") or data.get("label_names")
+    return read_head(top, encoder, names=names, pool=pool, crop=data.get("crop_pct"))
+
+
+def _left_out(top: dict[str, Tensor]) -> tuple[str, ...]:
+    left_out = [HEAD_LEFT_OUT] * ("head.weight" in top) + [NORM_LEFT_OUT] * ("fc_norm.weight" in top)
+    return tuple(left_out)
 
 
 def _is_plain(key: str, value: Any) -> bool:

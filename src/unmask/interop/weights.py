@@ -1,32 +1,109 @@
 """Reading models of any known layout, and writing our own."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from unmask.config.image import Bands
 from unmask.config.io import to_json
+from unmask.config.migrate import migrate_model
 from unmask.core.mae import MaskedAutoencoder
 from unmask.errors import CheckpointError
+from unmask.interop.dall_e import is_dall_e, read_dall_e
 from unmask.interop.description import OUR_ENTRY, Description, Weights, parse_description
-from unmask.interop.files import read_pth, read_safetensors, read_settings, weights_in, write_safetensors
+from unmask.interop.files import (
+    check_sha256,
+    read_metadata,
+    read_pth,
+    read_safetensors,
+    read_settings,
+    safetensors_bytes,
+    sha256_of_bytes,
+    weights_in,
+    write_whole,
+)
 from unmask.interop.fit import fit
 from unmask.interop.hf import is_hf, read_hf
 from unmask.interop.models import Model, build, load_state
 from unmask.interop.official import from_official, read_official
 from unmask.interop.timm import read_timm
+from unmask.models.classifier_spec import EncoderSpec
+from unmask.models.finite import first_not_finite
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+CHECKSUM = "sha256"
+"""The entry of model.json for the file of weights beside it; model files of earlier versions lack it."""
 CONFIG, PREPROCESSOR, TORCH_WEIGHTS = "config.json", "preprocessor_config.json", "pytorch_model.bin"
 """Of folders as the hub holds them."""
 
-__all__ = ["Model", "Weights", "build", "initialize_from", "load_state", "read_weights", "write_model"]
+__all__ = [
+    "Model",
+    "Weights",
+    "build",
+    "check_model",
+    "initialize_from",
+    "load_state",
+    "read_weights",
+    "write_model",
+]
 
 
 def write_model(folder: Path, state: dict[str, Tensor], description: Description) -> None:
-    """Writes model.json, then model.safetensors, whose presence means that both are there."""
-    (folder / DESCRIPTION).write_text(to_json(description), encoding="utf-8")
-    write_safetensors(folder / WEIGHTS, state, {})
+    """Writes model.json, then model.safetensors, whose presence means that both are there.
+
+    Both are whole or absent, and model.json holds the checksum of the other. Raises CheckpointError.
+    """
+    content = safetensors_bytes(state, {})
+    described = {**json.loads(to_json(description)), CHECKSUM: sha256_of_bytes(content)}
+    write_whole(folder / DESCRIPTION, to_json(described).encode())
+    write_whole(folder / WEIGHTS, content)
+
+
+def check_model(folder: Path) -> None:
+    """Raises CheckpointError unless a finished run's model is the one that was written.
+
+    One of an earlier version, without a checksum, only has to be readable.
+    """
+    checksum = read_settings(folder / DESCRIPTION).get(CHECKSUM)
+    if checksum is None:
+        read_safetensors(folder / WEIGHTS)
+    else:
+        check_sha256(folder / WEIGHTS, checksum, folder / DESCRIPTION)
+
+
+def model_type(source: str | Path) -> str:
+    """The type of the model of a run directory, of the weights in it, or of another of our files.
+
+    Only descriptions are read; empty if there is none. Raises CheckpointError if it is not readable.
+    """
+    path, run = Path(source), run_folder(source)
+    origin, values, entry = path, dict[str, Any](), ""
+    if run is not None:
+        origin, values = run / DESCRIPTION, read_settings(run / DESCRIPTION)
+    elif path.suffix == ".safetensors" and path.is_file():
+        entry = read_metadata(path).get(OUR_ENTRY, "")
+    if not values and not entry:
+        return ""
+    try:
+        values = values or json.loads(entry)
+        values.pop(CHECKSUM, None)
+        return str(migrate_model(values)["model"]["type"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{origin} does not describe a model: {error}") from error
+
+
+def run_folder(source: str | Path) -> Path | None:
+    """The folder of a run, named itself or by its model.safetensors; None for any other file.
+
+    A folder counts whether or not it is a run's.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS and (path.parent / DESCRIPTION).exists() else None
 
 
 def read_weights(source: str | Path) -> Weights:
@@ -42,22 +119,30 @@ def read_weights(source: str | Path) -> Weights:
         raise CheckpointError(f"there is no file or run directory {path}: check the path")
     weights = _read_folder(path) if path.is_dir() else _read_file(path)
     state = {n: v.float() if v.is_floating_point() else v for n, v in weights.state.items()}
+    if name := first_not_finite(state):
+        raise CheckpointError(
+            f"{path} holds weights that are not finite, the first is {name}: its training diverged; "
+            f"train it anew with a lower --optim.base-lr, or give other weights"
+        )
     return Weights(state, weights.description)
 
 
-def initialize_from(model: MaskedAutoencoder, weights: Weights, source: str) -> str:
+def initialize_from(
+    model: MaskedAutoencoder, weights: Weights, source: str, display: Bands | None = None
+) -> str:
     """Copies weights into a model that is about to be trained; returns what was done, in a sentence.
 
     Positions, patches and channels are fitted to the model's, and a decoder that does not fit stays
-    new; a classification head is left out. Raises CheckpointError where the encoder is another one.
+    new; a classification head is left out. `display` names the bands that are red, green and blue.
+    Raises CheckpointError if the encoder is another one.
     """
-    if weights.description.head:
+    if not weights.description.autoencoder:
         weights = weights.encoder_only()
-    state, changes = fit(weights, model.architecture)
+    state, changes = fit(weights, model.spec, display)
     has_decoder = any(name.startswith("decoder.") for name in state)
     if not has_decoder:
         fresh = {n: v for n, v in model.state_dict().items() if not n.startswith("encoder.")}
-        state = {**fresh, **state}
+        state = {**{n: v for n, v in state.items() if n.startswith("encoder.")}, **fresh}
     load_state(model, state)
     start = "encoder and decoder start" if has_decoder else "the encoder starts"
     return "; ".join([f"{start} from {source}", *changes, *weights.description.notes])
@@ -73,14 +158,14 @@ def _read_file(path: Path) -> Weights:
     content = read_pth(path)
     state = weights_in(content, path)
     if OUR_ENTRY in content:
-        return Weights(from_official(state), parse_description(content[OUR_ENTRY], path))
+        return _recorded(from_official(state), content[OUR_ENTRY], path)
     return _described(state, path)
 
 
 def _read_safetensors(path: Path) -> Weights:
     state, metadata = read_safetensors(path)
     if OUR_ENTRY in metadata:
-        return Weights(state, parse_description(metadata[OUR_ENTRY], path))
+        return _recorded(state, metadata[OUR_ENTRY], path)
     return _described(state, path)
 
 
@@ -99,8 +184,10 @@ def _read_folder(folder: Path) -> Weights:
     if config is None and not (folder / DESCRIPTION).exists():
         return _read_safetensors(path)
     if config is None:
-        description = parse_description(read_settings(folder / DESCRIPTION), folder / DESCRIPTION)
-        return Weights(_state(path), description)
+        settings = read_settings(folder / DESCRIPTION)
+        if (checksum := settings.pop(CHECKSUM, None)) is not None:
+            check_sha256(path, checksum, folder / DESCRIPTION)
+        return _recorded(_state(path), settings, folder / DESCRIPTION)
     if "model_type" in config:
         return read_hf(_state(path), config, read_settings(folder / PREPROCESSOR))
     return read_timm(_state(path), config)
@@ -120,8 +207,20 @@ def _state(path: Path) -> dict[str, Tensor]:
     return weights_in(read_pth(path), path)
 
 
+def _recorded(state: dict[str, Tensor], entry: Any, origin: Path) -> Weights:
+    """Weights with our description; format 1 left it to them whether an encoder ends in a norm."""
+    weights = Weights(state, parse_description(entry, origin))
+    if not isinstance(model := weights.description.model, EncoderSpec):
+        return weights
+    model = replace(model, final_norm=weights.has_norm)
+    return replace(weights, description=replace(weights.description, model=model))
+
+
 def _described(state: dict[str, Tensor], path: Path) -> Weights:
-    """Weights without a description: the reference's, or timm's, whose encoder is the same."""
+    """Weights without a description: the official MAE code's, or timm's, whose encoder is the same; or
+    DALL-E's tokenizer."""
+    if is_dall_e(state):
+        return read_dall_e(state)
     if is_hf(state):
         raise CheckpointError(
             f"{path} has Hugging Face's names, and only their config.json says what the weights are: "

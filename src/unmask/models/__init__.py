@@ -1,5 +1,1 @@
-"""What is built on the encoder."""
-
-from unmask.models.classifier import Classifier, drop_path_keep, set_trainable
-
-__all__ = ["Classifier", "drop_path_keep", "set_trainable"]
+"""What is built on the encoder; each model's spec stands in a module of its own, without torch."""

@@ -4,18 +4,15 @@ Legend: B images, C channels, H x W pixels, T tokens, D width.
 A state dict without `encoder.` before its names is timm's VisionTransformer's.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unmask.core import VisionTransformer
 from unmask.core.blocks import LAYER_NORM_EPS
+from unmask.core.vit import VisionTransformer
+from unmask.models.classifier_spec import HeadPool
 from unmask.models.feature_norm import FeatureNorm
-
-Pool = Literal["class", "mean"]
 
 HEAD_STD, PROBE_HEAD_STD = 2e-5, 0.01
 """Of a new head's weights: in fine-tuning, and on normalised features (Tables 9 and 10, as released)."""
@@ -42,7 +39,7 @@ class Classifier(nn.Module):
         encoder: VisionTransformer,
         *,
         classes: int,
-        pool: Pool,
+        pool: HeadPool,
         normalize_features: bool = False,
     ):
         super().__init__()
@@ -119,15 +116,20 @@ def set_trainable(model: Classifier, blocks: float | int | None) -> list[str]:
     Raises ValueError for a number that is not so many half blocks.
     """
     depth = len(model.encoder.blocks)
+    check_trainable(depth, blocks)
+    prefixes = _trained_prefixes(depth, blocks)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def check_trainable(depth: int, blocks: float | int | None) -> None:
+    """Raises ValueError for a number that is not so many half blocks of an encoder of that depth."""
     if blocks is not None and not (0 <= blocks <= depth and float(2 * blocks).is_integer()):
         raise ValueError(
             f"{blocks:g} blocks cannot be tuned: this encoder has {depth}; choose 0 for the head alone, "
             f"0.5 for the last block's MLP, or a number up to {depth}"
         )
-    prefixes = _trained_prefixes(depth, blocks)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(prefixes))
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _trained_prefixes(depth: int, blocks: float | int | None) -> tuple[str, ...]:

@@ -1,15 +1,10 @@
 """Pre-training recipes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from unmask.config.schema import (
-    DataConfig,
-    ModelConfig,
-    ModelSize,
-    OptimConfig,
-    PretrainConfig,
-    TargetConfig,
-)
+from unmask.config.commands import PretrainConfig, PretrainData
+from unmask.config.settings import Autoencoder, ModelSize, Optim, Target
 
 
 def vit_base_800() -> PretrainConfig:
@@ -82,9 +77,9 @@ def small_images() -> PretrainConfig:
     """
     return PretrainConfig(
         recipe="small-images",
-        data=DataConfig(size=(32,)),
-        model=ModelConfig(size="tiny", patch=(2,), decoder_width=192, decoder_depth=4, decoder_heads=3),
-        optim=OptimConfig(epochs=2000, warmup_epochs=200, batch=4096),
+        data=PretrainData(size=(32,)),
+        model=Autoencoder(size="tiny", patch=(2,), decoder_width=192, decoder_depth=4, decoder_heads=3),
+        optim=Optim(epochs=2000, warmup_epochs=200, batch=4096),
     )
 
 
@@ -98,8 +93,8 @@ def laptop() -> PretrainConfig:
     """
     return PretrainConfig(
         recipe="laptop",
-        data=DataConfig(size=(96,), crop_scale=(0.6, 1.0)),
-        model=ModelConfig(
+        data=PretrainData(size=(96,), crop_scale=(0.6, 1.0)),
+        model=Autoencoder(
             size="tiny",
             patch=(8,),
             depth=6,
@@ -107,8 +102,8 @@ def laptop() -> PretrainConfig:
             decoder_depth=2,
             decoder_heads=2,
         ),
-        target=TargetConfig(kind="pixels"),
-        optim=OptimConfig(steps=5000, warmup_steps=100, batch=32, base_lr=12e-3),
+        target=Target(kind="pixels"),
+        optim=Optim(steps=5000, warmup_steps=100, batch=32, base_lr=12e-3),
     )
 
 
@@ -123,8 +118,8 @@ def tiny_images() -> PretrainConfig:
     """
     return PretrainConfig(
         recipe="tiny-images",
-        data=DataConfig(size=(28,), crop_scale=(0.6, 1.0)),
-        model=ModelConfig(
+        data=PretrainData(size=(28,), crop_scale=(0.6, 1.0)),
+        model=Autoencoder(
             size="tiny",
             patch=(7,),
             width=160,
@@ -134,7 +129,7 @@ def tiny_images() -> PretrainConfig:
             decoder_depth=1,
             decoder_heads=2,
         ),
-        optim=OptimConfig(steps=14_000, warmup_steps=700, batch=128, base_lr=2.8e-3),
+        optim=Optim(steps=14_000, warmup_steps=700, batch=128, base_lr=2.8e-3),
     )
 
 
@@ -159,5 +154,19 @@ def quickstart() -> PretrainConfig:
 
 def _paper(name: str, size: ModelSize, epochs: int) -> PretrainConfig:
     return PretrainConfig(
-        recipe=name, model=ModelConfig(size=size), optim=OptimConfig(epochs=epochs, warmup_epochs=40)
+        recipe=name, model=Autoencoder(size=size), optim=Optim(epochs=epochs, warmup_epochs=40)
     )
+
+
+PRETRAIN: dict[str, Callable[[], PretrainConfig]] = {
+    "vit-base-800": vit_base_800,
+    "vit-base-1600": vit_base_1600,
+    "vit-large-800": vit_large_800,
+    "vit-large-1600": vit_large_1600,
+    "vit-huge-800": vit_huge_800,
+    "vit-huge-1600": vit_huge_1600,
+    "small-images": small_images,
+    "laptop": laptop,
+    "tiny-images": tiny_images,
+    "quickstart": quickstart,
+}

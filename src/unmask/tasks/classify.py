@@ -1,99 +1,282 @@
-"""Classification as a task of the loop: fine-tuning, probing, partial tuning, from scratch.
+"""Classification: fine-tuning, partial tuning, linear probing, from scratch (paper, Tables 9 to 11,
+Fig. 9).
 
-Legend: B images of a micro-batch, K classes.
+Legend: B images of a micro-batch, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from unmask.config.resolve_classify import ClassifyPlan
-from unmask.data.crops import on_device
-from unmask.data.labels import Labelled
-from unmask.data.loader import Batch
-from unmask.data.mixing import Mix, draw_mix, mix, mixed_targets, partners
-from unmask.data.normalize import normalize
-from unmask.data.sampler import generator
-from unmask.engine.optim import layer_decay_groups
-from unmask.engine.task import Scheduled, StepOutput
-from unmask.models.classifier import Classifier, drop_path_keep
+from unmask.config.commands import ClassifyConfig, FinetuneConfig, ProbeConfig, ScratchConfig
+from unmask.config.image import ImageSpec, usual_crop
+from unmask.config.plan import Plan
+from unmask.config.resolve import resolve_encoder
+from unmask.core.spec import Size
+from unmask.data.bad_images import BadImageLog
+from unmask.data.crops import prepared
+from unmask.data.mixing import draw_mix, mix, mixed_targets, partners
+from unmask.data.records import Labelled
+from unmask.data.split import take_fraction
+from unmask.engine.optim import Groups, layer_decay_groups
+from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
+from unmask.interop.description import Weights
+from unmask.interop.fit import encoder_for
+from unmask.models.classifier import Classifier, check_trainable, drop_path_keep, set_trainable
+from unmask.models.classifier_spec import ClassifierSpec
+from unmask.recipes.classify import FINETUNE, PROBE, SCRATCH
+from unmask.tasks.base import BaseTask, Data, encoder_of
+from unmask.tasks.facts import input_facts
+from unmask.tasks.labelled import (
+    LabelledBatch,
+    LabelledSamples,
+    augmentation,
+    check_batch_norm,
+    check_mixing,
+    check_resizing,
+    find_split,
+    fingerprint_of,
+    is_picture,
+    trained_blocks,
+    without_effect,
+)
 from unmask.tasks.validation import Validation, ValidationPictures
 
 MIX, DROP_PATH = 1, 2
 """Keys that keep apart what a step draws."""
+NAMED_CLASSES = 20
+
+METRICS = (
+    Metric(
+        key="val/top1", label="validation accuracy", format="{:.2%}", better="higher", on_console=True
+    ),
+    Metric(
+        key="val/balanced_accuracy",
+        label="balanced accuracy",
+        format="{:.2%}",
+        better="higher",
+        has_curve=False,
+    ),
+    Metric(key="val/top5", label="top-5 accuracy", format="{:.2%}", better="higher", has_curve=False),
+    Metric(key="val/nll", label="validation negative log-likelihood", format="{:.4f}"),
+)
+CAPTIONS = {
+    "confusion": "Confusion matrix",
+    "mistakes": "Most confident errors",
+    "calibration": "Reliability diagram",
+}
 
 
-class ClassifyTask:
-    """Predicts the class of augmented, mixed images."""
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages(Data):
+    """Also the labels of both parts."""
 
-    def __init__(
-        self,
-        model: Classifier,
-        plan: ClassifyPlan,
-        device: torch.device,
-        *,
-        training: Labelled,
-        weights: np.ndarray | None,
-        validation: Validation,
-    ):
-        """`weights` [n]: how much each training image counts; all the same if None."""
-        self.model = model.to(device).train()  # the probe's BatchNorm is all that it concerns
-        self.plan, self.device = plan, device
-        self.labels = torch.from_numpy(training.labels)
-        every = np.ones(len(training.labels)) if weights is None else weights
-        self.weights = torch.from_numpy(every.astype(np.float32))
-        t = plan.training
-        self._evaluators = [
-            Scheduled(validation, t.evaluate_every),
-            Scheduled(ValidationPictures(validation), t.sample_every),
-        ]
+    labelled: Labelled
+    validation: Labelled
 
-    def step(self, batch: Batch, progress: float) -> StepOutput:
-        """Soft cross-entropy of one micro-batch; `progress` is not needed."""
-        a, d = self.plan.augment, self.plan.data
-        images = normalize(on_device(batch.images, self.device, d.image_size), d.mean, d.std)
-        how = self._mix(batch.step)
+
+class Finetune(BaseTask):
+    """Trains an encoder and a new head on augmented, mixed images."""
+
+    name, title = "finetune", "Fine-tuning"
+    config_class: ClassVar[type] = FinetuneConfig
+    recipes: ClassVar[Mapping[str, Callable[[], Any]]] = FINETUNE
+    metrics, captions = METRICS, CAPTIONS
+    needs_init = keeps_channels = True
+    config: ClassifyConfig
+
+    def find(self) -> LabelledImages:
+        """Images with labels, divided into training and validation."""
+        d = self.config.data
+        split = find_split(d)
+        training = take_fraction(
+            split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed
+        )
+        return LabelledImages(
+            training=training.images,
+            held_out=split.validation.images,
+            labelled=training,
+            validation=split.validation,
+            fingerprint=f"{fingerprint_of(training)}; validation {fingerprint_of(split.validation)}",
+            messages=split.notes,
+        )
+
+    def eval_crop(self, size: Size) -> float:
+        """As asked, or the usual one."""
+        asked = self.config.data.eval_crop
+        return usual_crop(size) if asked is None else asked
+
+    def spec(self, data: LabelledImages, image: ImageSpec, init: Weights | None) -> ClassifierSpec:
+        """The encoder of --init for these images, with a head for these classes."""
+        if init:
+            encoder = encoder_of(init, image)
+        else:
+            assert isinstance(self.config, ScratchConfig)
+            encoder = resolve_encoder(self.config.model, size=image.size, channels=image.channels)
+        head = self.config.head
+        return ClassifierSpec(
+            encoder=encoder,
+            classes=data.labelled.classes,
+            pool=head.pool,
+            batch_norm=head.batch_norm,
+        )
+
+    def check(self, plan: Plan, data: Data) -> Iterator[str]:
+        """Refuses what cannot be mixed or normalised; says what was decided."""
+        c = self.config
+        check_trainable(plan.model.encoder.depth, c.head.tune_blocks)
+        check_mixing(c, plan)
+        check_resizing(c)
+        yield from check_batch_norm(c, plan)
+        if c.augment.rand_augment and not is_picture(plan.image):
+            yield "RandAugment is left out: it takes 8 bits in 1 or 3 channels"
+        yield from without_effect(c)
+
+    def samples(self, plan: Plan, data: LabelledImages) -> LabelledSamples:
+        """Augmented crops with their classes."""
+        return LabelledSamples(self.config, plan, data.labelled)
+
+    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
+        """The encoder of --init, or a new one, with a new head; and what of it is trained."""
+        spec = plan.model
+        assert isinstance(spec, ClassifierSpec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.training.seed)
+            encoder, sentences = spec.encoder.build(), ["encoder and head initialised randomly"]
+            if init:
+                encoder, changes = encoder_for(
+                    init,
+                    image_size=plan.image.size,
+                    channels=plan.image.channels,
+                    final_norm=spec.pool == "class",
+                    display=plan.image.display,
+                )
+                loaded = "encoder loaded from --init, head initialised randomly"
+                sentences = ["; ".join([loaded, *changes])]
+            model = Classifier(
+                encoder,
+                classes=len(spec.classes),
+                pool=spec.pool,
+                normalize_features=spec.batch_norm,
+            )
+        trained = set_trainable(model, self.config.head.tune_blocks)
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        count = sum(sizes[name] for name in trained)
+        sentences.append(f"{count:,} of {sum(sizes.values()):,} parameters are trained")
+        return model, sentences
+
+    def param_groups(self, model: Classifier, plan: Plan) -> Groups:
+        """What is trained, with learning rates that fall towards the input."""
+        return layer_decay_groups(
+            model.named_parameters(),
+            depth=len(model.encoder.blocks),
+            weight_decay=plan.training.weight_decay,
+            layer_decay=self.config.optim.layer_decay,
+        )
+
+    def step(self, model: Classifier, batch: LabelledBatch, draw: Draw) -> StepOutput:
+        """Soft cross-entropy of one micro-batch."""
+        a, image = self.config.augment, draw.plan.image
+        images = prepared(batch.images, draw.device, image)
+        how = draw_mix(draw.generator(MIX), image.size, mixup=a.mixup, cutmix=a.cutmix)
         # On the host, where the weights' total is known without waiting for the device.
-        labels, weights = self.labels[batch.samples], self.weights[batch.samples]
+        labels, weights = batch.labels, batch.weights
         weights = weights * how.share + weights[partners(weights)] * (1 - how.share)
-        shares = (weights / weights.sum()).to(self.device, non_blocking=True)
-        targets = mixed_targets(labels, len(self.plan.classes), how, a.smoothing)
-        targets = targets.to(self.device, non_blocking=True)
-        logits = self.model(mix(images, how), keep=self._keep(batch))
+        shares = (weights / weights.sum()).to(draw.device, non_blocking=True)
+        targets = mixed_targets(labels, model.head.out_features, how, a.smoothing)
+        targets = targets.to(draw.device, non_blocking=True)
+        logits = model(mix(images, how), keep=self._keep(len(labels), draw, len(model.encoder.blocks)))
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
         right = logits.argmax(dim=1) == targets.argmax(dim=1)
         scalars = {"accuracy": (right * shares).sum()}
         return StepOutput((losses * shares).sum(), weight=float(weights.sum()), scalars=scalars)
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """What is trained, with rates that fall towards the input."""
-        return layer_decay_groups(
-            self.model.named_parameters(),
-            depth=len(self.model.encoder.blocks),
-            weight_decay=self.plan.training.weight_decay,
-            layer_decay=self.plan.layer_decay,
-        )
-
-    def evaluators(self) -> Sequence[Scheduled]:
-        """Scores on the validation images, and pictures of them."""
-        return self._evaluators
-
-    def _mix(self, step: int) -> Mix:
-        """One draw for the whole step."""
-        a, d = self.plan.augment, self.plan.data
-        return draw_mix(generator(d.seed, MIX, step), d.image_size, mixup=a.mixup, cutmix=a.cutmix)
-
-    def _keep(self, batch: Batch) -> Tensor | None:
-        """Drawn for the whole step; this micro-batch takes its columns."""
-        rate = self.plan.head.drop_path
+    def _keep(self, images: int, draw: Draw, depth: int) -> Tensor | None:
+        """Drop path, drawn for the whole step; this micro-batch takes its columns."""
+        rate = self.config.head.drop_path
         if not rate:
             return None
-        t, depth = self.plan.training, len(self.model.encoder.blocks)
-        keep = drop_path_keep(depth, rate, t.batch, generator(t.seed, DROP_PATH, batch.step))
-        return keep[:, :, batch.first : batch.first + len(batch.samples)].to(
-            self.device, non_blocking=True
+        keep = drop_path_keep(depth, rate, draw.plan.training.batch, draw.generator(DROP_PATH))
+        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
+
+    def evaluators(self, plan: Plan, data: LabelledImages) -> Sequence[Scheduled]:
+        """Scores on the validation images, and pictures of them."""
+        bad_images = BadImageLog(
+            self.path() / "bad_images.jsonl",
+            images=len(data.validation),
+            max_share=plan.loading.max_bad_share,
+            part="validation",
         )
+        validation = Validation(data.validation, plan.image, plan.loading, bad_images=bad_images)
+        t = plan.training
+        return [
+            Scheduled(validation, t.evaluate_every),
+            Scheduled(ValidationPictures(validation), t.sample_every),
+        ]
+
+    def summary(self, record: Mapping[str, Any], plan: Plan) -> str:
+        """Top-5 accuracy only if there are more classes; and what could not be read."""
+        shown = ["val/top1", "val/balanced_accuracy"]
+        shown += ["val/top5"] if len(data_classes(plan)) > 5 else []
+        text = ", ".join(m.shown(record[m.key]) for m in METRICS if m.key in shown)
+        bad = record.get("val/unreadable")
+        left_out = f"; {bad} validation images cannot be read: see bad_images.jsonl" if bad else ""
+        return text + left_out
+
+    def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Images that can be read, classes, what is trained and how samples are augmented."""
+        c, f, classes = self.config, plan.facts, data_classes(plan)
+        head, readable = c.head, f.held_out_images - int(record.get("val/unreadable", 0))
+        return [
+            ("Images", f"{f.training_images} for training, {readable} for validation"),
+            ("Classes", f"{len(classes)}: {', '.join(classes[:NAMED_CLASSES])}"),
+            *input_facts(plan),
+            (
+                "Trained",
+                f"{trained_blocks(head.tune_blocks)}; pooling {head.pool}; drop path {head.drop_path:g}",
+            ),
+            ("Augmented by", augmentation(c, plan.image)),
+            ("Layer decay", f"{c.optim.layer_decay:g}"),
+        ]
+
+    def conclude(self, run: Path, step: int) -> Iterator[str]:
+        """Where the confusion matrix is, and how to use the classifier."""
+        yield f"  confusion        {run / 'samples' / f'confusion-{step:08d}.png'}"
+        yield f"next: {shlex.join(['unmask', 'predict', 'IMAGES', '--init', str(run)])}"
+
+
+class Probe(Finetune):
+    """Trains a linear classifier on the frozen encoder's features (paper, Table 10)."""
+
+    name, title = "probe", "Linear probe"
+    config_class, recipes = ProbeConfig, PROBE
+
+
+class Scratch(Finetune):
+    """Trains a new encoder and head on labels alone (paper, Table 11): what pre-training has to beat."""
+
+    name, title = "scratch", "From scratch"
+    config_class, recipes = ScratchConfig, SCRATCH
+    needs_init = keeps_channels = False
+
+    def check(self, plan: Plan, data: Data) -> Iterator[str]:
+        """Also warns of a layer decay."""
+        yield from super().check(plan, data)
+        decay = self.config.optim.layer_decay
+        if decay < 1:
+            yield (
+                f"a layer decay of {decay:g} slows the first blocks of a new encoder down: "
+                f"--optim.layer-decay 1 is usual from scratch"
+            )
+
+
+def data_classes(plan: Plan) -> tuple[str, ...]:
+    """The names of the outputs."""
+    assert isinstance(plan.model, ClassifierSpec)
+    return plan.model.classes

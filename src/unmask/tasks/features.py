@@ -1,7 +1,7 @@
 """What an encoder's features are worth while it is pre-trained: neighbours, a linear probe, their rank.
 
 Features are of whole images, nothing masked, averaged over the patches after the final norm. Nothing
-here draws random numbers, and nothing trains the encoder.
+here draws at random, and nothing trains the encoder.
 """
 
 import os
@@ -10,48 +10,61 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from unmask.config.plan import DataPlan
-from unmask.config.schema import DataConfig, ProbeConfig
+from unmask.config.plan import Plan
+from unmask.config.settings import FeatureProbe, Source
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.images import Images, name_hash
-from unmask.data.kept import KeptCrops
-from unmask.data.labels import Labelled, find_labelled, take_fraction
-from unmask.data.loader import CentreCrops
-from unmask.data.normalize import normalize
+from unmask.data.labels import find_labelled
+from unmask.data.records import Labelled
+from unmask.data.split import take_fraction
+from unmask.distributed.processes import Processes
+from unmask.engine.task import Metric
 from unmask.evals.knn import knn_accuracy
 from unmask.evals.linear import fit_linear_probe
 from unmask.evals.rank import effective_rank
+from unmask.inference import SharedCrops
 
 NEIGHBOURS = 20
 """How many vote, or all of fewer."""
 RANKED_PER_DIMENSION = 4
 """Images that the rank of features needs for each of their dimensions, to mean much."""
-BATCH = 64
+
+METRICS = (
+    Metric(key="knn/top1", label="k-NN accuracy", format="{:.2%}", better="higher", on_console=True),
+    Metric(key="probe/top1", label="linear probe accuracy", format="{:.2%}", better="higher"),
+    Metric(
+        key="probe/commonest_class",
+        label="majority-class baseline",
+        format="{:.2%}",
+        better="higher",
+        has_curve=False,
+    ),
+    Metric(key="features/rank", label="effective rank", format="{:.1f}", better="higher"),
+)
 
 
 class ProbeImages(NamedTuple):
-    """Labelled images: some to learn from, others to ask about."""
+    """Labelled images: some to learn from, and query images."""
 
     training: Labelled
     validation: Labelled
     seen: int
-    """Validation images that pre-training sees, without their labels."""
+    """Query images that pre-training sees, without their labels."""
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         """What is compared, for people."""
         return (
-            f"features are probed with the labels of {len(self.training)} images on "
-            f"{len(self.validation)} others, of which {self.seen} are among the training images"
+            f"k-NN and linear probe: {len(self.training)} labelled images, {len(self.validation)} query "
+            f"images ({self.seen} seen in pre-training)"
         )
 
 
-def find_probe_images(p: ProbeConfig, d: DataConfig, pretraining: Images) -> ProbeImages | None:
+def find_probe_images(p: FeatureProbe, d: Source, pretraining: Images) -> ProbeImages | None:
     """About `p.images` labelled images of all classes, and half as many others; None without labels.
 
-    The choice depends on the names of the images alone; to ask about, those that `pretraining` does not
-    hold come first.
+    The choice depends on the names of the images alone; as query images, those that `pretraining` does
+    not hold come first.
     """
     if not p.data or not p.images:
         return None
@@ -67,7 +80,7 @@ def find_probe_images(p: ProbeConfig, d: DataConfig, pretraining: Images) -> Pro
     return ProbeImages(training, split.validation.subset(np.sort(chosen)), int(is_seen[chosen].sum()))
 
 
-def images_to_rank(p: ProbeConfig, images: Images, width: int) -> Images:
+def images_to_rank(p: FeatureProbe, images: Images, width: int) -> Images:
     """Some of the images, by their names: enough for features of that width, at most `p.images`."""
     return images.split(min(len(images), p.images, RANKED_PER_DIMENSION * width))[1]
 
@@ -80,63 +93,47 @@ def _is_among(images: Images, others: Images) -> np.ndarray:
     return np.array([path in common for path in mine], dtype=bool)
 
 
-class Features:
-    """The features of fixed images."""
-
-    def __init__(self, images: Images, d: DataPlan):
-        crops = CentreCrops(images, size=d.image_size, wanted=d.pixels)
-        self.crops = KeptCrops(crops, batch=BATCH, workers=d.workers)
-        self.mean, self.std = d.mean, d.std
-
-    def of(self, model: MaskedAutoencoder) -> tuple[Tensor, list[int]]:
-        """[n, D] float32 of the readable images, and which they are."""
-        device = next(model.parameters()).device
-        parts, numbers = [torch.empty(0, model.architecture.width, device=device)], list[int]()
-        for batch in self.crops:
-            if batch.numbers:
-                images = normalize(batch.images.to(device, non_blocking=True), self.mean, self.std)
-                parts.append(model.features(images).float())
-                numbers += batch.numbers
-        return torch.cat(parts), numbers
-
-
 class FeatureRank:
     """How many dimensions the features use: needs no labels."""
 
-    def __init__(self, images: Images, d: DataPlan):
-        self.features = Features(images, d)
+    def __init__(self, images: Images, plan: Plan):
+        self.crops = SharedCrops(images, plan.image, plan.loading)
 
-    def run(self, model: MaskedAutoencoder) -> Iterator[tuple[str, float]]:
-        """Yields features/rank, where features are numbers."""
-        features, numbers = self.features.of(model)
-        if numbers and features.isfinite().all():
-            yield "features/rank", effective_rank(features)
+    def run(self, model: MaskedAutoencoder, processes: Processes) -> Iterator[tuple[str, float]]:
+        """Yields features/rank if all features are finite."""
+        found = self.crops.rows(model.features, model, processes)
+        if processes.is_main and found.indices and found.output.isfinite().all():
+            yield "features/rank", effective_rank(found.output)
 
 
 class LabelledFeatures:
     """How well the features of some images tell the classes of others."""
 
-    def __init__(self, probed: ProbeImages, d: DataPlan):
+    def __init__(self, probed: ProbeImages, plan: Plan):
         self.training, self.validation = probed.training, probed.validation
-        self.known, self.asked = (Features(part.images, d) for part in probed[:2])
+        self.known, self.queries = (
+            SharedCrops(part.images, plan.image, plan.loading) for part in probed[:2]
+        )
 
-    def run(self, model: MaskedAutoencoder) -> Iterator[tuple[str, float]]:
-        """Yields knn/top1, probe/top1, what the commonest class alone would score, and features/rank."""
-        known, mine = self.known.of(model)
-        asked, others = self.asked.of(model)
-        if not (mine and others and torch.cat([known, asked]).isfinite().all()):
+    def run(self, model: MaskedAutoencoder, processes: Processes) -> Iterator[tuple[str, float]]:
+        """Yields knn/top1, probe/top1, the majority-class baseline, and features/rank."""
+        known = self.known.rows(model.features, model, processes)
+        queries = self.queries.rows(model.features, model, processes)
+        if not processes.is_main or not (known.indices and queries.indices):
+            return
+        if not torch.cat([known.output, queries.output]).isfinite().all():
             return
         # A probe is trained: neither the loop's inference mode nor its precision is for it.
-        with torch.inference_mode(False), torch.autocast(known.device.type, enabled=False):
-            known, asked = known.clone(), asked.clone()
-            labels = torch.from_numpy(self.training.labels[mine])
-            answers = torch.from_numpy(self.validation.labels[others])
+        with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+            features, others = known.output.clone(), queries.output.clone()
+            labels = torch.from_numpy(self.training.labels[known.indices])
+            answers = torch.from_numpy(self.validation.labels[queries.indices])
             count = len(self.training.classes)
             nearest = knn_accuracy(
-                known, labels, asked, answers, classes=count, neighbours=(NEIGHBOURS,)
+                features, labels, others, answers, classes=count, neighbours=(NEIGHBOURS,)
             )
             yield "knn/top1", nearest[NEIGHBOURS]
-            probe = fit_linear_probe(known, labels, classes=count)
-            yield "probe/top1", probe.accuracy(asked, answers)
+            probe = fit_linear_probe(features, labels, classes=count)
+            yield "probe/top1", probe.accuracy(others, answers)
             yield "probe/commonest_class", answers.bincount().max().item() / len(answers)
-            yield "features/rank", effective_rank(known)
+            yield "features/rank", effective_rank(features)

@@ -1,110 +1,274 @@
-"""Masked-autoencoder pre-training as a task of the loop."""
+"""Masked-autoencoder pre-training (paper, Approach).
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+Legend: n images, B images of a micro-batch, C channels, H x W pixels, N patches.
+"""
 
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 import torch
-from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from unmask.config.plan import PixelFormat, Plan
+from unmask.config.commands import PretrainConfig
+from unmask.config.image import ImageSpec
+from unmask.config.plan import Plan
+from unmask.config.resolve import either, resolve_autoencoder, resolve_encoder
+from unmask.core.components import PCATarget, fit_pca
 from unmask.core.mae import MaskedAutoencoder
-from unmask.data.crops import on_device
-from unmask.data.loader import Batch
-from unmask.data.normalize import normalize
-from unmask.data.sampler import generator
-from unmask.engine.optim import decay_groups
-from unmask.engine.task import Scheduled, StepOutput
-from unmask.evals.reconstruction import HeldOutReconstruction
-from unmask.tasks.features import FeatureRank, LabelledFeatures
-from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
-from unmask.viz.tiles import Display
+from unmask.core.patches import patchify
+from unmask.core.spec import MAESpec, ViTSpec
+from unmask.data.centre_crops import load_centre_crops
+from unmask.data.crops import Crops, on_device, pack
+from unmask.data.decode.pictures import Picture
+from unmask.data.images import Images
+from unmask.data.mask_strategies import asked_mask, mask_noise
+from unmask.data.normalize import normalize, valid_pixels
+from unmask.data.sampler import SampleKey, generator
+from unmask.data.samples import RandomCrops
+from unmask.data.sources.find import find_images
+from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
+from unmask.interop.description import Weights
+from unmask.interop.weights import initialize_from
+from unmask.recipes.pretrain import PRETRAIN
+from unmask.tasks import features
+from unmask.tasks.base import BaseTask, Data
+from unmask.tasks.facts import input_facts, transformer
+from unmask.tasks.reconstruction import (
+    PICTURED_IMAGES,
+    HeldOutError,
+    SamplePictures,
+    autoencoder_in,
+    first,
+)
+from unmask.tasks.tokens import Tokens, read_tokens
 
-PICTURED_IMAGES, STRIP_IMAGES = 8, 4
+PCA_IMAGES, PCA_PATCHES = 512, 64
+"""Training images that principal components are fitted to, and patches of each."""
+PCA_KEY = 7
+MASKS_IN_WORDS = {
+    "random": "masked at random",
+    "block": "masked in blocks",
+    "grid": "masked but for a regular grid",
+    "given": "masked as given",
+}
 
 
-class PretrainTask:
+class MaskedBatch(NamedTuple):
+    """`images` [B, C, H, W], or crops of several sizes; `noise` float32 [B, N], which draws the
+    masks."""
+
+    images: Tensor | Crops
+    noise: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainImages(Data):
+    """Also the labelled images that features are looked at with, if there are labels."""
+
+    probe: features.ProbeImages | None
+
+
+class Pretrain(BaseTask):
     """Predicts masked patches; looks at held-out images along the way."""
 
-    def __init__(
-        self,
-        model: MaskedAutoencoder,
-        plan: Plan,
-        device: torch.device,
-        *,
-        held_out: Tensor,
-        other: Tensor | None = None,
-        features: FeatureRank | LabelledFeatures | None = None,
-    ):
-        """`held_out` and `other`: [n, C, H, W], not normalised; measured and drawn, and only drawn.
+    name, title, config_class, recipes = "pretrain", "Pre-training run", PretrainConfig, PRETRAIN
+    metrics = (
+        Metric(key="held_out/error", label="held-out error on masked pixels", has_curve=False),
+        Metric(key="held_out/harmonic_error", label="harmonic fill", has_curve=False),
+        Metric(
+            key="held_out/ratio",
+            label="held-out error vs harmonic fill",
+            format="{:.3f}",
+            baseline=1.0,
+            baseline_label="harmonic fill",
+            on_console=True,
+        ),
+        *features.METRICS,
+    )
+    captions: ClassVar[Mapping[str, str]] = {
+        "reconstruction": "Reconstructions",
+        "reconstruction-ratios": "The same model at higher mask ratios",
+        "other-data": "Images of another data set, which the model was not trained on",
+        "other-data-ratios": "Images of another data set at higher mask ratios",
+    }
+    from_the_start: ClassVar[Sequence[str]] = ("reconstruction", "other-data")
+    config: PretrainConfig
 
-        `features`: looks at those of whole images.
-        """
-        self.model = model.to(device)
-        self.plan, self.device = plan, device
-        self._evaluators = evaluators(plan, held_out, other)
-        if features is not None:
-            self._evaluators.append(Scheduled(features, plan.probe_every))
+    def __init__(self, config: PretrainConfig):
+        super().__init__(config)
+        self.tokens: Tokens | None = None
+        """What gives and draws tokens, if they are the target; read with the model."""
 
-    def step(self, batch: Batch, progress: float) -> StepOutput:
-        """The loss of one micro-batch; `progress` is not needed."""
-        images = on_device(batch.images, self.device, self.plan.data.image_size)
-        noise = batch.noise.to(self.device, non_blocking=True)
-        output = self.model(normalize(images, self.plan.data.mean, self.plan.data.std), noise=noise)
-        counted = output.prediction if self.plan.architecture.loss_on == "masked" else noise
-        return StepOutput(output.loss, weight=counted.shape[0] * counted.shape[1], scalars={})
+    def find(self) -> PretrainImages:
+        """All images, some of them held out."""
+        found, d = super().find(), self.config.data
+        probe = features.find_probe_images(self.config.probe, d, found.training)
+        messages = (probe.message(),) if probe else ()
+        return PretrainImages(**{**vars(found), "messages": messages}, probe=probe)
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Weights decayed, biases and norms not."""
-        return decay_groups(self.model, self.plan.training.weight_decay)
+    def spec(self, data: Data, image: ImageSpec, init: Weights | None) -> MAESpec:
+        """The autoencoder that the settings describe."""
+        c = self.config
+        encoder = resolve_encoder(c.model, size=image.size, channels=image.channels)
+        return resolve_autoencoder(
+            *(c.model, c.mask, c.target),
+            size=image.size,
+            channels=image.channels,
+            given=asked_mask(c.mask, encoder.grid),
+            vocabulary=self._read_tokens(image, encoder),
+        )
 
-    def evaluators(self) -> Sequence[Scheduled]:
+    def _read_tokens(self, image: ImageSpec, encoder: ViTSpec) -> int | None:
+        """Reads the tokenizer, if tokens are the target; returns the size of its vocabulary."""
+        target = self.config.target
+        if target.kind != "tokens" or target.tokenizer is None:
+            return None
+        self.tokens = self.tokens or read_tokens(target.tokenizer, image, encoder)
+        return self.tokens.model.spec.vocabulary
+
+    def check(self, plan: Plan, data: Data) -> Iterator[str]:
+        """Says what is masked."""
+        spec = autoencoder_in(plan)
+        h, w = spec.encoder.grid
+        how = MASKS_IN_WORDS[spec.mask.strategy]
+        yield (
+            f"{h} x {w} patches, of which the encoder sees {spec.visible} and the decoder predicts "
+            f"{spec.predicted}; {how}, {spec.masked / spec.encoder.patches:.4g} of the patches"
+        )
+        if spec.mask.tokens_in_encoder:
+            yield "the encoder gets mask tokens for the rest: slower and worse (paper, Table 1c)"
+
+    def samples(self, plan: Plan, data: Data) -> "MaskedSamples":
+        """Random crops, with noise that draws their masks."""
+        return MaskedSamples(self.config, plan)
+
+    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
+        """A new model, or one that starts from --init."""
+        model, sentences = super().model(plan, init)
+        self._read_tokens(plan.image, plan.model.encoder)
+        if init and isinstance(model, MaskedAutoencoder):
+            start = initialize_from(model, init, str(self.init), plan.image.display)
+            sentences.append(start)
+        return model, sentences
+
+    def fit(self, model: MaskedAutoencoder, plan: Plan, data: PretrainImages) -> Iterator[str]:
+        """Principal components of patches of training crops, if they are the target."""
+        target = model.target
+        if isinstance(target, PCATarget) and target.basis.isnan().any():
+            patches = _patches_of_crops(data.training, self.samples(plan, data), plan)
+            target.fit(fit_pca(patches, target.outputs))
+            yield (
+                f"the target is {target.outputs} of {patches.shape[1]} principal components, fitted to "
+                f"{len(patches)} patches"
+            )
+
+    def step(self, model: MaskedAutoencoder, batch: MaskedBatch, draw: Draw) -> StepOutput:
+        """The loss of one micro-batch."""
+        image = draw.plan.image
+        crops = on_device(batch.images, draw.device, image.size)
+        images, valid = normalize(crops, image.mean, image.std), valid_pixels(crops)
+        noise = batch.noise.to(draw.device, non_blocking=True)
+        ids = self.tokens.ids(images) if self.tokens else None
+        output = model(images, noise=noise, wanted=ids, valid=valid)
+        return StepOutput(output.loss, weight=output.patches, scalars={})
+
+    def evaluators(self, plan: Plan, data: PretrainImages) -> Sequence[Scheduled]:
         """The error on held-out images, pictures of them, and what the features are worth."""
-        return self._evaluators
+        t, d = plan.training, self.config.data
+        held_out = data.held_out if len(data.held_out) else first(data.training, 2 * PICTURED_IMAGES)
+        crops = _crops(held_out, plan)
+        tokens = self.tokens.draw if self.tokens else None
+        title = "Held-out images" if plan.facts.held_out_images else "Training images"
+        scheduled = [
+            Scheduled(HeldOutError(crops, plan, tokens), t.evaluate_every),
+            Scheduled(SamplePictures("reconstruction", title, crops, plan, tokens), t.sample_every),
+        ]
+        if d.other:
+            elsewhere = _crops(first(find_images(d.other, root=d.root), PICTURED_IMAGES), plan)
+            title = "Images of another data set"
+            other = SamplePictures("other-data", title, elsewhere, plan, tokens)
+            scheduled.append(Scheduled(other, t.sample_every))
+        if looks := self._features(data, plan):
+            every = either(self.config.probe.every, max(1, t.steps // 10))
+            scheduled.append(Scheduled(looks, every))
+        return scheduled
+
+    def _features(
+        self, data: PretrainImages, plan: Plan
+    ) -> features.FeatureRank | features.LabelledFeatures | None:
+        if data.probe:
+            return features.LabelledFeatures(data.probe, plan)
+        ranked = features.images_to_rank(self.config.probe, data.training, plan.model.encoder.width)
+        return features.FeatureRank(ranked, plan) if len(ranked) else None
+
+    def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Images, dimensions, and what is masked."""
+        spec = autoencoder_in(plan)
+        d, mask, target = spec.decoder, spec.mask, spec.target
+        share = spec.masked / spec.encoder.patches
+        return [
+            *super().facts(plan, record),
+            *input_facts(plan),
+            ("Decoder", transformer(d.depth, d.width, d.heads)),
+            ("Masked", f"{MASKS_IN_WORDS[mask.strategy]}, {share:.1%}"),
+            ("Target", f"{target.kind}; loss on {target.loss_on} patches"),
+        ]
+
+    def conclude(self, run: Path, step: int) -> Iterator[str]:
+        """Where the pictures are, and how to look at more."""
+        if self.tokens:
+            self.tokens.save(run)
+        yield f"  reconstructions  {run / 'samples' / f'reconstruction-{step:08d}.png'}"
+        yield f"next: {shlex.join(['unmask', 'reconstruct', 'IMAGES', '--init', str(run)])}"
 
 
-class SamplePictures:
-    """The same images under the same masks, drawn again as the model learns."""
+class MaskedSamples(RandomCrops):
+    """See `data.samples.Samples`: a random crop, and the noise of its mask."""
 
-    def __init__(self, name: str, title: str, images: Tensor, noise: Tensor, plan: Plan):
-        self.name, self.title, self.noise = name, title, noise
-        self.display = display_of(plan.data.mean, plan.data.std, plan.data.display, plan.data.pixels)
-        self.images = normalize(images, plan.data.mean, plan.data.std)
+    def __init__(self, config: PretrainConfig, plan: Plan):
+        super().__init__(config.data, plan)
+        self.spec = autoencoder_in(plan)
 
-    def run(self, model: MaskedAutoencoder) -> Iterator[tuple[str, Image]]:
-        """A grid at the mask ratio of the training, and a strip over higher ones (Fig. 4)."""
-        images, noise, show = self.images, self.noise, self.display
-        grid = reconstruction_grid(model, images, noise, display=show, title=self.title)
-        yield self.name, grid
-        few = slice(STRIP_IMAGES)
-        strip = mask_ratio_strip(model, images[few], noise[few], display=show)
-        yield f"{self.name}-ratios", strip
+    def sample(
+        self, picture: Picture, key: SampleKey, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """[C, H, W] before normalisation, and one random value per patch."""
+        crop = self.crop(picture, rng)
+        return crop, torch.from_numpy(mask_noise(self.spec.mask, self.spec.encoder.grid, rng))
 
-
-def evaluators(plan: Plan, held_out: Tensor, other: Tensor | None) -> list[Scheduled]:
-    """What a pre-training run measures and draws, with masks that never change."""
-    t, d = plan.training, plan.data
-    noise = fixed_noise(len(held_out), d.noise_length)
-    error = HeldOutReconstruction(normalize(held_out, d.mean, d.std), noise)
-    few = slice(PICTURED_IMAGES)
-    which = "Held-out images" if plan.facts.held_out_images else "Training images"
-    pictures = SamplePictures("reconstruction", which, held_out[few], noise[few], plan)
-    scheduled = [Scheduled(error, t.evaluate_every), Scheduled(pictures, t.sample_every)]
-    if other is not None:
-        noise = fixed_noise(len(other), d.noise_length)
-        title = "Images of another data set"
-        elsewhere = SamplePictures("other-data", title, other[few], noise[few], plan)
-        scheduled.append(Scheduled(elsewhere, t.sample_every))
-    return scheduled
+    def collate(self, samples: list[tuple[Tensor, Tensor]]) -> MaskedBatch:
+        """Stacks crops and noise."""
+        crops, noise = zip(*samples, strict=True)
+        return MaskedBatch(pack(list(crops)), torch.stack(noise))
 
 
-def display_of(
-    mean: tuple[float, ...], std: tuple[float, ...], bands: tuple[int, ...] | None, pixels: PixelFormat
-) -> Display:
-    """How images of a run are shown: pixels without a usual range are stretched around their mean."""
-    return Display(mean, std, bands, stretch=pixels.pixel_type == "float32")
+def _patches_of_crops(images: Images, samples: "MaskedSamples", plan: Plan) -> Tensor:
+    """Patches [n, P] of random crops of training images, those without no-data."""
+    chosen = generator(plan.training.seed, PCA_KEY).permutation(len(images))[:PCA_IMAGES]
+    found = []
+    for index in map(int, chosen):
+        rng = generator(plan.training.seed, PCA_KEY, index)
+        key = SampleKey(0, index)
+
+        def crop(picture: Picture, key: SampleKey = key, rng: np.random.Generator = rng) -> Tensor:
+            return samples.sample(picture, key, rng)[0]
+
+        drawn = images.take(index, samples.pixels, crop)
+        if isinstance(drawn, Tensor):
+            sized = on_device(drawn[None], torch.device("cpu"), plan.image.size)
+            patches = patchify(
+                normalize(sized, plan.image.mean, plan.image.std), plan.model.encoder.patch_size
+            )[0]
+            valid = valid_pixels(sized)
+            if valid is not None:
+                patches = patches[patchify(valid, plan.model.encoder.patch_size)[0].all(dim=1)]
+            found.append(patches[rng.permutation(len(patches))[:PCA_PATCHES]])
+    return torch.cat(found)
 
 
-def fixed_noise(images: int, length: int, seed: int = 0) -> Tensor:
-    """The noise of evaluation masks: the same in every run."""
-    return torch.from_numpy(generator(seed, length).random((images, length), dtype="float32"))
+def _crops(images: Images, plan: Plan) -> Tensor:
+    return load_centre_crops(images, plan.image, max_megapixels=plan.loading.max_megapixels)

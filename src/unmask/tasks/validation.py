@@ -1,174 +1,73 @@
 """How a classifier does on labelled images: scores, and pictures of them.
 
-Legend: n images, K classes.
+Legend: n images, B images of a batch, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from unmask.config.plan import DataPlan, PixelFormat
-from unmask.core.patches import Size
-from unmask.data.bad_images import BadImageLog, none_readable
-from unmask.data.decode.pictures import BadImage
-from unmask.data.images import Images
-from unmask.data.kept import KeptCrops
-from unmask.data.labels import Labelled
-from unmask.data.loader import CentreCrops, CropBatch
+from unmask.config.image import ImageSpec
+from unmask.config.plan import LoadingPlan
+from unmask.data.bad_images import BadImageLog
+from unmask.data.centre_crops import load_centre_crops
 from unmask.data.normalize import normalize
+from unmask.data.records import Labelled
+from unmask.distributed.processes import Processes
 from unmask.evals.classification import Scores, calibration, classification_scores
+from unmask.inference import Rows, SharedCrops
 from unmask.models.classifier import Classifier
+from unmask.tasks.reconstruction import display_of
 from unmask.viz.confusion import confusion_picture
 from unmask.viz.predictions import mistakes_sheet, worst_mistakes
 from unmask.viz.reliability import reliability_picture
-from unmask.viz.tiles import Display, displayable
+from unmask.viz.tiles import displayable
 
-BATCH = 64
-"""Fixed, so that an evaluation gives the same numbers wherever it is asked for."""
 PICTURED_MISTAKES = 24
 
-Watch = Callable[[Iterable[CropBatch], int], Iterable[CropBatch]]
-"""Hands on all batches, of which there are so many: a progress bar, perhaps."""
 
+class Scored(NamedTuple):
+    """All scores, and the logits [n, K] that they are of."""
 
-def unwatched(batches: Iterable[CropBatch], total: int) -> Iterable[CropBatch]:
-    """Nobody looks."""
-    return batches
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """How evaluation looks at images."""
-
-    size: Size
-    pixels: PixelFormat
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    eval_crop: float
-    workers: int
-    display: tuple[int, ...] | None = None
-
-    @classmethod
-    def of(cls, plan: DataPlan) -> "View":
-        """The one that a run plans."""
-        return cls(
-            size=plan.image_size,
-            pixels=plan.pixels,
-            mean=plan.mean,
-            std=plan.std,
-            eval_crop=plan.eval_crop,
-            workers=plan.workers,
-            display=plan.display,
-        )
-
-    def shown(self) -> Display:
-        """How its images are drawn."""
-        stretch = self.pixels.pixel_type == "float32"
-        return Display(self.mean, self.std, self.display, stretch=stretch)
-
-
-class Predicted(NamedTuple):
-    """Logits [n, K] of the readable images, whose numbers in the data are `numbers`."""
-
-    logits: Tensor
-    numbers: list[int]
-    bad: list[BadImage]
-
-
-class Predictions:
-    """Logits of images in their order; small data sets are decoded once."""
-
-    def __init__(self, images: Images, view: View, *, watch: Watch = unwatched):
-        """`watch` sees every batch go by, and is told how many there are."""
-        self.images, self.view, self.watch = images, view, watch
-        self.batches = KeptCrops(self._centre_crops(images), batch=BATCH, workers=view.workers)
-
-    def of(self, model: Classifier) -> Predicted:
-        """What the model says of every readable image."""
-        parts = list(self.each(model))
-        return Predicted(
-            torch.cat([part.logits for part in parts]),
-            [number for part in parts for number in part.numbers],
-            [bad for part in parts for bad in part.bad],
-        )
-
-    @torch.inference_mode()
-    def each(self, model: Classifier) -> Iterator[Predicted]:
-        """The same, batch by batch."""
-        device, trained = next(model.parameters()).device, model.training
-        model.eval()
-        for batch in self.watch(self.batches, -(-len(self.images) // BATCH)):
-            logits = torch.empty(0, model.head.out_features)
-            if batch.numbers:
-                crops = batch.images.to(device, non_blocking=True)
-                normal = normalize(crops, self.view.mean, self.view.std)
-                logits = model(normal).float().cpu()
-            yield Predicted(logits, batch.numbers, batch.bad)
-        model.train(trained)
-
-    def crops(self, numbers: list[int]) -> Tensor:
-        """Some images as the model takes them, normalised."""
-        view, some = self.view, self._centre_crops(self.images.subset(numbers))
-        parts = [normalize(batch.images, view.mean, view.std) for batch in some.batches(BATCH)]
-        return torch.cat([torch.empty(0, view.pixels.channels, *view.size), *parts])
-
-    def _centre_crops(self, images: Images) -> CentreCrops:
-        view = self.view
-        return CentreCrops(images, size=view.size, wanted=view.pixels, share=view.eval_crop)
+    scores: Scores
+    predicted: Rows
 
 
 class Validation:
-    """Scores on labelled images that were not trained on."""
+    """Scores on labelled images that were not trained on, as an evaluator of a run."""
 
     def __init__(
         self,
         labelled: Labelled,
-        view: View,
+        image: ImageSpec,
+        loading: LoadingPlan,
         *,
-        watch: Watch = unwatched,
         bad_images: BadImageLog | None = None,
     ):
-        """`bad_images`: where `scores` writes down what it cannot read."""
-        self.labelled, self.bad_images = labelled, bad_images
-        self.predictions = Predictions(labelled.images, view, watch=watch)
+        """`bad_images`: where the main process writes down what cannot be read."""
+        self.labelled, self.image, self.bad_images = labelled, image, bad_images
+        self.crops = SharedCrops(labelled.images, image, loading)
 
-    def run(self, model: Classifier) -> Iterator[tuple[str, float]]:
-        """Yields the numbers, as val/NAME."""
-        scores, predicted = self.scores(model)
-        yield "val/unreadable", len(predicted.bad)
+    def run(self, model: Classifier, processes: Processes) -> Iterator[tuple[str, float]]:
+        """Yields the scores, as val/NAME."""
+        scores, predicted = self.score(model, processes)
+        yield "val/unreadable", len(predicted.unreadable)
         for name, value in scores.named():
             yield f"val/{name}", value
 
-    def scores(self, model: Classifier) -> tuple[Scores, Predicted]:
-        """All scores, and what they are of.
+    def score(self, model: Classifier, processes: Processes) -> Scored:
+        """All scores, on every process.
 
-        Raises DataError where no image can be read, or fewer than the log allows.
+        Raises DataError if no image can be read, or fewer than the log allows.
         """
-        predicted = self.predictions.of(model)
-        if not predicted.numbers:
-            raise none_readable(predicted.bad)
+        predicted = self.crops.rows(model, model, processes).checked()
         if self.bad_images is not None:
-            self.bad_images.add(predicted.bad)
-        return classification_scores(predicted.logits, self.labels(predicted)), predicted
-
-    def labels(self, predicted: Predicted) -> Tensor:
-        """Of the readable images."""
-        return torch.from_numpy(self.labelled.labels[predicted.numbers])
-
-    def pictures(self, scores: Scores, predicted: Predicted) -> Iterator[tuple[str, Image]]:
-        """Confusion matrix, worst mistakes and calibration."""
-        probabilities, labels = predicted.logits.softmax(dim=1), self.labels(predicted)
-        names = self.labelled.classes
-        yield "confusion", confusion_picture(scores.confusion, names)
-        worst = worst_mistakes(probabilities, labels, PICTURED_MISTAKES)
-        crops = self.predictions.crops([predicted.numbers[i] for i in worst.tolist()])
-        shown = displayable(crops, self.predictions.view.shown())
-        yield "mistakes", mistakes_sheet(shown, probabilities[worst], labels[worst], names)
-        yield "calibration", reliability_picture(calibration(probabilities, labels))
+            self.bad_images.add(predicted.unreadable)
+        labels = labels_of(self.labelled, predicted.indices)
+        return Scored(classification_scores(predicted.output, labels), predicted)
 
 
 class ValidationPictures:
@@ -177,6 +76,28 @@ class ValidationPictures:
     def __init__(self, validation: Validation):
         self.validation = validation
 
-    def run(self, model: Classifier) -> Iterator[tuple[str, Image]]:
+    def run(self, model: Classifier, processes: Processes) -> Iterator[tuple[str, Image]]:
         """Draws what the model at hand does."""
-        yield from self.validation.pictures(*self.validation.scores(model))
+        scored = self.validation.score(model, processes)
+        if processes.is_main:
+            yield from pictures(self.validation.labelled, self.validation.image, scored)
+
+
+def pictures(labelled: Labelled, image: ImageSpec, scored: Scored) -> Iterator[tuple[str, Any]]:
+    """Confusion matrix, most confident errors and calibration."""
+    scores, predicted = scored
+    probabilities, labels = predicted.output.softmax(dim=1), labels_of(labelled, predicted.indices)
+    yield "confusion", confusion_picture(scores.confusion, labelled.classes)
+    worst = worst_mistakes(probabilities, labels, PICTURED_MISTAKES)
+    crops = torch.empty(0, image.channels, *image.size)
+    if len(worst):
+        chosen = labelled.images.subset([predicted.indices[i] for i in worst.tolist()])
+        crops = normalize(load_centre_crops(chosen, image), image.mean, image.std)
+    shown = displayable(crops, display_of(image))
+    yield "mistakes", mistakes_sheet(shown, probabilities[worst], labels[worst], labelled.classes)
+    yield "calibration", reliability_picture(calibration(probabilities, labels))
+
+
+def labels_of(labelled: Labelled, indices: list[int]) -> Tensor:
+    """int64 [n]: the classes of some images."""
+    return torch.from_numpy(labelled.labels[indices])

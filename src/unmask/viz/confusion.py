@@ -28,13 +28,16 @@ MOST_PIXELS = 2000
 TICKS = (0, 0.01, 0.1, 0.25, 0.5, 1)
 
 
-def confusion_picture(confusion: Int[Tensor, "K K"], names: Sequence[str]) -> Image.Image:
+def confusion_picture(
+    confusion: Int[Tensor, "K K"], names: Sequence[str], *, counted: str = "images"
+) -> Image.Image:
     """Draws counts by true class (row) and predicted class (column), coloured by the row's share.
 
-    With many classes the numbers are left out, then most of the names.
+    With many classes the numbers are left out, then most of the names. `counted` says what the counts
+    are of.
     """
     counts = confusion.cpu().numpy()
-    K, images = len(names), int(counts.sum())
+    K, total = len(names), int(counts.sum())
     side, font = _side(K), 9 if K <= NUMBERED else 6.5
     margin = NAME_LENGTH * 0.6 * font / 72 + 0.9
     padded = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
@@ -45,12 +48,12 @@ def confusion_picture(confusion: Int[Tensor, "K K"], names: Sequence[str]) -> Im
     picture = axes.imshow(shares, cmap="Blues", norm=faint, interpolation_stage="data")
     bar = figure.colorbar(picture, ax=axes, shrink=0.8, aspect=35, ticks=TICKS, pad=0.02)
     bar.ax.set_yticklabels([percent(tick) for tick in bar.get_ticks()], fontsize=9)
-    bar.set_label("share of the true class's images")
+    bar.set_label(f"share of the true class's {counted}")
     _label(axes, names, font)
     if K <= NUMBERED:
         _number(axes, counts, shares)
-    accuracy = f"{np.trace(counts) / images:.1%}" if images else "none"
-    axes.set_title(f"{images} images, {accuracy.replace('%', ' %')} right", fontsize=11)
+    accuracy = f"{np.trace(counts) / total:.1%}" if total else "none"
+    axes.set_title(f"{total} {counted}, {accuracy.replace('%', ' %')} right", fontsize=11)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a box stands for what the font lacks
         canvas.draw()
@@ -84,6 +87,14 @@ def _label(axes: Axes, names: Sequence[str], font: float) -> None:
 def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     for (row, column), count in np.ndenumerate(counts):
         share = float(shares[row, column])
-        text = f"{count}\n{percent(share)}" if count else "0"
+        text = f"{_short(count)}\n{percent(share)}" if count else "0"
         colour = "white" if share > 0.4 else "black" if count else "0.6"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+
+
+def _short(count: int) -> str:
+    """Five characters at most, as pixels are many: 99999, 123k, 1.2M, 46M."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= max(size, 10**5):
+            return f"{count / size:.{1 if count < 10 * size else 0}f}{unit}"
+    return str(count)

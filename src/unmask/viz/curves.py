@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +17,21 @@ LOG_FROM = 20
 """Largest over smallest value from which a panel with a logarithmic scale reads better."""
 
 
+class Metric(Protocol):
+    """What a curve needs to know of a quantity; `engine.task.Metric` is one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def has_curve(self) -> bool: ...
+    @property
+    def baseline(self) -> float | None: ...
+    @property
+    def baseline_label(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Panel:
     """One chart: a metric over steps."""
@@ -27,27 +42,23 @@ class Panel:
     reference: tuple[float, str] | None = None
 
 
-PANELS = (
-    Panel("loss", "training loss", may_be_logarithmic=True),
-    Panel("held_out/ratio", "held-out error / harmonic fill's", reference=(1.0, "harmonic fill")),
-    Panel("val/top1", "validation accuracy"),
-    Panel("val/nll", "validation negative log-likelihood"),
-    Panel("knn/top1", "k-NN accuracy on frozen features"),
-    Panel("probe/top1", "linear probe's accuracy"),
-    Panel("features/rank", "effective rank of the features"),
+LOSS = Panel("loss", "training loss", may_be_logarithmic=True)
+OPTIMIZER = (
     Panel("lr", "learning rate"),
     Panel("grad_norm", "gradient norm", may_be_logarithmic=True),
 )
 
 
-def training_curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
+def training_curves(records: Sequence[Mapping[str, Any]], metrics: Sequence[Metric] = ()) -> Image.Image:
     """Draws what was recorded over steps: loss, what was measured, learning rate, gradient norm.
 
     Args:
         records: lines of metrics.jsonl; a quantity that no record has gets no panel. Values that
             are not finite are not drawn, and their panel says how many there were.
+        metrics: what else has a curve, between the loss and the learning rate.
     """
-    recorded = [p for p in PANELS if any(p.key in record and "step" in record for record in records)]
+    panels = [LOSS, *(_panel(m) for m in metrics if m.has_curve), *OPTIMIZER]
+    recorded = [p for p in panels if any(p.key in record and "step" in record for record in records)]
     rows = max(1, -(-len(recorded) // 2))
     columns = 2 if len(recorded) > 1 else 1
     padded = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
@@ -61,6 +72,11 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
         figure.text(0.5, 0.5, "nothing recorded yet", ha="center", va="center")
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _panel(m: Metric) -> Panel:
+    reference = None if m.baseline is None else (m.baseline, m.baseline_label)
+    return Panel(m.key, m.label, reference=reference)
 
 
 def _draw(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -> None:

@@ -95,7 +95,7 @@ def draw(sheet: Sheet) -> Image.Image:
     captions_height = max([0, *(_height(lines, TEXT_SIZE) for row in below for lines in row)])
     words = [*sheet.headings, *(line for row in below for lines in row for line in lines)]
     column_width = max(tile_width, *(_longest_word(text, TEXT_SIZE) for text in words))
-    label_width = max([0, *(_length(label, TEXT_SIZE) + 2 * GAP for label in sheet.row_labels)])
+    label_width = max([0, *(text_width(label, TEXT_SIZE) + 2 * GAP for label in sheet.row_labels)])
     lefts = _starts(len(sheet.headings), column_width, sheet.columns_per_group, MARGIN + label_width)
     inner_width = max(
         lefts[-1] + column_width - MARGIN,
@@ -113,19 +113,19 @@ def draw(sheet: Sheet) -> Image.Image:
     bottom = footnote_top + _height(footnote, TEXT_SIZE) + MARGIN - GAP
 
     picture = Image.new("RGB", (inner_width + 2 * MARGIN, bottom), "white")
-    _write(picture, title, (MARGIN, MARGIN), TITLE_SIZE)
+    write(picture, title, (MARGIN, MARGIN), TITLE_SIZE)
     for lines, left in zip(headings, lefts, strict=True):
-        _write(picture, lines, (left, headings_top), TEXT_SIZE)
+        write(picture, lines, (left, headings_top), TEXT_SIZE)
     for label, top in zip(sheet.row_labels, tops, strict=bool(sheet.row_labels)):
-        _write(picture, [label], (MARGIN, top + (tile_height - _line(TEXT_SIZE)) // 2), TEXT_SIZE)
+        write(picture, [label], (MARGIN, top + (tile_height - line_height(TEXT_SIZE)) // 2), TEXT_SIZE)
     for row, top in zip(tiles, tops, strict=True):
         for tile, left in zip(row, lefts, strict=True):
             if tile is not None:
                 picture.paste(tile, (left, top))
     for captions, top in zip(below, tops, strict=bool(below)):
         for lines, left in zip(captions, lefts, strict=True):
-            _write(picture, lines, (left, top + tile_height + GAP // 2), TEXT_SIZE)
-    _write(picture, footnote, (MARGIN, footnote_top), TEXT_SIZE)
+            write(picture, lines, (left, top + tile_height + GAP // 2), TEXT_SIZE)
+    write(picture, footnote, (MARGIN, footnote_top), TEXT_SIZE)
     return picture
 
 
@@ -142,23 +142,24 @@ def _starts(count: int, size: int, per_group: int | None, first: int) -> list[in
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's: Pillow's own lacks accents, Greek and Cyrillic, which names of classes have."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _length(text: str, size: int) -> int:
-    return math.ceil(_font(size).getlength(text))
+def text_width(text: str, size: int) -> int:
+    """Pixels that a line of text takes."""
+    return math.ceil(font(size).getlength(text))
 
 
 def _longest_word(text: str, size: int) -> int:
-    return max([0, *(_length(word, size) for word in text.split())])
+    return max([0, *(text_width(word, size) for word in text.split())])
 
 
 def _wrapped(text: str, size: int, width: int) -> list[str]:
     lines: list[str] = []
     for word in text.split():
-        if lines and _length(f"{lines[-1]} {word}", size) <= width:
+        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -169,15 +170,17 @@ def _caption(text: str, width: int) -> list[str]:
     return [line for given in text.splitlines() for line in _wrapped(given, TEXT_SIZE, width)]
 
 
-def _line(size: int) -> int:
+def line_height(size: int) -> int:
+    """Pixels from one line of text to the next."""
     return round(1.4 * size)
 
 
 def _height(lines: list[str], size: int) -> int:
-    return len(lines) * _line(size) + (GAP if lines else 0)
+    return len(lines) * line_height(size) + (GAP if lines else 0)
 
 
-def _write(picture: Image.Image, lines: list[str], corner: tuple[int, int], size: int) -> None:
+def write(picture: Image.Image, lines: list[str], corner: tuple[int, int], size: int) -> None:
+    """Draws lines of text, the first at this left and top."""
     canvas, (left, top) = ImageDraw.Draw(picture), corner
     for i, line in enumerate(lines):
-        canvas.text((left, top + i * _line(size)), line, INK, _font(size))
+        canvas.text((left, top + i * line_height(size)), line, INK, font(size))

@@ -1,181 +1,113 @@
 """Opens image files: what Pillow reads, TIFF with any number of bands, NumPy arrays, DICOM."""
 
+import io
 import os
-import warnings
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
+from unmask.data.decode.arrays import array_picture
+from unmask.data.decode.dicom import is_dicom_image, open_dicom
 from unmask.data.decode.jpeg import jpeg_picture
-from unmask.data.decode.pictures import FORMATS, ArrayPicture, Picture, PillowPicture
+from unmask.data.decode.pictures import Picture
+from unmask.data.decode.pillow import FORMATS, PillowPicture, orientation_of
+from unmask.data.decode.png import DeepPng, is_deep, without_metadata
+from unmask.data.decode.quiet import WARNED, notes_on, quietly
+from unmask.data.decode.reading import AS_IT_SAYS, Reading
+from unmask.data.decode.tiff import open_tiff
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy", ".dcm")
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (*PICTURES, ".npy", ".dcm", ".dicom")
+TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NPY_MOST_BYTES = 2**31
+START = 512
+"""Bytes that tell what a file is."""
 
-SAMPLES_PER_PIXEL = 277
-REDUCED_IMAGE = 1
-"""The bit of TIFF's NewSubfileType that marks a thumbnail or a level of a pyramid."""
 
+def open_file(path: str, reading: Reading = AS_IT_SAYS) -> AbstractContextManager[Picture]:
+    """Opens an image file by its suffix, or by its content if that says nothing; closes it afterwards.
 
-def open_file(path: str, channels: int | None = None) -> AbstractContextManager[Picture]:
-    """Opens an image file by its suffix, and closes it afterwards.
-
-    `channels`, where it is known, says which axis of an array holds them.
-    Raises almost anything where the file is broken.
+    Raises almost anything if the file is broken.
     """
-    opener = OPENERS.get(os.path.splitext(path)[1].lower(), _open_pictures)
-    return opener(path, channels)
+    if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is no regular file")
+    suffix = os.path.splitext(path)[1].lower()
+    return OPENERS.get(suffix, _open_pictures if suffix in PICTURES else _open_by_content)(path, reading)
 
 
 @contextmanager
-def open_encoded(file: IO[bytes]) -> Iterator[Picture]:
-    """Opens what Pillow reads from a stream of bytes."""
+def open_encoded(file: IO[bytes], reading: Reading = AS_IT_SAYS) -> Iterator[Picture]:
+    """Opens an image in a stream of bytes, by what these are; raises almost anything if it is broken."""
     if (picture := jpeg_picture(file)) is not None:
         yield picture
         return
     file.seek(0)
-    with Image.open(file, formats=FORMATS) as image:
-        yield PillowPicture(image)
+    start = file.read(START)
+    if start.startswith(TIFF_BEGINS):
+        with open_tiff(file, reading) as picture:
+            yield picture
+        return
+    with quietly() as said:
+        image, stripped = _opened(file)
+    with image:
+        notes = notes_on([*said, *([WARNED] if stripped else [])])
+        if is_deep(start):
+            yield DeepPng(file, image, orientation_of(image), notes)
+        else:
+            yield PillowPicture(image, notes, plainer=lambda: _plainer(file))
+
+
+def _opened(file: IO[bytes]) -> tuple[Image.Image, bool]:
+    """By Pillow, and whether that needed the metadata away."""
+    file.seek(0)
+    try:
+        return Image.open(file, formats=FORMATS), False
+    except Exception as error:  # damaged metadata raise almost anything
+        try:
+            return _plainer(file), True
+        except Exception:
+            raise error from None
+
+
+def _plainer(file: IO[bytes]) -> Image.Image:
+    """Without metadata; at last without EXIF, which may turn the image."""
+    file.seek(0)
+    content = file.read()
+    try:
+        return Image.open(io.BytesIO(without_metadata(content)), formats=FORMATS)
+    except Exception:  # see above
+        return Image.open(io.BytesIO(without_metadata(content, exif=False)), formats=FORMATS)
 
 
 @contextmanager
-def _open_pictures(path: str, channels: int | None) -> Iterator[Picture]:
-    with open(path, "rb") as file, open_encoded(file) as picture:
+def _open_pictures(path: str, reading: Reading) -> Iterator[Picture]:
+    with open(path, "rb") as file, open_encoded(file, reading) as picture:
         yield picture
 
 
 @contextmanager
-def _open_numpy(path: str, channels: int | None) -> Iterator[Picture]:
+def _open_by_content(path: str, reading: Reading) -> Iterator[Picture]:
+    with open(path, "rb") as file:
+        is_dicom = is_dicom_image(file.read(START))
+    with (open_dicom if is_dicom else _open_pictures)(path, reading) as picture:
+        yield picture
+
+
+@contextmanager
+def _open_numpy(path: str, reading: Reading) -> Iterator[Picture]:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    yield array_picture(array, kind="NPY", channels=channels)
+    if array.nbytes > NPY_MOST_BYTES:  # a sparse file takes no room on the disk
+        raise ValueError(f"its array has {array.nbytes / 2**30:.1f} GiB: store images of up to 2 GiB")
+    yield array_picture(array, kind="NPY", reading=reading)
 
 
-@contextmanager
-def _open_tiff(path: str, channels: int | None) -> Iterator[Picture]:
-    """With Pillow where it is an ordinary picture; with tifffile where it is a stack of bands."""
-    if _is_ordinary(path):
-        with Image.open(path, formats=FORMATS) as image:
-            yield PillowPicture(image)
-        return
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
-        series = _only_series(tiff)
-        axes, shape = series.axes, series.shape
-        if len(shape) not in (2, 3):
-            raise ValueError(
-                f"its layout is unknown ({len(shape)} dimensions, {axes}): store height x width x bands"
-            )
-        axis = next((i for i, name in enumerate(axes) if name not in "YX"), None)
-
-        def load() -> np.ndarray:
-            array = series.asarray()
-            return array[..., None] if axis is None else np.moveaxis(array, axis, -1)
-
-        count = 1 if axis is None else shape[axis]
-        height, width = (side for i, side in enumerate(shape) if i != axis)
-        yield ArrayPicture(load, kind="TIFF", size=(height, width), channels=count, dtype=series.dtype)
-
-
-def _is_ordinary(path: str) -> bool:
-    """One page of grey or colour, of eight bits or of sixteen without colour."""
-    try:
-        with Image.open(path, formats=("TIFF",)) as image:
-            # Pillow shows the first of many planes as if it were alone.
-            samples = image.tag_v2.get(SAMPLES_PER_PIXEL, 1)  # type: ignore[attr-defined]
-            plain = samples == len(image.getbands()) or image.mode == "P"
-            return plain and image.mode != "RGBX" and getattr(image, "n_frames", 1) == 1
-    except Exception:  # Pillow knows no name for the pixels; a broken file is reported by tifffile
-        return False
-
-
-def _only_series(tiff: Any) -> Any:
-    """The image, whatever thumbnails stand behind it."""
-    whole = [s for s in tiff.series if not s.keyframe.subfiletype & REDUCED_IMAGE]
-    if len(whole) == 1:
-        return whole[0]
-    sizes = ", ".join(" x ".join(map(str, s.shape)) for s in whole) or "none"
-    raise ValueError(f"its bands are of mixed sizes ({sizes}): resample them to one size")
-
-
-@contextmanager
-def _open_dicom(path: str, channels: int | None) -> Iterator[Picture]:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ValueError("DICOM files need a library: pip install 'unmask[dicom]'") from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom comments on values that break the standard's rules
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        if int(header.get("NumberOfFrames", 1)) != 1:
-            raise ValueError(f"it holds {header.NumberOfFrames} frames: store one image per file")
-
-        def load() -> np.ndarray:
-            return _stored_values(pydicom.dcmread(path))
-
-        channels = int(header.get("SamplesPerPixel", 1))
-        eight_bits = int(header.BitsAllocated) <= 8
-        yield ArrayPicture(
-            load,
-            kind="DICOM",
-            size=(int(header.Rows), int(header.Columns)),
-            channels=channels,
-            dtype=np.dtype(np.uint8 if eight_bits else np.uint16),
-        )
-
-
-def _stored_values(dataset: Any) -> np.ndarray:
-    """[h, w, C], unsigned: the range of the stored bits is spread over 8 or 16, white is bright."""
-    from pydicom.pixels import convert_color_space
-
-    array, bits = dataset.pixel_array, int(dataset.BitsStored)
-    colour = array.ndim == 3
-    if colour and dataset.PhotometricInterpretation.startswith("YBR"):
-        array = convert_color_space(array, dataset.PhotometricInterpretation, "RGB")
-    values = array.astype(np.int64) + (1 << (bits - 1)) * int(dataset.PixelRepresentation)
-    full = 255 if int(dataset.BitsAllocated) <= 8 else 65_535
-    values = (values * full + ((1 << bits) - 1) // 2) // ((1 << bits) - 1)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        values = full - values
-    unsigned = values.astype(np.uint8 if full == 255 else np.uint16)
-    return unsigned if colour else unsigned[..., None]
-
-
-def array_picture(array: np.ndarray, *, kind: str, channels: int | None = None) -> ArrayPicture:
-    """A picture of [h, w], [h, w, C] or [C, h, w].
-
-    The channels are the axis with the wanted length, or else the shorter one of first and last.
-    Raises ValueError where the layout is neither.
-    """
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise ValueError(
-            f"its layout is unknown (shape {' x '.join(map(str, array.shape)) or 'of one number'}): "
-            f"store height x width, or height x width x channels"
-        )
-    if array.dtype.kind not in "buif":
-        raise ValueError(f"its values are of type {array.dtype}: store numbers")
-    if array.ndim == 2:
-        array = array[..., None]
-    elif _is_channels_first(array.shape, channels):
-        array = np.moveaxis(array, 0, -1)
-    height, width, count = array.shape
-    return ArrayPicture(
-        lambda: np.array(array), kind=kind, size=(height, width), channels=count, dtype=array.dtype
-    )
-
-
-def _is_channels_first(shape: tuple[int, ...], channels: int | None) -> bool:
-    if channels is not None and (shape[0] == channels) != (shape[2] == channels):
-        return shape[0] == channels
-    return shape[0] < shape[2]
-
-
-OPENERS: dict[str, Callable[[str, int | None], AbstractContextManager[Picture]]] = {
+OPENERS: dict[str, Callable[[str, Reading], AbstractContextManager[Picture]]] = {
     ".npy": _open_numpy,
-    ".tif": _open_tiff,
-    ".tiff": _open_tiff,
-    ".dcm": _open_dicom,
+    ".dcm": open_dicom,
+    ".dicom": open_dicom,
 }
-"""By suffix; Pillow tries everything else."""
+"""By suffix; of everything else the content is looked at."""

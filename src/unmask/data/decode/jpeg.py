@@ -10,20 +10,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unmask.config.plan import PixelFormat, PixelType
-from unmask.core.patches import Size
+from unmask.config.image import PixelFormat, PixelType
+from unmask.core.spec import Size
 from unmask.data.decode.pictures import (
-    FORMATS,
     Box,
     Picture,
-    PillowPicture,
     channels_first,
     decoded_box,
     decoded_share,
     of_type,
-    orientation_of,
     refuse_if_large,
 )
+from unmask.data.decode.pillow import FORMATS, PillowPicture, orientation_of
+from unmask.data.decode.quiet import quietly
 
 try:
     import simplejpeg
@@ -58,11 +57,11 @@ def jpeg_picture(file: IO[bytes]) -> Picture | None:
     return JpegPicture(file, start, (height, width), MODES[colours])
 
 
-class JpegPicture:
+class JpegPicture(Picture):
     """See `Picture`."""
 
     pixel_type: PixelType = "uint8"
-    decodes_smaller = True
+    decodes_smaller, eight_bits = True, True
 
     def __init__(self, file: IO[bytes], start: bytes, size: Size, mode: str):
         self._file, self._start, self._mode = file, start, mode
@@ -73,10 +72,12 @@ class JpegPicture:
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`, and `PillowPicture.pixels`."""
         refuse_if_large(self.size, wanted)
-        decoded = self._decode(wanted, scale)
+        decoded = None if wanted.nodata is not None else self._decode(wanted, scale)
         if decoded is None:
             self._file.seek(0)
-            with Image.open(self._file, formats=FORMATS) as image:
+            with quietly():
+                image = Image.open(self._file, formats=FORMATS)
+            with image:
                 return PillowPicture(image).pixels(wanted, scale, box)
         if box is not None:
             top, left, h, w = decoded_box(box, self.size, (decoded.shape[0], decoded.shape[1]))
@@ -104,8 +105,11 @@ def _is_upright(start: bytes, file: IO[bytes]) -> bool:
     if not _may_have_exif(start):
         return True
     file.seek(0)
-    with Image.open(file, formats=FORMATS) as image:
-        return orientation_of(image) == 1
+    try:
+        with quietly(), Image.open(file, formats=FORMATS) as image:
+            return orientation_of(image) == 1
+    except Exception:  # damaged metadata raise almost anything; Pillow is tried without them
+        return False
 
 
 def _may_have_exif(start: bytes) -> bool:

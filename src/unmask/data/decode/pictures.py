@@ -3,6 +3,7 @@
 Legend: C channels, h x w pixels.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,18 +11,11 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unmask.config.plan import PixelFormat, PixelType
-from unmask.core.patches import Size
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-"""What Pillow may open, whatever a file's name says."""
-JPEGS = ("JPEG", "MPO")
-"""What Pillow calls them: with a second picture behind the first, as many phones write, it is MPO."""
-
-Image.MAX_IMAGE_PIXELS = None  # our own cap refuses with a sentence, before any pixel is decoded
+from unmask.config.image import PixelFormat, PixelType
+from unmask.core.spec import Size
+from unmask.data.decode.quiet import quietly
 
 SMALLER = 0.5
 """The largest share of its size that a JPEG can be decoded at, short of its full size."""
@@ -29,22 +23,10 @@ SMALLER = 0.5
 Box = tuple[int, int, int, int]
 """Top, left, height, width."""
 
-GREY_MODES = ("1", "L", "LA", "La", "I", "F")
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation; those from 5 on swap height and width."""
-ORIENTATION = 0x0112
-
 LUMINANCE = (0.299, 0.587, 0.114)
 """Of red, green and blue, as Pillow's conversion to grey (ITU-R 601)."""
 
+HUGE = 1e30
 FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65_535}
 """What counts as 1 on the scale 0 to 1; numbers of other types are taken as they are."""
 
@@ -69,71 +51,67 @@ class Picture(Protocol):
     """float32 where eight bits would lose something."""
     decodes_smaller: bool
     """Whether `scale` changes what is decoded."""
+    notes: tuple[str, ...] = ()
+    """What was decided about it that its owner may want otherwise, each a part of a sentence."""
+    nodata: float | None = None
+    """The value that the file itself says is none."""
+    in_units: bool | None = None
+    """Of DICOM: whether its values are in units, by the file's own slope and intercept."""
+    eight_bits: bool
+    """Whether it has the usual range of pictures, whatever it is decoded as."""
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """Decodes to [C, h, w]: all of the image or what is in `box`, at `scale` of its size or more.
 
-        uint8 from 0 to 255, or float32 with integers of 8 and 16 bits on the scale 0 to 1.
+        uint8 from 0 to 255, or float32 with integers of 8 and 16 bits on the scale 0 to 1, and NaN for
+        no-data: values that are NaN, `wanted.nodata` as stored, or what the file calls so.
         Raises ValueError where the image does not fit, and whatever its decoder raises.
         """
         ...
 
 
-class PillowPicture:
-    """What Pillow opens, lazily."""
-
-    def __init__(self, image: Image.Image):
-        self._image = image
-        self._orientation = orientation_of(image)
-        turned = self._orientation >= 5
-        self.size = image.size if turned else (image.size[1], image.size[0])
-        deep = image.mode.startswith("I;16")
-        container = "JPEG" if image.format in JPEGS else image.format
-        self.kind = f"{container} {image.mode}"
-        self.channels = 1 if image.mode in GREY_MODES or deep else 3
-        self.pixel_type: PixelType = "float32" if deep or image.mode in ("I", "F") else "uint8"
-        self.decodes_smaller = image.format in JPEGS
-
-    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
-        """See `Picture`. JPEG decodes at a half, a quarter or an eighth where that is enough."""
-        refuse_if_large(self.size, wanted)
-        image = self._image
-        if self.decodes_smaller and scale <= SMALLER:
-            image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
-        image.load()
-        if self._orientation in UPRIGHT and image.format != "TIFF":  # which Pillow turns by itself
-            image = image.transpose(UPRIGHT[self._orientation])
-        box = box and decoded_box(box, self.size, (image.height, image.width))
-        if self.pixel_type == "float32":
-            return _part(as_tensor(np.asarray(image)[..., None], wanted), box)
-        if box is not None:
-            top, left, h, w = box
-            image = image.crop((left, top, left + w, top + h))
-        pixels = np.array(_converted(image, wanted.channels))
-        return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale=255)
-
-
-class ArrayPicture:
+class ArrayPicture(Picture):
     """An array of numbers that is loaded when it is needed."""
 
     decodes_smaller = False
 
     def __init__(
-        self, load: Callable[[], np.ndarray], *, kind: str, size: Size, channels: int, dtype: np.dtype
+        self,
+        load: Callable[[], np.ndarray],
+        *,
+        kind: str,
+        size: Size,
+        channels: int,
+        dtype: np.dtype,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+        nodata: float | None = None,
+        notes: tuple[str, ...] = (),
+        in_units: bool | None = None,
+        marks_prepared: bool = False,
     ):
-        """`load` gives [h, w, C]."""
-        self._load = load
+        """`load` gives [h, w, C] as stored, `prepare` makes of it `channels` values of type `dtype`.
+
+        `marks_prepared`: marks of no-data are among what `prepare` gives, not among stored values.
+        """
+        self._load, self._prepare = load, prepare
         self.kind = f"{kind} {dtype}" + (f" x {channels}" if channels > 1 else "")
         self.size, self.channels = size, channels
-        self.pixel_type: PixelType = "uint8" if dtype in (np.uint8, np.bool_) else "float32"
+        self.notes, self.nodata, self.in_units = notes, nodata, in_units
+        self._marks_prepared = marks_prepared
+        self.eight_bits = dtype in (np.uint8, np.bool_)
+        self.pixel_type: PixelType = "uint8" if self.eight_bits and nodata is None else "float32"
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; always at its full size."""
         refuse_if_large(self.size, wanted)
-        return _part(as_tensor(self._load(), wanted), box)
+        with quietly():
+            stored = self._load()
+        values = self._prepare(stored) if self._prepare else stored
+        marked = values if self._marks_prepared else stored
+        return part_of(as_tensor(values, wanted, missing_in(marked, wanted, self.nodata)), box)
 
 
-class DecodedPicture:
+class DecodedPicture(Picture):
     """Pixels that were kept in memory."""
 
     kind = "decoded"
@@ -144,13 +122,14 @@ class DecodedPicture:
         self.channels, *size = decoded.shape
         self.size = (size[0], size[1])
         self.pixel_type = cast(PixelType, str(decoded.dtype).removeprefix("torch."))
+        self.eight_bits = self.pixel_type == "uint8"
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; `wanted` is what they were decoded as."""
-        return _part(self._decoded, box)
+        return part_of(self._decoded, box)
 
 
-class ReusedPicture:
+class ReusedPicture(Picture):
     """Decodes each size once, however many crops are taken of it; those are the same as without it."""
 
     def __init__(self, picture: Picture, reopen: Callable[[], AbstractContextManager[Picture]]):
@@ -159,6 +138,8 @@ class ReusedPicture:
         self._decoded: dict[int, Tensor] = {}
         self.kind, self.size, self.channels = picture.kind, picture.size, picture.channels
         self.pixel_type, self.decodes_smaller = picture.pixel_type, picture.decodes_smaller
+        self.notes, self.nodata, self.in_units = picture.notes, picture.nodata, picture.in_units
+        self.eight_bits = picture.eight_bits
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; `wanted` is the same each time."""
@@ -166,7 +147,7 @@ class ReusedPicture:
         if share not in self._decoded:
             self._decoded[share] = self._decode(wanted, scale)
         whole = self._decoded[share]
-        return _part(whole, box and decoded_box(box, self.size, (whole.shape[1], whole.shape[2])))
+        return part_of(whole, box and decoded_box(box, self.size, (whole.shape[1], whole.shape[2])))
 
     def _decode(self, wanted: PixelFormat, scale: float) -> Tensor:
         if not self._decoded:
@@ -183,7 +164,8 @@ def decoded_share(size: Size, scale: float) -> int:
     return next((share for share in (8, 4, 2) if share <= most), 1)
 
 
-def _part(pixels: Tensor, box: Box | None) -> Tensor:
+def part_of(pixels: Tensor, box: Box | None) -> Tensor:
+    """What is in the box, of all channels."""
     if box is None:
         return pixels
     top, left, h, w = box
@@ -199,17 +181,52 @@ def decoded_box(box: Box, size: Size, decoded: Size) -> Box:
     return top, left, max(1, round(box[2] * down)), max(1, round(box[3] * across))
 
 
-def as_tensor(array: np.ndarray, wanted: PixelFormat) -> Tensor:
-    """[h, w, C] of any real type as the wanted channels and type, [C, h, w]."""
+def as_tensor(array: np.ndarray, wanted: PixelFormat, missing: np.ndarray | None = None) -> Tensor:
+    """[h, w, C] of any real type as the wanted channels and type, [C, h, w].
+
+    What is `missing`, [h, w, C] or [h, w, 1], becomes NaN. Raises ValueError if it does not fit.
+    """
     full_scale = FULL_SCALE.get(array.dtype.name, 0)
     if array.dtype == np.uint16 and wanted.pixel_type == "uint8":
         array, full_scale = (array >> 8).astype(np.uint8), 255
-    if array.dtype not in (np.uint8, np.float32):
+    if missing is not None:
+        array = np.where(missing, array.dtype.type(0), array).astype(np.float32)
+        array[np.broadcast_to(missing, array.shape)] = np.nan
+    elif array.dtype not in (np.uint8, np.float32):
         array = array.astype(np.float32)
-    if array.dtype == np.float32 and not np.isfinite(array).all():
-        raise ValueError("some pixels are NaN or infinite: fill them before training")
-    pixels = _array_to_channels(array, wanted.channels)
+    if array.dtype == np.float32 and np.isinf(array).any():
+        raise ValueError(
+            "some pixels are infinite: fill them before training, or say with --data.nodata inf (or "
+            "-inf) that they are no data"
+        )
+    pixels = array_to_channels(array, wanted.channels)
     return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale)
+
+
+def missing_in(stored: np.ndarray, wanted: PixelFormat, own: float | None) -> np.ndarray | None:
+    """Which values [h, w, C] are no-data by the run's mark or the file's own; None if none can be.
+
+    Where pixels are wanted as uint8 there is no room for a mark, and all are data.
+    """
+    if wanted.pixel_type == "uint8":
+        return None
+    marks = [mark for mark in {wanted.nodata, own} if mark is not None and can_hold(stored.dtype, mark)]
+    missing = [_equals(stored, mark) for mark in marks]
+    return np.logical_or.reduce(missing) if missing else None
+
+
+def can_hold(dtype: np.dtype, mark: float) -> bool:
+    """Whether a value of this type can equal the mark; NaN needs no comparison."""
+    if math.isnan(mark) or dtype.kind == "f":
+        return not math.isnan(mark)
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return least <= mark <= most and mark == int(mark)
+
+
+def _equals(stored: np.ndarray, mark: float) -> np.ndarray:
+    if HUGE <= abs(mark) < math.inf:  # the smallest float32, which is often written with few digits
+        return np.isclose(stored, mark, rtol=1e-4, atol=0)
+    return stored == stored.dtype.type(mark)
 
 
 def of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
@@ -223,21 +240,8 @@ def of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
     return (pixels.float() * (255 / full_scale)).round().byte()
 
 
-def _converted(image: Image.Image, channels: int) -> Image.Image:
-    """Transparent pixels show white behind them, unless transparency is wanted as a channel."""
-    transparent = image.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info
-    if channels == 4 and transparent:
-        return image.convert("RGBA")
-    if channels not in (1, 3):
-        raise ValueError(_wrong_channels(1 if image.mode in GREY_MODES else 3, channels))
-    if transparent:
-        whole = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
-    mode = "L" if channels == 1 else "RGB"
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
+def array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """[h, w, has] to [h, w, channels]: grey and colour become each other; raises ValueError."""
     has = array.shape[2]
     if has == channels:
         return array
@@ -246,10 +250,11 @@ def _array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
     if has == 3 and channels == 1:
         grey = array.astype(np.float32) @ np.array(LUMINANCE, dtype=np.float32)
         return (grey.round().astype(np.uint8) if array.dtype == np.uint8 else grey)[..., None]
-    raise ValueError(_wrong_channels(has, channels))
+    raise ValueError(wrong_channels(has, channels))
 
 
-def _wrong_channels(has: int, wanted: int) -> str:
+def wrong_channels(has: int, wanted: int) -> str:
+    """Why an image does not fit."""
     return f"it has {has} channel(s) and {wanted} are wanted: remove it, or choose --data.channels {has}"
 
 
@@ -263,13 +268,3 @@ def refuse_if_large(size: Size, wanted: PixelFormat) -> None:
     height, width = size
     if width * height > wanted.max_pixels:
         raise ValueError(f"{width} x {height} pixels are over --data.max-megapixels")
-
-
-def orientation_of(image: Image.Image) -> int:
-    """From the header; a PNG's EXIF behind its pixels is ignored, since finding it would decode them."""
-    if image.format == "PNG":
-        exif = Image.Exif()
-        exif.load(image.info.get("exif", b""))
-    else:
-        exif = image.getexif()
-    return int(exif.get(ORIENTATION, 1))

@@ -7,26 +7,34 @@ import numpy as np
 
 from unmask.data.images import Images
 from unmask.data.paths import PathList
+from unmask.data.records import Named, Parts
 from unmask.data.sources.folder import images_below
-from unmask.data.sources.named import Named, Parts
+from unmask.data.sources.source import Options, Source
+from unmask.data.split import VAL_SHARE, hold_out
 from unmask.errors import DataError
 
 LICENCE = "ELPV images of solar cells (Deitsch et al.), CC BY-NC-SA 4.0: no commercial use"
+ALL, TRAINING, PLAIN = "elpv", "elpv:train", "elpv:plain"
 CLASSES = ("functional", "defective")
 
 
-def elpv_images(root: str) -> Images:
-    """All images, in the order of their names."""
+def _images(word: str, options: Options) -> Images:
+    """All in the order of their names; of elpv:train those that fine-tuning on elpv trains on.
+
+    Those it validates on are new to an encoder that was trained on elpv:train.
+    """
+    if word == TRAINING:
+        return hold_out(_labelled(ALL, options).training, VAL_SHARE)[0].images
     return Images("elpv", images_below(str(_folder() / "images")), LICENCE)
 
 
-def labelled_elpv(*, plain: bool) -> Parts:
+def _labelled(word: str, options: Options) -> Parts:
     """Defective are cells with any likelihood above 0, weighted by it, as in the paper of the data.
 
-    `plain`: those with a likelihood above one half, without weights. A split divides each likelihood
+    elpv:plain: those with a likelihood above one half, without weights. A split divides each likelihood
     of each type of cell in the same proportion.
     """
-    folder = _folder()
+    folder, plain = _folder(), word == PLAIN
     rows = sorted(tuple(line.split()) for line in (folder / "labels.csv").read_text().splitlines())
     names, likelihoods, kinds = zip(*rows, strict=True)
     likelihood = np.array(likelihoods, dtype=np.float32)
@@ -45,9 +53,8 @@ def labelled_elpv(*, plain: bool) -> Parts:
         strata=list(zip(likelihoods, kinds, strict=True)),
         weights=weights,
     )
-    return Parts(
-        cells, None, (how, "each likelihood of each type of cell is a group that is divided alike")
-    )
+    alike = "each likelihood of each type of cell is a group that is divided alike"
+    return Parts(training=cells, notes=(how, alike))
 
 
 def _folder() -> Path:
@@ -57,3 +64,11 @@ def _folder() -> Path:
             "the data set elpv comes in a package of its own: pip install 'unmask[quickstart]'"
         )
     return Path(spec.origin).parent / "data"
+
+
+SOURCE = Source(
+    matches=(ALL, TRAINING, PLAIN).__contains__,
+    images=_images,
+    labelled=_labelled,
+    built_in=(ALL, TRAINING),
+)

@@ -4,6 +4,7 @@ Each kind is an `Opener` whose names end in #number.
 """
 
 import gzip
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -13,17 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from unmask.data.decode.files import array_picture
+from unmask.data.decode.arrays import array_picture
 from unmask.data.decode.pictures import Picture
+from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.paths import PathList
-from unmask.data.sources.named import Named, Parts, names_of
+from unmask.data.records import Named, Parts, names_of
+from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
+from unmask.storage import CHUNK, open_regular
 
 IDX_IMAGES = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz")
 IDX_TEST = ("t10k", "test", "val")
 """What the names of files for validation start with."""
 IDX_UNSIGNED_BYTES = 0x08
+IDX_MOST_BYTES = 2**31
+"""2 GiB: 45 times MNIST. A gzipped file of a thousandth of that may unpack to it."""
 
 
 def numbered(container: str, count: int) -> PathList:
@@ -48,8 +54,8 @@ class ArrayImages:
         self.array, self.kind = array, kind
 
     @contextmanager
-    def __call__(self, name: str, channels: int | None) -> Iterator[Picture]:
-        yield array_picture(self.array[number_of(name)], kind=self.kind, channels=channels)
+    def __call__(self, name: str, reading: Reading) -> Iterator[Picture]:
+        yield array_picture(self.array[number_of(name)], kind=self.kind, reading=reading)
 
 
 def idx_images(file: str) -> Images:
@@ -66,17 +72,33 @@ def idx_images(file: str) -> Images:
 
 
 def read_idx(file: str) -> np.ndarray:
-    """The array of unsigned bytes in an IDX file; raises DataError where it is something else."""
+    """The array of unsigned bytes in an IDX file; raises DataError where it is something else.
+
+    What its header promises is compared with its size, or read up to that and no further.
+    """
     try:
-        with gzip.open(file) if file.endswith(".gz") else open(file, "rb") as stream:
+        with (
+            open_regular(Path(file)) as descriptor,
+            open(descriptor, "rb", closefd=False) as raw,
+            gzip.open(raw) if file.endswith(".gz") else raw as stream,
+        ):
             zero, kind, dimensions = struct.unpack(">HBB", stream.read(4))
             if zero != 0 or kind != IDX_UNSIGNED_BYTES or not 1 <= dimensions <= 4:
                 raise ValueError("its first bytes are not those of unsigned bytes")
             shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
-            values = np.frombuffer(stream.read(), dtype=np.uint8)
-            if len(values) != np.prod(shape, dtype=np.int64):
-                raise ValueError(f"it holds {len(values)} values and promises {shape}")
-            return values.reshape(shape)
+            promised = math.prod(shape)
+            if not 0 < promised <= IDX_MOST_BYTES:
+                raise ValueError(f"it promises {shape}, and 1 to {IDX_MOST_BYTES} values are read")
+            here = os.fstat(descriptor).st_size - stream.tell()
+            if stream is raw and here != promised:
+                raise ValueError(f"it holds {here} values and promises {shape}")
+            values = bytearray()
+            while piece := stream.read(min(CHUNK, promised + 1 - len(values))):
+                values += piece
+            if len(values) != promised:
+                found = len(values) if len(values) < promised else "more"
+                raise ValueError(f"it holds {found} values and promises {shape}")
+            return np.frombuffer(values, dtype=np.uint8).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error) as error:
         raise DataError(f"{file} is no IDX file ({error}): get a fresh copy") from error
 
@@ -100,10 +122,14 @@ def labelled_idx(images: Images, classes: tuple[str, ...] | None = None) -> Part
     test = next((name for name in _idx_names(os.path.dirname(file)) if name.startswith(IDX_TEST)), None)
     training = _named_idx(images, file, classes)
     if test is None or Path(file).name.startswith(IDX_TEST):
-        return Parts(training, None)
+        return Parts(training=training)
     place = os.path.join(os.path.dirname(file), test)
     validation = replace(idx_images(place), name=images.name, licence_note=images.licence_note)
-    return Parts(training, _named_idx(validation, place, classes), (f"{place} is for validation",))
+    return Parts(
+        training=training,
+        validation=_named_idx(validation, place, classes),
+        notes=(f"{place} is for validation",),
+    )
 
 
 def _named_idx(images: Images, file: str, classes: tuple[str, ...] | None) -> Named:
@@ -124,3 +150,18 @@ def _labels_beside(file: str) -> str:
         if wanted != file.removesuffix(".gz") and os.path.isfile(place):
             return place
     raise DataError(f"the labels of {file} are not beside it: put {wanted} there, gzipped or not")
+
+
+def _matches(word: str) -> bool:
+    return word.endswith(IDX_IMAGES) or (os.path.isdir(word) and idx_file_in(word) is not None)
+
+
+def _images(word: str, options: Options) -> Images:
+    return idx_images((idx_file_in(word) or word) if os.path.isdir(word) else word)
+
+
+def _labelled(word: str, options: Options) -> Parts:
+    return replace(labelled_idx(_images(word, options)), is_one_part=word.endswith(IDX_IMAGES))
+
+
+SOURCE = Source(matches=_matches, images=_images, labelled=_labelled)

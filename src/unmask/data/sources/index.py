@@ -5,17 +5,19 @@ $UNMASK_CACHE names another directory; empty, it switches the index off.
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from unmask.data.paths import PathList
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout; another one is another file."""
 VARIABLE = "UNMASK_CACHE"
 
@@ -38,6 +40,13 @@ class Directory(NamedTuple):
     stamp: Stamp | None
 
 
+class Ignored(NamedTuple):
+    """What an entry that is passed over ends in, in small letters, and why it is."""
+
+    suffix: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Listing:
     """The image files below a folder."""
@@ -45,11 +54,19 @@ class Listing:
     names: bytes
     """Their paths below the folder, sorted, a zero byte behind each."""
     directories: list[Directory]
+    ignored: dict[str, Counter[Ignored]] = field(default_factory=dict)
+    """What was passed over in each directory, by its name."""
 
     @classmethod
-    def of(cls, files: list[str], directories: list[Directory]) -> "Listing":
+    def of(
+        cls, files: list[str], directories: list[Directory], ignored: dict[str, Counter[Ignored]]
+    ) -> "Listing":
         """From sorted paths."""
-        return cls(_terminated(files), directories)
+        return cls(_terminated(files), directories, ignored)
+
+    def all_ignored(self) -> Counter[Ignored]:
+        """In all directories together."""
+        return sum(self.ignored.values(), Counter[Ignored]())
 
     @property
     def count(self) -> int:
@@ -95,6 +112,7 @@ def read_index(folder: str) -> Listing | None:
                 Directory(name, is_link, entered, Stamp(*stamp) if stamped else None)
                 for name, is_link, entered, stamped, stamp in directories
             ],
+            _counters(json.loads(parts["ignored"].tobytes())),
         )
     except Exception:  # a damaged file raises almost anything
         return None
@@ -124,6 +142,7 @@ def _parts(folder: str, listing: Listing) -> dict[str, np.ndarray]:
     return {
         "folder": _bytes(_absolute(folder)),
         "names": _bytes(listing.names),
+        "ignored": _bytes(json.dumps(_counts(listing.ignored)).encode()),
         "directories": _bytes(_terminated(d.name for d in directories)),
         "is_link": np.array([d.is_link for d in directories]),
         "entered": np.array([d.entered for d in directories]),
@@ -131,6 +150,23 @@ def _parts(folder: str, listing: Listing) -> dict[str, np.ndarray]:
         "device": np.array([stamp.device for stamp in stamps], dtype=np.uint64),
         "inode": np.array([stamp.inode for stamp in stamps], dtype=np.uint64),
         "changed_ns": np.array([stamp.changed_ns for stamp in stamps], dtype=np.int64),
+    }
+
+
+Counts = dict[str, list[tuple[str, str, int]]]
+"""Suffix, reason and how many, by directory."""
+
+
+def _counts(ignored: dict[str, Counter[Ignored]]) -> Counts:
+    return {
+        name: [(*kind, count) for kind, count in counter.items()] for name, counter in ignored.items()
+    }
+
+
+def _counters(counts: Counts) -> dict[str, Counter[Ignored]]:
+    return {
+        name: Counter({Ignored(suffix, reason): count for suffix, reason, count in kinds})
+        for name, kinds in counts.items()
     }
 
 

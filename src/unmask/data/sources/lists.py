@@ -1,18 +1,39 @@
-"""Lists of image files: .txt, .csv and .jsonl."""
+"""Lists of image files, with labels or without: .txt, .csv, .tsv and .jsonl."""
 
+import codecs
 import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from unmask.data.images import Images
+from unmask.data.paths import PathList
+from unmask.data.records import (
+    PART_NAMES,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Named,
+    Parts,
+    class_name,
+    refuse_contradictions,
+    some,
+)
+from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "image")
 """What a column of paths may be called."""
+SPLIT_COLUMN = "split"
+DELIMITERS = (",", ";", "\t")
+SPACES = " \t\u00a0"
+"""What people leave around the cells of a table by accident; the last is the no-break space."""
 
 
 def paths_in_list(file: str) -> list[str]:
@@ -24,37 +45,80 @@ def paths_in_list(file: str) -> list[str]:
     folder = os.path.dirname(file)
     if Path(file).suffix.lower() == ".txt":
         return [os.path.join(folder, line) for line in _lines(file) if line.strip()]
-    return [os.path.join(folder, str(row[path_column(file, row)])) for row in rows_of(file)]
+    return [os.path.join(folder, path_in(file, row)) for row in rows_of(file)]
 
 
-def rows_of(file: str) -> Iterator[dict[str, Any]]:
-    """The rows of a .csv, .tsv or .jsonl file by the names of their columns."""
+def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str, Any]]:
+    """The rows of a .csv, .tsv or .jsonl file by the names of their columns.
+
+    Of a table: columns may be parted by commas, semicolons or tabs, as its first row shows by one of
+    the `known` names; spaces around names and rows without content are left out.
+    """
     suffix = Path(file).suffix.lower()
     if suffix == ".jsonl":
         yield from _json_rows(file)
         return
-    delimiter = "\t" if suffix == ".tsv" else ","
-    lines = io.StringIO(_text(file), newline="")  # a quoted field may hold ends of lines
     try:
-        for number, row in enumerate(csv.DictReader(lines, delimiter=delimiter), 2):
-            if None in row or None in row.values():
+        delimiter, text = _delimiter(_text(file), "\t" if suffix == ".tsv" else ",", known)
+        lines = io.StringIO(text, newline="")  # a quoted field may hold ends of lines
+        rows = csv.reader(lines, delimiter=delimiter)
+        names = [name.strip(SPACES) for name in next(rows, [])]
+        for number, cells in enumerate(rows, 2):
+            if not any(cell.strip(SPACES) for cell in cells):
+                continue
+            if len(cells) < len(names) or any(cells[len(names) :]):
                 raise DataError(
                     f"{file}, row {number}, has not as many columns as its first row: mend it"
                 )
-            yield row
+            yield dict(zip(names, cells, strict=False))
     except csv.Error as error:
         raise DataError(f"{file} cannot be read as {suffix} ({error}): close its quotes") from error
 
 
-def path_column(file: str, row: dict[str, Any]) -> str:
-    """The name of the column that holds paths."""
-    for name in PATH_COLUMNS:
-        if name in row:
-            return name
-    raise DataError(
-        f"{file} has no column of paths among {', '.join(map(str, row)) or 'its columns'}: call one of "
-        f"them {PATH_COLUMNS[0]}"
-    )
+def _delimiter(text: str, usual: str, known: Sequence[str]) -> tuple[str, str]:
+    """What parts the columns, and the table without the line in which Excel says so.
+
+    It is the one by which the first row has a column of a known name.
+    """
+    if said := re.match(r"sep=(.)\r?\n", text):
+        return said[1], text[said.end() :]
+    first = re.match(r"[^\r\n]*", text)
+    for delimiter in (usual, *DELIMITERS):
+        names = next(csv.reader([first[0] if first else ""], delimiter=delimiter), [])
+        if first_column(dict.fromkeys(name.strip(SPACES) for name in names), known):
+            return delimiter, text
+    return usual, text
+
+
+def column(row: Mapping[str, Any], wanted: str) -> str | None:
+    """The name of a column as the row has it, in any case of its letters; None if there is none."""
+    if wanted in row:
+        return wanted
+    return next((name for name in row if name.casefold() == wanted.casefold()), None)
+
+
+def first_column(row: Mapping[str, Any], known: Sequence[str]) -> str | None:
+    """The row's name for the first of the known columns that it has; None if it has none of them."""
+    return next((found for each in known if (found := column(row, each)) is not None), None)
+
+
+def path_in(file: str, row: Mapping[str, Any]) -> str:
+    """The path in a row of a list, without spaces around it unless the file's own name has them.
+
+    Raises DataError if the list has no column of paths.
+    """
+    name = first_column(row, PATH_COLUMNS)
+    if name is None:
+        raise DataError(
+            f"{file} has no column of paths among {', '.join(map(str, row)) or 'its columns'}: call one "
+            f"of them {PATH_COLUMNS[0]}"
+        )
+    path = str(row[name])
+    bare = path.strip(SPACES)
+    if not bare:
+        raise DataError(f"{file} has a row without a path: write one, or remove the row")
+    as_written = bare != path and os.path.exists(os.path.join(os.path.dirname(file), path))
+    return path if as_written else bare
 
 
 def _json_rows(file: str) -> Iterator[dict[str, Any]]:
@@ -76,7 +140,99 @@ def _lines(file: str) -> list[str]:
 
 
 def _text(file: str) -> str:
+    """UTF-8, or UTF-16 if its first bytes say so, as spreadsheets write it."""
     try:
-        return Path(file).read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        content = Path(file).read_bytes()
     except OSError as error:
         raise DataError(f"the list {file} cannot be read: {error.strerror}") from error
+    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-8-sig", errors="surrogateescape")
+    try:
+        return content.decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the list {file} is not whole UTF-16 ({error.reason}): save it as UTF-8"
+        ) from error
+
+
+def no_labels(file: str) -> DataError:
+    """The error for a file that names images, or is one, without their classes."""
+    return DataError(
+        f"{file} has no labels: give a folder with a folder per class, or a .csv, .tsv or .jsonl "
+        f"with the columns path and label"
+    )
+
+
+class _Row(NamedTuple):
+    """One image; `key` is its path within its source, `part` is train, val or test."""
+
+    path: str
+    label: str
+    key: str
+    part: str
+
+
+def _matches(word: str) -> bool:
+    return os.path.isfile(word) and word.lower().endswith(LIST_SUFFIXES)
+
+
+def _images(word: str, options: Options) -> Images:
+    return Images(Path(word).resolve().stem, PathList(paths_in_list(word)))
+
+
+def _labelled(word: str, options: Options) -> Parts:
+    """Rows are for training if there is no column split."""
+    if word.lower().endswith(".txt"):
+        raise no_labels(word)
+    rows = [_row(word, row, options.label_column) for row in rows_of(word)]
+    if not rows:
+        raise DataError(f"{word} has no rows: write one for each image below the names of the columns")
+    rows, notes = _without_spaces(word, rows)
+    name = Path(word).resolve().stem
+
+    def part(which: str) -> Named:
+        chosen = [row for row in rows if row.part == which]
+        images = Images(name, PathList(row.path for row in chosen))
+        return Named(images, [row.label for row in chosen], [row.key for row in chosen])
+
+    parts = {which: part(which) for which in (TRAINING, VALIDATION, TEST)}
+    refuse_contradictions(parts)
+    validation, test = (parts[which] or None for which in (VALIDATION, TEST))
+    return Parts(training=parts[TRAINING], validation=validation, test=test, notes=notes)
+
+
+def _row(file: str, row: dict[str, Any], label_column: str) -> _Row:
+    folder, path = os.path.dirname(file), path_in(file, row)
+    labels = column(row, label_column)
+    if labels is None:
+        raise DataError(
+            f"{file} has no column {label_column!r} among {', '.join(map(str, row))}: name that of the "
+            f"labels with --data.label-column"
+        )
+    label = class_name(row[labels])
+    if label is None:
+        raise DataError(
+            f"{path!r} in {file} has no class in the column {labels} but {row[labels]!r}: write one, or "
+            f"remove the row"
+        )
+    splits = column(row, SPLIT_COLUMN)
+    part = TRAINING if splits is None else PART_NAMES.get(str(row[splits]).strip().lower())
+    if part is None:
+        raise DataError(
+            f"{path!r} in {file} has the split {row[splits or SPLIT_COLUMN]!r}: write {TRAINING}, "
+            f"{VALIDATION} or {TEST}, or remove the column"
+        )
+    key = path.removeprefix(os.path.join(os.path.abspath(folder), ""))
+    return _Row(os.path.join(folder, path), label, key, part)
+
+
+def _without_spaces(file: str, rows: list[_Row]) -> tuple[list[_Row], tuple[str, ...]]:
+    """The rows without spaces around their classes, and a note if that made several into one."""
+    bare = {label: label.strip(SPACES) for label in {row.label for row in rows}}
+    times = Counter(bare.values())
+    merged = sorted(label for label in times if times[label] > 1)
+    note = f"classes in {file} that differ only in spaces around them are one class: {some(merged)}"
+    return [row._replace(label=bare[row.label]) for row in rows], (note,) if merged else ()
+
+
+SOURCE = Source(matches=_matches, images=_images, labelled=_labelled, alone=False)

@@ -13,13 +13,17 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from unmask.data.decode.pictures import Picture, PillowPicture
+from unmask.data.decode.pictures import Picture
+from unmask.data.decode.pillow import PillowPicture
+from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.paths import PathList
+from unmask.data.records import Named, Parts, names_of
 from unmask.data.sources.idx import number_of, numbered, numbers
-from unmask.data.sources.named import Named, Parts, names_of
+from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
 
+PREFIX = "torchvision:"
 SPLIT_KEYWORDS = ("split", "version")
 """How data sets call their parts; INaturalist says version."""
 
@@ -31,16 +35,16 @@ class DatasetImages:
         self.dataset = dataset
 
     @contextmanager
-    def __call__(self, name: str, channels: int | None) -> Iterator[Picture]:
+    def __call__(self, name: str, reading: Reading) -> Iterator[Picture]:
         image = self.dataset[number_of(name)][0]
         if not isinstance(image, Image.Image):
             raise ValueError(f"the data set gives a {type(image).__name__}, not an image")
         yield PillowPicture(image)
 
 
-def torchvision_images(words: str, *, root: str, download: bool) -> Images:
-    """`NAME` or `NAME:SPLIT` of torchvision's data sets, stored below `root`."""
-    return images_of(torchvision_dataset(words, root=root, download=download), words)
+def _images(word: str, options: Options) -> Images:
+    words = word.removeprefix(PREFIX)
+    return images_of(torchvision_dataset(words, options), words)
 
 
 def images_of(dataset: Any, words: str) -> Images:
@@ -72,12 +76,12 @@ class UnknownSplit(DataError):
     """A data set has no part of that name."""
 
 
-def torchvision_dataset(words: str, *, root: str, download: bool) -> Any:
+def torchvision_dataset(words: str, options: Options) -> Any:
     """The data set itself; raises DataError with the mend where it is unknown or not there."""
-    make = torchvision_class(words)
+    make, root = torchvision_class(words), options.root
     name, *splits = words.split(":")
     accepted = parameters(make)
-    values: dict[str, Any] = {"root": root, "download": download}
+    values: dict[str, Any] = {"root": root, "download": options.download}
     values = {key: value for key, value in values.items() if key in accepted}
     for split in splits:
         values |= _split_argument(name, accepted, split)
@@ -133,16 +137,23 @@ def _split_argument(name: str, accepted: dict[str, inspect.Parameter], split: st
     raise UnknownSplit(f"torchvision's {name} has no split {split!r}, it has {parts}")
 
 
-def labelled_torchvision(words: str, *, root: str, download: bool) -> Parts:
-    """`NAME` or `NAME:SPLIT` with its labels, and the part of the data set that is for validation."""
-    training = _named(torchvision_dataset(words, root=root, download=download), words)
+def _labelled(word: str, options: Options) -> Parts:
+    """The labelled images, and the part of the data set that is for validation."""
+    words = word.removeprefix(PREFIX)
+    training = _named(torchvision_dataset(words, options), words)
+    is_one_part = ":" in words
     for other in _words_for_validation(words):
         try:
-            validation = torchvision_dataset(other, root=root, download=download)
+            validation = _named(torchvision_dataset(other, options), other)
         except UnknownSplit:
             continue
-        return Parts(training, _named(validation, other), (f"torchvision:{other} is for validation",))
-    return Parts(training, None)
+        return Parts(
+            training=training,
+            validation=validation,
+            notes=(f"{PREFIX}{other} is for validation",),
+            is_one_part=is_one_part,
+        )
+    return Parts(training=training, is_one_part=is_one_part)
 
 
 def _words_for_validation(words: str) -> list[str]:
@@ -215,3 +226,11 @@ def _classes_of(dataset: Any) -> tuple[str, ...] | None:
     chosen = [names[0] if firsts[names[0]] == 1 else ", ".join(names) for names in several]
     count = Counter(chosen)
     return tuple(name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(chosen))
+
+
+def _matches(word: str) -> bool:
+    return word.startswith(PREFIX)
+
+
+SOURCE = Source(matches=_matches, images=_images, labelled=_labelled)
+"""`torchvision:NAME` or `torchvision:NAME:SPLIT`, stored below `Options.root`."""

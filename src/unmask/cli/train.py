@@ -1,0 +1,63 @@
+"""unmask pretrain, finetune, ...: a recipe, flags over it, and one run or several."""
+
+from dataclasses import replace
+from typing import Any
+
+from unmask.cli.arguments import (
+    parse,
+    refuse_removed,
+    settings_in,
+    take_switch,
+    take_value,
+    with_full_names,
+)
+from unmask.cli.sweeps import flags_of, take_sweep
+from unmask.config.io import to_json
+from unmask.config.keywords import in_epochs
+from unmask.config.migrate import config_record
+from unmask.tasks import TASKS, find_recipe
+
+COMMON = (
+    "First words: the images. --recipe NAME: what to begin with (unmask list shows them); every "
+    "flag below overrides it. --sweep section.field v1,v2: a run for each value, the best first. "
+    "--seeds a,b,c: a run for each seed. --dry-run: say what would happen. --print-config: print the "
+    "configuration as JSON. Running the same command again resumes exactly."
+)
+
+
+def main(command: str, argv: list[str]) -> None:
+    """Reads the arguments and hands over to the API."""
+    flags, entry = list(argv), TASKS[command]
+    dry, printing = take_switch(flags, "--dry-run"), take_switch(flags, "--print-config")
+    base = find_recipe(command, take_value(flags, "--recipe") or entry.recipe)
+    flags = with_full_names(flags)
+    refuse_removed(command, flags)
+    sweep = take_sweep(flags)
+
+    def configured(more: list[str]) -> Any:
+        asked = in_epochs(base, settings_in([*flags, *more]))
+        config, words = parse(
+            asked,
+            [*flags, *more],
+            prog=f"unmask {command} DATA",
+            description=f"{entry.description} {COMMON}",
+        )
+        return replace(config, data=replace(config.data, source=tuple(words))) if words else config
+
+    config = configured([])
+    if printing:
+        print(to_json(config_record(config, command)), end="")
+        return
+    stages = [(settings, configured(flags_of(settings, base))) for settings in sweep]
+
+    from unmask.runs.run import dry_run, run
+    from unmask.runs.study import plan_sweep, run_sweep
+
+    task = entry.load()
+    runs = [(settings, task(one)) for settings, one in stages]
+    if dry:
+        print(to_json(plan_sweep(runs) if runs else dry_run(task(config))), end="")
+    elif runs:
+        run_sweep(runs, base=task(config))
+    else:
+        run(task(config))

@@ -1,0 +1,130 @@
+"""The commands that use a trained model or look at data: flags, a function of the API, what it says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from unmask.cli.arguments import parse, refuse_removed, with_full_names
+from unmask.config import commands
+
+
+class Use(NamedTuple):
+    """A command: its configuration, where its words belong, and its help."""
+
+    config: Callable[[], Any]
+    place: str
+    """data.source or source."""
+    argument: str
+    description: str
+
+
+USES = {
+    "check": Use(
+        commands.CheckConfig,
+        "data.source",
+        "DATA",
+        "Counts, sizes, kinds, bad files, duplicates, mean and standard deviation of images; what a "
+        "model would see of them, as a picture in --out; time and memory of a run with --recipe, or "
+        "with the one that suits.",
+    ),
+    "evaluate": Use(
+        commands.EvaluateConfig,
+        "data.source",
+        "DATA",
+        "Measures a model on labelled images: a classifier by accuracy, calibration, every class, the "
+        "most confident errors; a run of detect by average precision, a run of segment by intersection "
+        "over union. --init takes a run of finetune, probe, scratch, detect or segment, or a classifier "
+        "of timm, Hugging Face or the official MAE code. On the data of a run it gives the scores that "
+        "training ended with. --robustness a, r, sketch or c: the data are that variant of ImageNet.",
+    ),
+    "knn": Use(
+        commands.KnnConfig,
+        "data.source",
+        "DATA",
+        "Classifies validation images by the nearest training images in the features of a frozen "
+        "model, and by a linear probe of the same features. --init takes whatever unmask load takes. "
+        "--baselines: pixels and a random encoder as well.",
+    ),
+    "predict": Use(
+        commands.PredictConfig,
+        "source",
+        "IMAGES",
+        "Classifies images and writes the probabilities of the classes, as predictions.csv and "
+        "predictions.jsonl, and a contact sheet. --init takes a run of finetune, probe or scratch, or a "
+        "classifier of timm, Hugging Face or the official MAE code. A run of segment writes a label map "
+        "of each image, an overlay, and the shares of the classes as shares.csv; a run of detect writes "
+        "the objects that it finds as detections.json, in COCO's format, and pictures of them.",
+    ),
+    "reconstruct": Use(
+        commands.ReconstructConfig,
+        "source",
+        "IMAGES",
+        "Draws original, masked image, reconstruction, and reconstruction with the visible patches "
+        "pasted in, at one mask ratio and as a strip over 75 to 95 %.",
+    ),
+    "embed": Use(
+        commands.EmbedConfig,
+        "source",
+        "DATA",
+        "Writes a feature per image, unmasked and in the order of the data. --init takes whatever "
+        "unmask load takes: a run, weights of the official MAE code, timm or Hugging Face.",
+    ),
+}
+
+
+def main(command: str, argv: list[str]) -> None:
+    """Reads the arguments, calls the API, and says what came of it."""
+    use, flags = USES[command], with_full_names(argv)
+    refuse_removed(command, flags)
+    config, words = parse(
+        use.config(), flags, prog=f"unmask {command} {use.argument}", description=use.description
+    )
+    if words and use.place == "source":
+        config = replace(config, source=tuple(words))
+    elif words:
+        config = replace(config, data=replace(config.data, source=tuple(words)))
+
+    from unmask import api
+    from unmask.cli import tables
+
+    getattr(tables, f"show_{command}")(getattr(api, command)(config))
+
+
+def export(argv: list[str]) -> None:
+    """Writes a model in another layout; prints the difference, and how to load the result."""
+    description = (
+        "Writes the model of a run in another layout with a model card, reads it back with the library "
+        "that it is for, and prints the largest difference between both models' outputs. First word: a "
+        "run directory, a hub folder or a file of weights."
+    )
+    asked, words = parse(
+        commands.ExportConfig(), argv, prog="unmask export RUN", description=description
+    )
+    if len(words) != 1:
+        raise ValueError("export takes one run: write unmask export RUN --to timm")
+
+    from unmask import api
+
+    done = api.export(words[0], to=asked.to, out=asked.out)
+    how_far = f"its outputs differ from the source's by {done.difference:.3g} at most"
+    print(f"wrote {done.path}; read back, {how_far}")
+    print(f"load it with: {done.line}")
+
+
+def quickstart(argv: list[str]) -> None:
+    """Four runs with everything decided."""
+    description = (
+        "Pre-trains a small model on 1,967 photographs of solar cells without their labels, then tells "
+        "defective cells from functional ones on 657 others: by a linear probe, by fine-tuning, and "
+        "from scratch to compare with. Under fifteen minutes on two processor cores; running it again "
+        "resumes. Photographs: ELPV, CC BY-NC-SA 4.0."
+    )
+    config, words = parse(
+        commands.QuickstartConfig(), argv, prog="unmask quickstart", description=description
+    )
+    if words:
+        raise ValueError("quickstart takes no data: it brings its own; write unmask pretrain DATA")
+
+    from unmask import api
+
+    api.quickstart(config)

@@ -1,0 +1,337 @@
+"""The configuration of each command, composed of sections: what it offers is what it uses."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unmask.config.classify import (
+    Augment,
+    Head,
+    LabelledData,
+    LabelledRun,
+    ProbeHead,
+    ProbeOptim,
+    TuneOptim,
+)
+from unmask.config.fields import setting
+from unmask.config.settings import (
+    Autoencoder,
+    Bands,
+    Cache,
+    Crops,
+    Device,
+    Encoder,
+    FeatureProbe,
+    Labels,
+    MapOptions,
+    Mask,
+    MaskChoice,
+    ObjectOptions,
+    Optim,
+    Pool,
+    Precision,
+    Reading,
+    Run,
+    Source,
+    Subset,
+    Target,
+    View,
+)
+from unmask.core.spec import TargetKind
+
+Part = Literal["val", "train", "all"]
+Robustness = Literal["none", "a", "r", "sketch", "c"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainData(Cache, Reading, Crops, Bands, Source):
+    """The images and how they become samples."""
+
+    size: tuple[int, ...] = (224,)
+    """Pixels of the model's input: one number for a square, or height and width."""
+    other: tuple[str, ...] = setting((), may_change=True)
+    """Images of another data set, to be reconstructed in the sample pictures (paper, Fig. 3)."""
+    held_out: int | None = None
+    """Images kept aside to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every training command has."""
+
+    recipe: str = setting("", may_change=True)
+    """Name of the recipe that this began with."""
+    out: str | None = setting(None, may_change=True)
+    """Run directory. Default: runs/<command>-<data>."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig):
+    """Masked-autoencoder pre-training."""
+
+    init: str | None = None
+    """Start from the weights of a run directory or a file."""
+    data: PretrainData = field(default_factory=PretrainData)
+    model: Autoencoder = field(default_factory=Autoencoder)
+    mask: Mask = field(default_factory=Mask)
+    target: Target = field(default_factory=Target)
+    optim: Optim = field(default_factory=Optim)
+    probe: FeatureProbe = field(default_factory=FeatureProbe)
+    run: Run = field(default_factory=Run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainingConfig):
+    """A pre-trained encoder and a new head, trained on labels in whole or in part."""
+
+    init: str | None = None
+    """The encoder: a run directory, a hub folder or a file of weights. A resumed run does not need
+    it."""
+    data: LabelledData = field(default_factory=LabelledData)
+    head: Head = field(default_factory=Head)
+    augment: Augment = field(default_factory=Augment)
+    optim: TuneOptim = field(default_factory=TuneOptim)
+    run: LabelledRun = field(default_factory=LabelledRun)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(TrainingConfig):
+    """A linear classifier on a frozen encoder."""
+
+    init: str | None = None
+    """The encoder: a run directory, a hub folder or a file of weights. A resumed run does not need
+    it."""
+    data: LabelledData = field(default_factory=LabelledData)
+    head: ProbeHead = field(default_factory=ProbeHead)
+    augment: Augment = field(default_factory=Augment)
+    optim: ProbeOptim = field(default_factory=ProbeOptim)
+    run: LabelledRun = field(default_factory=LabelledRun)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScratchConfig(TrainingConfig):
+    """A new encoder and head, trained on labels alone."""
+
+    data: LabelledData = field(default_factory=LabelledData)
+    model: Encoder = field(default_factory=Encoder)
+    head: Head = field(default_factory=Head)
+    augment: Augment = field(default_factory=Augment)
+    optim: TuneOptim = field(default_factory=TuneOptim)
+    run: LabelledRun = field(default_factory=LabelledRun)
+
+
+ClassifyConfig = FinetuneConfig | ProbeConfig | ScratchConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckData(Reading, Bands, MapOptions, ObjectOptions, Source):
+    """The images to look at."""
+
+    size: tuple[int, ...] | None = None
+    """Pixels of the model's input. Default: the recipe's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """A look at images before training on them."""
+
+    recipe: str = ""
+    """The recipe whose run is estimated. Default: the one that suits images and machine."""
+    out: str | None = None
+    """Folder for the picture. Default: runs/check-<data>."""
+    device: Device = "auto"
+    """Where the run would compute. Default: a GPU if there is one."""
+    data: CheckData = field(default_factory=CheckData)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnData(Reading, View, Subset, Labels, Source):
+    """Labelled images, and how the model looks at them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateData(Reading, View, ObjectOptions, Labels, Source):
+    """Labelled images, and how the model looks at them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """The scores of a classifier, detector or segmenter on labelled images."""
+
+    init: str = ""
+    """The model: the run directory of a classifier, detector or segmenter, or a classifier as a hub
+    folder or a file of weights."""
+    out: str | None = None
+    """Folder for scores, pictures and report. Default: runs/evaluate-<data>."""
+    split: Part = "val"
+    """Images to evaluate: those that finetune would validate on with the same data settings, those that
+    it would train on, or all."""
+    robustness: Robustness = "none"
+    """What the data are, if they are ImageNet-A, -R, -Sketch or -C in a folder: it decides what is
+    measured, on all images."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""
+    data: EvaluateData = field(default_factory=EvaluateData)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnConfig:
+    """What frozen features are worth: the classes of validation images by those of training images."""
+
+    init: str = ""
+    """The model: a run directory, a hub folder or a file of weights."""
+    out: str | None = None
+    """Folder for scores, pictures and report. Default: runs/knn-<data>."""
+    pool: Pool | None = None
+    """The class token, the mean over patches, or all patches side by side, which keeps the positions.
+    Default: the mean, or what a classifier's head takes."""
+    neighbours: tuple[int, ...] = (10, 20, 100, 200)
+    """How many of the nearest training images vote; the best of these numbers is named."""
+    temperature: float = setting(0.07, least=0.02, most=100)
+    """A neighbour votes with weight exp(cosine / temperature)."""
+    baselines: bool = False
+    """Measure the pixels themselves and a random encoder as well."""
+    seed: int = setting(0, least=0)
+    """Decides the weights of the random encoder."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""
+    data: KnnData = field(default_factory=KnnData)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What a classifier, detector or segmenter makes of images."""
+
+    source: tuple[str, ...] = ()
+    """Images, as for pre-training; usually the first words."""
+    root: str = "data"
+    """Where torchvision keeps its data sets."""
+    init: str = ""
+    """The model: the run directory of a classifier, detector or segmenter, or a classifier as a hub
+    folder or a file of weights."""
+    out: str | None = None
+    """Folder for what is written. Default: runs/predict-<data>."""
+    top: int | None = setting(None, least=1)
+    """Of a classifier: write only so many classes of each image, the likeliest. Default: the
+    probabilities of all."""
+    sheet: int = setting(32, least=0)
+    """Images on the contact sheet, from the first; 0 leaves it out. A detector's are drawn each in a
+    file."""
+    tile: int | None = setting(None, least=16)
+    """Of a detector: cut larger images into overlapping squares of so many pixels, each seen as an image
+    by itself, and merge what is found. Default: every image is seen as a whole."""
+    workers: int | None = setting(None, least=0)
+    """Processes that decode images. Default: by the number of processor cores."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Features of images, one row per image, in a file."""
+
+    source: tuple[str, ...] = ()
+    """Images, as for pre-training; usually the first words."""
+    root: str = "data"
+    """Where torchvision keeps its data sets."""
+    init: str = ""
+    """The model: a run directory, a hub folder or a file of weights."""
+    out: str = "features.safetensors"
+    """The file to write: .safetensors, or .parquet, which is written piece by piece."""
+    pool: Pool = "mean"
+    """The class token, the mean over patches, or every patch."""
+    layer: int | None = None
+    """The block whose output is taken, counted from 1. Default: the last, after the final norm."""
+    size: tuple[int, ...] | None = None
+    """Pixels of the model's input: positions are interpolated. Default: as it was trained."""
+    batch: int = setting(32, least=1)
+    """Images per forward pass."""
+    workers: int | None = setting(None, least=0)
+    """Processes that decode images. Default: by the number of processor cores."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructConfig:
+    """Pictures of what a model makes of masked images."""
+
+    source: tuple[str, ...] = ()
+    """Folders or files of images, or the name of a built-in data set; usually the first words."""
+    init: str = ""
+    """The model: a run directory, or a checkpoint of the official MAE code."""
+    out: str | None = None
+    """Folder for the pictures. Default: runs/reconstruct-<data>."""
+    mask_ratio: float | None = None
+    """Share of the patches that is masked. Default: as the model was trained."""
+    mask: MaskChoice = field(default_factory=MaskChoice)
+    target: TargetKind | None = None
+    """What the model predicts, if its file does not say."""
+    count: int = setting(8, least=1)
+    """Images to draw."""
+    seed: int = setting(0, least=0)
+    """Decides which patches are masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """The embedded example; everything else is decided."""
+
+    out: str = "runs/quickstart"
+    """Folder for the runs and the page that compares them."""
+    seed: int = 0
+    """Decides initial weights, order, crops and masks."""
+    device: Device = "auto"
+    """Where to compute. Default: a GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """A model in another library's layout."""
+
+    to: Literal["official", "safetensors", "timm", "hf"] = "official"
+    """The layout: .pth of the official MAE code; one safetensors file; a folder for timm, or for
+    transformers."""
+    out: str | None = None
+    """The file or folder to write. Default: beside the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanData:
+    """What of the images matters to the cost."""
+
+    size: tuple[int, ...] = (224,)
+    """Pixels of the model's input: one number for a square, or height and width."""
+    channels: int | None = setting(None, least=1, most=65_536)
+    """Channels per image. Default: 3."""
+    repeats: int = setting(1, least=1, most=1e6)
+    """Samples per decoded image (Hoffer et al. 2019)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRun:
+    """What of the run matters to the cost."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
+    activation_checkpointing: bool = False
+    """Keep less for the backward and compute it again: far less memory, a third more computation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """A pre-training run, and where it would run."""
+
+    devices: str = "8xh100"
+    """How many of which: 8xh100, 64xa100, l4, ...; cpu or cuda measures this machine."""
+    images: int = setting(1_281_167, least=1)
+    """Training images. Default: ImageNet-1K's."""
+    utilisation: float | None = None
+    """Share of the devices' peak that training reaches. Default: 0.4, or 0.5 of what cpu measures."""
+    decode_ms: float = setting(5.0, least=0)
+    """Milliseconds of one core per decoded image. Default: about what a JPEG of 500 x 375 takes."""
+    data: PlanData = field(default_factory=PlanData)
+    model: Autoencoder = field(default_factory=Autoencoder)
+    mask: Mask = field(default_factory=Mask)
+    target: Target = field(default_factory=Target)
+    optim: Optim = field(default_factory=Optim)
+    run: PlanRun = field(default_factory=PlanRun)

@@ -1,0 +1,49 @@
+"""What we write is never taken for what a user gave: a marker in each folder that we write."""
+
+from pathlib import Path
+
+from unmask.errors import CheckpointError
+
+MARKER = ".unmask"
+CONTENT = "unmask wrote this folder: it looks for no images in it, unless the folder itself is named.\n"
+RUN = "plan.json"
+OURS = (MARKER, RUN, "model.json", "scores.json", "predictions.jsonl", "sweep.json")
+"""What tells a folder of ours; folders that earlier versions wrote have no marker."""
+NOBODYS = (".DS_Store",)
+
+
+def mark_output(folder: Path) -> None:
+    """Makes the folder if there is none, and marks it; one with files of others stays unmarked.
+
+    Call it before anything is written there. Raises OSError if the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / MARKER).write_text(CONTENT)
+
+
+def claim_output(folder: Path) -> None:
+    """Makes and marks a folder of results, whose files of the same names will be replaced.
+
+    It is empty, or ours, or inside a run, or holds runs. Raises CheckpointError if it is another's,
+    OSError if it cannot be written.
+    """
+    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    names = [name for name in found if name not in NOBODYS]
+    if names and not _is_ours(folder, names):
+        raise CheckpointError(
+            f"{folder} is not empty and unmask did not write it (it holds {names[0]}): choose another "
+            f"--out"
+        )
+    mark_output(folder)
+
+
+def _is_ours(folder: Path, names: list[str]) -> bool:
+    if any(name in OURS for name in names) or _has(RUN, *folder.absolute().parents):
+        return True
+    others = [folder / name for name in names if name != "report.html"]
+    return bool(others) and all(_has(MARKER, other) or _has(RUN, other) for other in others)
+
+
+def _has(name: str, *folders: Path) -> bool:
+    return any((folder / name).exists() for folder in folders)

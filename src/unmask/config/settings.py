@@ -1,0 +1,340 @@
+"""What can be asked for, each section once. A field is a flag: `data.size` becomes `--data.size`.
+
+Commands compose their configurations of these sections (`commands.py`), so that each offers only flags
+that do something. None means: decided by `resolve`, which says what it chose.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from unmask.config.fields import setting
+from unmask.core.spec import LossOn, TargetKind
+
+Precision = Literal["auto", "bf16", "fp32"]
+Switch = Literal["auto", "on", "off"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+MaskStrategy = Literal["random", "block", "grid"]
+ModelSize = Literal["tiny", "small", "base", "large", "huge"]
+OptimizerName = Literal["adamw", "lars", "sgd"]
+ScheduleName = Literal["cosine", "linear"]
+Pool = Literal["class", "mean", "patches"]
+HeadPool = Literal["class", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which images."""
+
+    source: tuple[str, ...] = setting((), may_change=True)
+    """Folders, image files, or lists of them (.txt, .csv, .jsonl); or one data set: elpv, fashion-mnist,
+    torchvision:NAME[:SPLIT], hf:NAME_OR_FOLDER[:SPLIT], an IDX file. Usually the first words."""
+    root: str = "data"
+    """Where torchvision keeps its data sets."""
+    download: bool = False
+    """Let torchvision download a data set that is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Where labels are, and which images are for validation."""
+
+    val: tuple[str, ...] = ()
+    """Images to validate on. Default: the data's own validation or test part, else a share of it."""
+    val_share: float | None = setting(None, least=0.01, most=0.99)
+    """Share of each class to keep for validation, in place of the data's own part. Default: 0.25 if
+    there is none."""
+    label_column: str = "label"
+    """Column of the labels in a list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatedSource:
+    """Which images, with what is annotated on each."""
+
+    source: tuple[str, ...] = setting((), may_change=True)
+    """One folder, with its annotations. Usually the first word."""
+    val: tuple[str, ...] = ()
+    """Images to validate on, annotated alike. Default: the data's own validation or test part, else a
+    share of it."""
+    val_share: float | None = setting(None, least=0.01, most=0.99)
+    """Share of the images to keep for validation, in place of the data's own part. Default: 0.25 if
+    there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions:
+    """What the values in label maps mean."""
+
+    classes: str | None = None
+    """A file of the classes: a name per line, or a table of names and colours. Default: one of the usual
+    names beside the maps, or else the values that occur."""
+    label_offset: int | None = setting(None, least=0, most=65_535)
+    """The value of the first class. Default: 1 in ADE20K's layout, where 0 is no class, else 0."""
+    ignore_values: tuple[int, ...] = (255,)
+    """Values of pixels that have no class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectOptions:
+    """What annotations of objects mean."""
+
+    single_class: str | None = None
+    """Of objects: treat all as one class of this name. Default: the classes of the annotations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """How many of the training labels are used."""
+
+    fraction: float | None = setting(None, least=1e-6, most=1)
+    """Share of the training labels to use, in every class. Default: all."""
+    per_class: int | None = setting(None, least=1, most=1e9)
+    """Training labels to use of every class. Default: all."""
+    subset_seed: int = 0
+    """Decides which labels those are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands:
+    """What of each image a model is given."""
+
+    channels: int | None = setting(None, least=1, most=65_536)
+    """Channels per image. Default: 1 if all images are grey, 3 if some have colours, or their bands."""
+    display: tuple[int, ...] | None = None
+    """Bands drawn as red, green and blue in pictures, counted from 1. Default: the first three."""
+    mean: tuple[float, ...] | None = None
+    """Mean per channel, on the scale 0 to 1 for integer pixels. Default: measured."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation per channel, on the mean's scale. Default: measured."""
+    nodata: float | None = None
+    """The stored value of pixels that have none. Default: as the files say; NaN always counts."""
+    axes: str | None = None
+    """Order of the axes of arrays and stacks that do not say it, as in CYX. Default: by evidence."""
+    rescale: bool | None = None
+    """Read DICOM in units, by RescaleSlope and RescaleIntercept. Default: as each file says."""
+
+    def check(self) -> None:
+        """Raises ValueError if a standard deviation is not positive."""
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(
+                "--data.std must be positive in every channel: leave it out to have it measured"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """How images become samples."""
+
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the image's area that a random crop covers."""
+    flip: bool = True
+    """Flip half of the samples left to right."""
+    repeats: int = setting(1, least=1, most=1e6)
+    """Samples per decoded image, each with its own crop, flip and mask (Hoffer et al. 2019). An epoch
+    decodes each image once: with 4 repeats it has four times the samples, and the steps."""
+    resize_on_device: bool = False
+    """Resize crops on the GPU instead of in the loader's processes, if those cannot keep up."""
+
+    def check(self) -> None:
+        """Raises ValueError if the crop's share is none."""
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                f"--data.crop-scale takes two rising numbers in (0, 1] and got {self.crop_scale[0]:g} "
+                f"{self.crop_scale[1]:g}: the paper's are 0.2 1.0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How files are read."""
+
+    max_bad_share: float = setting(0.05, least=0, most=1, may_change=True)
+    """Stop if more than this share of the images cannot be read."""
+    max_megapixels: float = setting(200.0, least=0.001)
+    """Refuse larger images, in millions of pixels."""
+    workers: int | None = setting(None, least=0, most=1024, may_change=True)
+    """Processes that decode images. Default: by the number of processor cores."""
+    timeout: float = setting(60.0, least=0.1, may_change=True)
+    """Seconds that reading one image may take before it counts as unreadable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """What is kept in memory."""
+
+    cache_gib: float = setting(2.0, may_change=True)
+    """Keep decoded images in memory if all fit into this many GiB per process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How a trained model looks at images."""
+
+    size: tuple[int, ...] | None = None
+    """Pixels of the model's input: positions are interpolated. Default: as it was trained."""
+    eval_crop: float | None = setting(None, least=0.01, most=1)
+    """Share of the side that evaluation crops. Default: as the model was evaluated, else 224/256 up to
+    224 pixels, above it all."""
+    display: tuple[int, ...] | None = None
+    """Bands drawn as red, green and blue in pictures, counted from 1. Default: as in its training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The dimensions of the encoder."""
+
+    size: ModelSize = "base"
+    """A ViT of the usual dimensions; width, depth, heads and patch below override it."""
+    patch: tuple[int, ...] | None = None
+    """Pixels of a patch: one number for a square, or height and width. Default: the size's own."""
+    width: int | None = None
+    """Channels of a token in the encoder. Default: the size's own."""
+    depth: int | None = None
+    """Blocks of the encoder. Default: the size's own."""
+    heads: int | None = None
+    """Attention heads of the encoder. Default: the size's own."""
+    mlp_ratio: float = setting(4.0, least=0.01)
+    """Hidden width of the MLPs as a multiple of the token's width."""
+    class_tokens: int = 1
+    """Tokens that stand before the patches; they belong to no place in the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder(Encoder):
+    """The dimensions of encoder and decoder."""
+
+    decoder_width: int = 512
+    """Channels of a token in the decoder."""
+    decoder_depth: int = 8
+    """Blocks of the decoder; one is enough to work."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Which patches the encoder does not see."""
+
+    strategy: MaskStrategy = "random"
+    """Single patches at random; large random blocks; or a grid, which keeps one of every four patches
+    regularly (paper, Fig. 6)."""
+    file: str | None = None
+    """A mask of your own for all images: a .npy array or a .png with a value per patch, true or bright
+    if it is masked. It replaces strategy and ratio."""
+    ratio: float = 0.75
+    """Share of the patches that is masked."""
+    unit: int = 1
+    """Mask squares of unit x unit patches together."""
+    decode_share: float = setting(1.0, most=1)
+    """Share of the masked patches that the decoder predicts, drawn at random: less computation."""
+    tokens_in_encoder: bool = False
+    """Give the encoder mask tokens for what it does not see (paper, Table 1c): slower, worse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskChoice:
+    """Which patches a trained model does not see."""
+
+    strategy: MaskStrategy | None = None
+    """Single patches at random, large random blocks, or a regular grid. Default: as the model was
+    trained."""
+    file: str | None = None
+    """A mask of your own: a .npy array or a .png with a value per patch, true or bright if it is masked.
+    It replaces strategy and ratio."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the decoder predicts."""
+
+    kind: TargetKind = "normalized-pixels"
+    """Pixels; pixels normalised within each patch, for sharper features and no absolute brightness; the
+    largest PCA coefficients of each patch; or the tokens of a tokenizer (paper, Table 1d)."""
+    components: int | None = setting(None, least=1)
+    """PCA coefficients per patch. Default: an eighth of its values."""
+    tokenizer: str | None = None
+    """What gives tokens: a run of unmask tokenizer, or a file with DALL-E's weights."""
+    loss_on: LossOn = "masked"
+    """Patches that the loss is computed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW with linear warm-up and cosine decay, per iteration."""
+
+    optimizer: ClassVar[OptimizerName] = "adamw"
+    momentum: ClassVar[float] = 0.9
+    min_lr: ClassVar[float] = 0.0
+    schedule: ClassVar[ScheduleName] = "cosine"
+
+    epochs: float = setting(800.0, least=1e-6)
+    """Passes over the training images."""
+    warmup_epochs: float = setting(40.0, least=0)
+    """Epochs over which the learning rate rises from zero."""
+    steps: int | None = setting(None, least=1)
+    """Length of the run in steps, instead of epochs."""
+    warmup_steps: int | None = setting(None, least=0)
+    """Length of the warm-up in steps, instead of epochs."""
+    batch: int = setting(4096, least=1)
+    """Images per step, over all processes."""
+    micro_batch: int | None = setting(None, least=1, may_change=True)
+    """Images per forward pass on one process. Default: 128 on a GPU, else no division."""
+    base_lr: float = setting(1.5e-4, least=0)
+    """Learning rate per 256 images of the batch."""
+    weight_decay: float = setting(0.05, least=0)
+    """Decay of weights; biases and norms are never decayed."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's averaging of gradients and of their squares."""
+    clip: float | None = setting(None, least=1e-12)
+    """Clip the gradient's norm to this value. Default: no clipping."""
+    ema: float | None = setting(None, least=0, most=1)
+    """Decay of a running average of the weights, kept beside them. Default: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How to run; nothing here changes what is learned, except the seed and the precision."""
+
+    pictures: ClassVar[int] = 10
+    """Times that sample pictures are drawn in a run, unless it says otherwise."""
+
+    seed: int = setting(0, least=0, most=2**63 - 1)
+    """Decides initial weights, order, crops and masks."""
+    device: Device = setting("auto", may_change=True)  # noqa: RUF009  # a field
+    """Where to compute. Default: a GPU if there is one."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
+    compile: Switch = setting("auto", may_change=True)  # noqa: RUF009  # a field
+    """Compile the model with torch.compile; auto does so on a GPU that has Triton."""
+    activation_checkpointing: bool = setting(False, may_change=True)
+    """Keep less for the backward and compute it again: far less memory, a third more computation."""
+    log_every: int | None = setting(None, least=1)
+    """Steps between entries in metrics.jsonl. Default: a thousandth of the run."""
+    evaluate_every: int | None = setting(None, least=1, may_change=True)
+    """Steps between evaluations on held-out images. Default: a twentieth of the run, or more if there
+    are many images to evaluate."""
+    sample_every: int | None = setting(None, least=1, may_change=True)
+    """Steps between sample pictures. Default: a tenth of a pre-training run, the end of others."""
+    checkpoint_every: int | None = setting(None, least=1, may_change=True)
+    """Steps between checkpoints. Default: a twentieth of the run, at most an epoch or 500 steps."""
+    keep_checkpoints: int = setting(2, least=1, may_change=True)
+    """Checkpoints to keep; older ones are removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureProbe:
+    """What the features are worth along the way; training does not notice it."""
+
+    data: tuple[str, ...] = setting((), may_change=True)
+    """Images with labels: k-NN (k = 20) and a linear probe of the frozen, unmasked features of some tell
+    the classes of others. Default: no labels; the effective rank of the features of training images."""
+    val: tuple[str, ...] = setting((), may_change=True)
+    """Query images with labels. Default: the validation or test part of the labelled data, else a
+    quarter of each class; first those that pre-training does not see, and the run says how many it
+    sees."""
+    label_column: str = setting("label", may_change=True)
+    """Column of the labels in a list."""
+    images: int = setting(2048, least=0, may_change=True)
+    """Images to learn from, at most, and half as many query images; 0 leaves all this out."""
+    every: int | None = setting(None, least=1, may_change=True)
+    """Steps between looks at the features. Default: a tenth of the run."""

@@ -1,0 +1,115 @@
+"""Whole images as evaluation sees them: one centre crop each, nothing drawn at random."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unmask.config.image import ImageSpec
+from unmask.data.bad_images import none_readable
+from unmask.data.decode.pictures import BadImage, Picture
+from unmask.data.images import Images
+from unmask.data.loader import crop_bytes
+from unmask.data.transforms import centre_crop
+from unmask.data.workers import READ_SECONDS, load
+
+CACHED_BYTES = 2**30
+BATCH = 64
+"""Fixed, so that an evaluation gives the same scores wherever it is asked for."""
+
+
+class CropBatch(NamedTuple):
+    """`images` [n, C, H, W] of the readable ones, whose indices in the data set are `indices`."""
+
+    images: Tensor
+    indices: list[int]
+    bad: list[BadImage]
+
+
+class CentreCrops(Dataset[Tensor | BadImage]):
+    """The centre crops of some images, in order; small data sets are decoded once.
+
+    `indices` are the images that this process looks at, all by default: it decodes no others.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        image: ImageSpec,
+        *,
+        max_megapixels: float = 200.0,
+        batch: int = BATCH,
+        workers: int = 0,
+        timeout: float = READ_SECONDS,
+        indices: Sequence[int] | None = None,
+        cut: Callable[[Picture], Tensor] | None = None,
+    ):
+        """`cut` makes something else of a picture, [C, h, w], whose sizes may differ if `batch` is 1."""
+        self.images, self.image, self.batch, self.workers = images, image, batch, workers
+        self.indices = range(len(images)) if indices is None else indices
+        self.pixels, self.cut = image.pixels(max_megapixels), cut or self.centre
+        self.timeout = timeout
+        self._cached: list[CropBatch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor | BadImage:
+        return self.images.take(self.indices[place], self.pixels, self.cut)
+
+    def centre(self, picture: Picture) -> Tensor:
+        """The centre crop, [C, H, W]."""
+        return centre_crop(picture, self.pixels, self.image.size, self.image.eval_crop)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return -(-len(self) // self.batch)
+
+    def __iter__(self) -> Iterator[CropBatch]:
+        if self._cached is not None:
+            yield from self._cached
+            return
+        keep = list[CropBatch]() if self.cut == self.centre and self._bytes() <= CACHED_BYTES else None
+        with closing(self._decode()) as batches:
+            for batch in batches:
+                if keep is not None:
+                    keep.append(batch)
+                yield batch
+        self._cached = keep
+
+    def _decode(self) -> Generator[CropBatch, None, None]:
+        own = torch.Generator()  # a loader draws seeds for its workers: not from the global generator
+        loading = load(
+            self,
+            batch_size=self.batch,
+            workers=self.workers,
+            collate=list,
+            batch_bytes=self.batch * crop_bytes(self.image),
+            timeout=self.timeout,
+            generator=own,
+        )
+        indices = iter(self.indices)
+        with closing(loading) as batches:
+            for items in batches:
+                mine = [next(indices) for _ in items]
+                good = [i for i, item in zip(mine, items, strict=True) if isinstance(item, Tensor)]
+                crops = [item for item in items if isinstance(item, Tensor)]
+                bad = [item for item in items if isinstance(item, BadImage)]
+                empty = torch.empty(0, self.image.channels, *self.image.size)
+                yield CropBatch(torch.stack(crops) if crops else empty, good, bad)
+
+    def _bytes(self) -> int:
+        return len(self) * crop_bytes(self.image)
+
+
+def load_centre_crops(images: Images, image: ImageSpec, *, max_megapixels: float = 200.0) -> Tensor:
+    """All readable images [n, C, H, W], before normalisation; raises DataError if there are none."""
+    crops = CentreCrops(images, image, max_megapixels=max_megapixels, batch=max(1, len(images)))
+    batches = list(crops)
+    if not any(batch.indices for batch in batches):
+        raise none_readable([bad for batch in batches for bad in batch.bad])
+    return torch.cat([batch.images for batch in batches])

@@ -1,0 +1,103 @@
+"""PNG of sixteen bits with colours or alpha, of which Pillow keeps eight; and damaged metadata.
+
+Legend: C channels, h x w pixels.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from unmask.config.image import PixelFormat, PixelType
+from unmask.data.decode.pictures import Box, Picture, as_tensor, missing_in, part_of, refuse_if_large
+from unmask.data.decode.turning import turned
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOURS = {2: 3, 4: 1, 6: 3}
+"""Channels without alpha, by the colour type in the header: RGB, grey with alpha, RGB with alpha."""
+KEPT_CHUNKS = (b"tRNS", b"eXIf")
+KEPT_SEGMENTS = {0xE0, 0xE1, 0xEE}
+"""Of JPEG: JFIF, EXIF, and Adobe's, which says what the colours are."""
+SCAN = 0xDA
+
+
+def is_deep(start: bytes) -> bool:
+    """Whether a file that begins so is a PNG of sixteen bits that Pillow would cut to eight."""
+    return start.startswith(SIGNATURE) and len(start) > 25 and start[24] == 16 and start[25] in COLOURS
+
+
+class DeepPng(Picture):
+    """See `Picture`; transparent pixels show white behind them, unless four channels are wanted."""
+
+    pixel_type: PixelType = "float32"
+    decodes_smaller, eight_bits = False, False
+
+    def __init__(self, file: IO[bytes], image: Image.Image, orientation: int, notes: tuple[str, ...]):
+        """`image` is the same file as Pillow opened it."""
+        self._file, self._orientation, self.notes = file, orientation, notes
+        self.size = image.size if orientation >= 5 else (image.size[1], image.size[0])
+        self._file.seek(25)
+        self.channels = COLOURS[self._file.read(1)[0]]
+        self.kind = f"PNG uint16 x {self.channels}"
+
+    def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
+        """See `Picture`; always at its full size."""
+        import imagecodecs
+
+        refuse_if_large(self.size, wanted)
+        self._file.seek(0)
+        stored = turned(imagecodecs.png_decode(without_metadata(self._file.read())), self._orientation)
+        colours, alpha = stored[..., : self.channels], stored[..., self.channels :]
+        missing = missing_in(colours, wanted, own=None)
+        if alpha.shape[2] and wanted.channels == 4:
+            values = np.concatenate([np.broadcast_to(colours, (*colours.shape[:2], 3)), alpha], axis=2)
+            missing = None
+        else:
+            values = over_white(colours, alpha) if alpha.any() else colours
+        return part_of(as_tensor(values, wanted, missing), box)
+
+
+def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """uint16 [h, w, C] with [h, w, 1] of alpha, blended with white behind it."""
+    share = alpha / 65_535
+    return (colours * share + 65_535 * (1 - share)).round().astype(np.uint16)
+
+
+def without_metadata(content: bytes, *, exif: bool = True) -> bytes:
+    """A PNG or JPEG with its pixels, colours and orientation, and none of its comments and profiles.
+
+    `exif`: keep that as well. Other content comes back as it is.
+    """
+    if content.startswith(SIGNATURE):
+        return SIGNATURE + b"".join(_needed_chunks(content, exif))
+    if content.startswith(b"\xff\xd8"):
+        return b"\xff\xd8" + b"".join(_needed_segments(content, exif))
+    return content
+
+
+def _needed_chunks(content: bytes, exif: bool) -> Iterator[bytes]:
+    at = len(SIGNATURE)
+    while at + 12 <= len(content):
+        (length,), name = struct.unpack_from(">I", content, at), content[at + 4 : at + 8]
+        chunk = content[at : at + 12 + length]
+        at += len(chunk)
+        critical = name[:1].isupper()
+        whole = chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
+        if critical or (whole and name in KEPT_CHUNKS and (exif or name != b"eXIf")):
+            yield chunk
+    yield content[at:]
+
+
+def _needed_segments(content: bytes, exif: bool) -> Iterator[bytes]:
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != SCAN:
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
+        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        if not is_metadata or (marker in KEPT_SEGMENTS and (exif or marker != 0xE1)):
+            yield content[at : at + 2 + length]
+        at += 2 + length
+    yield content[at:]

@@ -1,0 +1,70 @@
+"""Images with objects: found, and divided into training and validation."""
+
+from dataclasses import replace
+
+from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
+from unmask.data.instances import Detections
+from unmask.data.sources import boxes_csv, coco, voc
+from unmask.data.sources.source import BoxSource, Options
+from unmask.errors import DataError
+
+SOURCES: tuple[BoxSource, ...] = (coco.SOURCE, voc.SOURCE, boxes_csv.SOURCE)
+
+
+def find_detections(
+    sources: tuple[str, ...],
+    *,
+    val: tuple[str, ...] = (),
+    val_share: float | None = None,
+    label_column: str = "label",
+    single_class: str | None = None,
+) -> AnnotatedSplit[Detections]:
+    """The objects in the images of a folder or file in COCO's or VOC's format, or of a table of boxes.
+
+    `divided` says which are for validation; `single_class` names the one class that all objects are
+    then of, whatever the annotations call them. Raises DataError, which says how to correct it, if there
+    are no objects to train on.
+    """
+    how = {"label_column": label_column, "single_class": single_class}
+    found = find_boxes(sources, **how)
+    given = find_boxes(val, **how) if val else None
+    split = divided(sources[0], found, given, val_share)
+    if not (~split.training.instances.crowd).any():
+        raise DataError(
+            f"none of the {len(split.training)} training images of {sources[0]} has an object: give "
+            f"annotations with boxes"
+        )
+    objects = f"{len(split.training.instances.labels)} objects for training"
+    validation = f"{len(split.validation.instances.labels)} objects for validation"
+    return split._replace(notes=(*split.notes, f"{objects} and {validation}"))
+
+
+def find_boxes(
+    sources: tuple[str, ...], *, label_column: str | None = None, single_class: str | None = None
+) -> AnnotatedParts[Detections]:
+    """What one source holds, divided as it divides itself; raises DataError if it holds no boxes."""
+    if len(sources) != 1:
+        raise DataError(
+            f"detection takes one folder or file of annotations and got {', '.join(sources) or 'none'}: "
+            f"give a folder in COCO's or PASCAL VOC's format, or a .csv of boxes"
+        )
+    for source in SOURCES:
+        if source.matches(sources[0]):
+            found = source.read(sources[0], Options(root="", label_column=label_column or "label"))
+            return found if single_class is None else _of_one_class(found, single_class)
+    raise DataError(
+        f"{sources[0]} has no boxes: give a folder with COCO's annotations (.json) or PASCAL VOC's "
+        f"(.xml), or a .csv with the columns path, xmin, ymin, xmax, ymax and label"
+    )
+
+
+def has_boxes(source: str) -> bool:
+    """Whether a source looks like one of objects in images."""
+    return any(one.matches(source) for one in SOURCES)
+
+
+def _of_one_class(found: AnnotatedParts[Detections], name: str) -> AnnotatedParts[Detections]:
+    training, validation, test = (
+        part and part.of_one_class(name) for part in (found.training, found.validation, found.test)
+    )
+    return replace(found, training=training, validation=validation, test=test)

@@ -1,0 +1,96 @@
+"""Files that list the classes of label maps, with colours or without."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unmask.data.sources.lists import SPACES, column, first_column, rows_of
+from unmask.errors import DataError
+
+USUAL = (
+    *("classes.txt", "class_names.txt", "labels.txt", "classes.csv", "class_dict.csv", "palette.csv"),
+    "objectInfo150.txt",
+)
+"""What a list of classes beside the maps may be called; the last is ADE20K's."""
+BACKGROUND = "background"
+NAME_COLUMNS = ("name", "class", "label")
+COLOURS = ("r", "g", "b"), ("red", "green", "blue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassList:
+    """Classes in the order of their labels."""
+
+    names: tuple[str, ...]
+    palette: np.ndarray | None = None
+    """uint8 [K, 3]: their colours, by which maps in colour show them."""
+
+
+def class_list_in(folder: str) -> ClassList | None:
+    """The list that lies beside the maps; None if there is none."""
+    files = (os.path.join(folder, name) for name in USUAL)
+    file = next((file for file in files if os.path.isfile(file)), None)
+    return None if file is None else class_list(file)
+
+
+def class_list(file: str) -> ClassList:
+    """Reads a name per line, or ADE20K's objectInfo150.txt, or a table of names and perhaps colours.
+
+    Raises DataError if it cannot be read, is empty, or lists a name or a colour twice.
+    """
+    if file.lower().endswith((".csv", ".tsv", ".jsonl")):
+        listed = _table(file)
+    else:
+        listed = ClassList(names=_lines(file))
+    if not listed.names:
+        raise DataError(f"{file} lists no classes: write a name on each line")
+    twice = [name for i, name in enumerate(listed.names) if name in listed.names[:i]]
+    if twice:
+        raise DataError(f"{file} lists the class {twice[0]!r} twice: remove one")
+    if listed.palette is not None and len(np.unique(listed.palette, axis=0)) < len(listed.names):
+        raise DataError(f"two classes in {file} have the same colour: give each its own")
+    return listed
+
+
+def _lines(file: str) -> tuple[str, ...]:
+    try:
+        lines = Path(file).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the list of classes {file} cannot be read ({error}): save it as UTF-8"
+        ) from error
+    lines = [line.strip(SPACES) for line in lines if line.strip(SPACES)]
+    if lines and re.match(r"Idx\tRatio\tTrain\tVal\t", lines[0]):
+        return tuple(line.split("\t")[4].split(",")[0].strip() for line in lines[1:])
+    return tuple(line for line in lines if line != "__ignore__")  # labelme's word for no class
+
+
+def _table(file: str) -> ClassList:
+    names, colours = [], []
+    for row in rows_of(file, NAME_COLUMNS):
+        by = first_column(row, NAME_COLUMNS)
+        if by is None:
+            raise DataError(
+                f"{file} has no column {NAME_COLUMNS[0]} among {', '.join(map(str, row))}: call that of "
+                f"the classes so"
+            )
+        names.append(str(row[by]).strip(SPACES))
+        channels = next((c for c in COLOURS if all(column(row, each) for each in c)), None)
+        if channels is not None:
+            colours.append([row[column(row, each) or each] for each in channels])
+    try:
+        palette = np.array(colours, dtype=np.int64) if colours else None
+        if palette is not None and not ((palette >= 0) & (palette <= 255)).all():
+            raise ValueError("a value is not between 0 and 255")
+    except ValueError as error:
+        raise DataError(f"{file} has a colour that is none ({error}): write r, g and b") from error
+    return ClassList(names=tuple(names), palette=None if palette is None else palette.astype(np.uint8))
+
+
+def with_background(names: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """The classes, 'background' put before them unless one is called so, and the background's place."""
+    known = next((i for i, name in enumerate(names) if name.strip("_") == BACKGROUND), None)
+    return (names, known) if known is not None else ((BACKGROUND, *names), 0)

@@ -1,0 +1,253 @@
+"""COCO's format: a JSON file of images, objects and categories beside a folder of images.
+
+What is read: DATA/annotations/instances_train2017.json with DATA/train2017, DATA/train/*.json with the
+images beside it, DATA/*.json with DATA/images, one file; train, val and test stand in the names.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmask.core.spec import Size
+from unmask.data.annotated import AnnotatedParts
+from unmask.data.annotations import Annotations
+from unmask.data.findings import SHOWN, found, joined
+from unmask.data.instances import Detections
+from unmask.data.masks import Mask, Polygons, RunLengths, extent_of, run_lengths_of_text
+from unmask.data.records import TEST, TRAINING, VALIDATION, part_named, some
+from unmask.data.sources.source import BoxSource, Options
+from unmask.errors import DataError
+
+OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
+"""What COCO's own files for other uses begin with."""
+SNIFFED = 65_536
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def coco_files(folder: str) -> list[str]:
+    """The annotation files of a folder, sorted; at most one folder deep."""
+    places = [Path(folder), *sorted(p for p in Path(folder).iterdir() if p.is_dir())]
+    files = [str(f) for place in places for f in sorted(place.glob("*.json")) if _is_coco(str(f))]
+    instances = [file for file in files if Path(file).name.startswith("instances_")]
+    return instances or [file for file in files if not Path(file).name.startswith(OTHER_KINDS)]
+
+
+def _is_coco(file: str) -> bool:
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(SNIFFED)
+    except OSError:
+        return False
+    words = (b'"images"', b'"annotations"', b'"categories"')
+    return b'"shapes"' not in start and any(word in start for word in words)
+
+
+def read_coco(file: str, name: str) -> tuple[Detections, Annotations]:
+    """The images and objects of one file, and what was found odd; raises DataError if it is not COCO."""
+    collected, categories, images, bad_masks = Annotations(file), dict[int, str](), list[Any](), 0
+    for section, entry in _entries(file):
+        try:
+            if section == "images":
+                images.append((entry["id"], str(entry["file_name"]), _size(entry)))
+            elif section == "categories":
+                categories[int(entry["id"])] = str(entry["name"])
+            elif section == "annotations":
+                bad_masks += _add(collected, entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{file} is not in COCO's format: one of its {section} is {_short(entry)} "
+                f"({type(error).__name__}: {error}); write it again with the tool that made it"
+            ) from error
+    if not images or not categories:
+        raise DataError(
+            f"{file} has {len(images)} images and {len(categories)} categories: give COCO's annotations "
+            f"of objects, a file with images, annotations and categories"
+        )
+    folder = _folder_of_images(file, [file_name for _, file_name, _ in images])
+    for key, file_name, size in images:
+        image_id = key if isinstance(key, int) else len(collected)
+        collected.add_image(key, os.path.join(folder, file_name), size, image_id)
+    classes = tuple(dict.fromkeys(categories[i] for i in sorted(categories)))
+    _number(file, collected, categories, classes)
+    collected.findings += found(
+        "masks that cannot be read", "left out, their boxes are learnt", [file] * SHOWN, bad_masks
+    )
+    ids = {categories[i]: i for i in sorted(categories, reverse=True)}
+    return collected.finished(name, classes, [ids[each] for each in classes]), collected
+
+
+def _number(
+    file: str, collected: Annotations, categories: Mapping[int, str], classes: tuple[str, ...]
+) -> None:
+    """Labels instead of category ids; two categories of one name are one class."""
+    places = {each: i for i, each in enumerate(classes)}
+    unknown = collected.renumber({i: places[each] for i, each in categories.items()})
+    if unknown:
+        raise DataError(
+            f"objects in {file} have the category {unknown[0]}, which is not among its categories "
+            f"({some(classes)}): add it, or remove those objects"
+        )
+    ids = sorted(categories)
+    gaps = [f"{b} follows {a}" for a, b in pairwise(ids) if b != a + 1]
+    collected.findings += found("gaps in the category ids", "classes are numbered without them", gaps)
+    names = [categories[i] for i in ids]
+    twice = [each for i, each in enumerate(names) if each in names[:i]]
+    collected.findings += found("categories of one name", "taken for one class", twice)
+
+
+def _add(collected: Annotations, entry: Mapping[str, Any]) -> int:
+    """One object; 1 if it has a mask that cannot be read."""
+    mask, is_bad = _mask(entry.get("segmentation"))
+    given = entry.get("bbox")
+    if given:
+        left, top, width, height = map(float, given)
+        box = (left, top, left + width, top + height)
+    else:
+        box = (0.0, 0.0, 0.0, 0.0) if mask is None else extent_of(mask)
+    crowd = bool(entry.get("iscrowd", 0))
+    collected.add_object(entry["image_id"], box, int(entry["category_id"]), crowd=crowd, mask=mask)
+    return is_bad
+
+
+def _mask(given: Any) -> tuple[Mask | None, bool]:
+    """The mask, and whether one was given that cannot be read."""
+    if not given:
+        return None, False
+    try:
+        if isinstance(given, Mapping):
+            height, width = map(int, given["size"])
+            counts = given["counts"]
+            if isinstance(counts, str):
+                lengths = run_lengths_of_text(counts, (height, width))
+            else:
+                array = np.array(counts, dtype=np.uint32)
+                lengths = RunLengths(counts=array, size=(height, width))
+            is_whole = int(lengths.counts.sum(dtype=np.int64)) == height * width
+            return (lengths, False) if is_whole else (None, True)
+        rings = [np.array(ring, dtype=np.float32) for ring in given]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None, True
+    rings = [r.reshape(-1, 2) for r in rings if r.ndim == 1 and len(r) >= 6 and len(r) % 2 == 0]
+    rings = [ring for ring in rings if np.isfinite(ring).all()]
+    return (Polygons(rings=tuple(rings)), False) if rings else (None, True)
+
+
+def _size(entry: Mapping[str, Any]) -> Size | None:
+    size = int(entry.get("height") or 0), int(entry.get("width") or 0)
+    return size if min(size) > 0 else None
+
+
+def _folder_of_images(file: str, names: list[str]) -> str:
+    """Where the first images are: beside the file, or in a folder that is called like its part."""
+    here = Path(file).resolve().parent
+    stem = Path(file).stem
+    called = ["", "images", stem.partition("_")[2], stem, _part_of(file, str(here.parent)), "JPEGImages"]
+    inner = [f"images/{name}" for name in called[2:5] if name]
+    places = [str(base / name) for base in (here, here.parent) for name in (*called, *inner)]
+    shown = names[:20]
+
+    def there(place: str) -> int:
+        return sum(os.path.isfile(os.path.join(place, name)) for name in shown)
+
+    best = max(places, key=there)  # the first of those that are as good
+    return _as_written(file, best)
+
+
+def _as_written(file: str, place: str) -> str:
+    """Relative as the user's own path was, so that messages and names stay short."""
+    folder = os.path.dirname(file)
+    return os.path.normpath(os.path.join(folder, os.path.relpath(place, Path(file).resolve().parent)))
+
+
+def _part_of(file: str, root: str) -> str:
+    """train, val or test, as its own name or its folder's says; train if neither does."""
+    above = Path(file).parent
+    return part_named(Path(file).stem, above.name if above != Path(root) else "") or TRAINING
+
+
+def _entries(file: str) -> Iterator[tuple[str, Any]]:
+    """Each member of each array at the top, one at a time: all at once would take ten times the file."""
+    try:
+        text = Path(file).read_bytes().decode("utf-8-sig")
+        yield from _members(text)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    except (IndexError, ValueError, RecursionError) as error:  # among them JSONDecodeError
+        raise DataError(f"{file} is not JSON, or not whole ({error}): get a fresh copy") from error
+
+
+def _members(text: str) -> Iterator[tuple[str, Any]]:
+    decode = json.JSONDecoder().raw_decode
+
+    def after(at: int, wanted: str) -> int:
+        """Where something stands behind one of the wanted characters."""
+        at = _past_space(text, at)
+        if text[at] not in wanted:
+            raise ValueError(f"{text[at]!r} at character {at}, not {' or '.join(wanted)}")
+        return _past_space(text, at + 1)
+
+    at = after(0, "{")
+    while text[at] != "}":
+        key, at = decode(text, at)
+        at = after(at, ":")
+        if text[at] != "[":
+            _, at = decode(text, at)
+        else:
+            at = _past_space(text, at + 1)
+            while text[at] != "]":
+                value, at = decode(text, at)
+                yield key, value
+                at = _past_space(text, at)
+                if text[at] != "]":
+                    at = after(at, ",")
+            at += 1
+        at = _past_space(text, at)
+        if text[at] != "}":
+            at = after(at, ",")
+
+
+def _past_space(text: str, at: int) -> int:
+    match = SPACE.match(text, at)
+    return at if match is None else match.end()
+
+
+def _short(entry: Any) -> str:
+    text = json.dumps(entry)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _matches(word: str) -> bool:
+    if os.path.isdir(word):
+        return bool(coco_files(word))
+    return word.lower().endswith(".json") and os.path.isfile(word) and _is_coco(word)
+
+
+def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
+    is_folder = os.path.isdir(word)
+    parts, all_findings = dict[str, Detections](), []
+    files = dict[str, str]()
+    for file in coco_files(word) if is_folder else [word]:
+        part = _part_of(file, word) if is_folder else TRAINING
+        if part in files:
+            raise DataError(
+                f"{files[part]} and {file} are both for {part}: give one of them, or put "
+                f"train and val into their names"
+            )
+        files[part] = file
+        parts[part], collected = read_coco(file, Path(word).resolve().stem)
+        all_findings.append(collected.findings)
+    return AnnotatedParts(
+        training=parts.get(TRAINING),
+        validation=parts.get(VALIDATION),
+        test=parts.get(TEST),
+        findings=joined(all_findings),
+    )
+
+
+SOURCE = BoxSource(matches=_matches, read=_read)

@@ -1,0 +1,266 @@
+"""Images and a picture of labels for each, beside each other.
+
+What is read, with train, val and test, or none of them, at either depth: DATA/images/training/a.jpg with
+DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unmask.config.settings import MapOptions
+from unmask.data.annotated import AnnotatedParts
+from unmask.data.decode.files import SUFFIXES
+from unmask.data.findings import found
+from unmask.data.images import Images
+from unmask.data.maps import IGNORE_INDEX, LabelMaps
+from unmask.data.paths import PathList
+from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
+from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
+from unmask.data.sources.folder import images_below
+from unmask.data.sources.source import MapSource
+from unmask.errors import DataError
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages")
+MAP_FOLDERS = (
+    *("annotations", "annotation", "labels", "label", "masks", "mask", "maps"),
+    *("SegmentationClassPNG", "SegmentationClass"),
+)
+VOC_FOLDER = "SegmentationClass"
+"""PASCAL VOC's, which holds maps for a few of its images."""
+ENDINGS = re.compile(r"[_-](mask|masks|label|labels|gt|seg|segmentation)$", re.IGNORECASE)
+"""What may stand behind the image's name in the name of its map."""
+FORMATS = ("PNG", "TIFF", "BMP")
+"""Of maps: JPEG would change the labels."""
+VALUE_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
+"""Of Pillow: a pixel is one number."""
+NO_CLASS = -1
+VALUES = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapFiles:
+    """Reads label maps from pictures."""
+
+    paths: PathList
+    table: np.ndarray
+    """int16: from each value to its label, NO_CLASS for a value that is none."""
+    colours: np.ndarray | None
+    """uint8 [K, 3]: those of the classes in maps in colour; other maps hold values."""
+    first: int
+    """The value of the first class."""
+    expected: str
+    """What values there may be, for messages."""
+
+    def __call__(self, index: int) -> np.ndarray:
+        """int64 [H, W]; DataError if it cannot be read or holds a value that is no class."""
+        values = _values(self.paths[index], self.colours, self.first)
+        known = values[(values >= 0) & (values < len(self.table))]
+        labels = self.table[np.clip(values, 0, len(self.table) - 1)].astype(np.int64)
+        if len(known) < values.size or labels.min(initial=0) == NO_CLASS:
+            outside = (values < 0) | (values >= len(self.table)) | (labels == NO_CLASS)
+            raise DataError(
+                f"{self.paths[index]} holds the label {int(values[outside][0])} and {self.expected}: "
+                f"correct the map, or say --data.classes, --data.label-offset or --data.ignore-values"
+            )
+        return labels
+
+    def name(self, index: int) -> str:
+        """The file that holds it."""
+        return self.paths[index]
+
+    def subset(self, indices: np.ndarray) -> "MapFiles":
+        """Some of the maps, in the order given."""
+        return replace(self, paths=self.paths.take(indices))
+
+    def relabelled(self, numbers: np.ndarray) -> "MapFiles":
+        """The same maps with `numbers[label]` in place of each label."""
+        is_class = (self.table != NO_CLASS) & (self.table != IGNORE_INDEX)
+        new = numbers[np.where(is_class, self.table, 0)]
+        return replace(self, table=np.where(is_class, new, self.table).astype(np.int16))
+
+
+def _values(path: str, colours: np.ndarray | None, first: int) -> np.ndarray:
+    """int64 [H, W]: what a map holds, the indices of its palette if it has one.
+
+    Of a map in colour: the place of each pixel's colour among `colours`, counted from `first`.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.mode in VALUE_MODES:
+                return np.asarray(image).astype(np.int64)
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's own for broken PNG is SyntaxError
+        raise DataError(
+            f"the label map {path} cannot be read ({error}): store it as PNG with a value for each class"
+        ) from error
+    if colours is not None:
+        return _places(path, pixels, colours) + first
+    if (pixels == pixels[..., :1]).all():
+        return pixels[..., 0].astype(np.int64)
+    raise DataError(
+        f"the label map {path} is in colour: give the colours of the classes with --data.classes, a "
+        f".csv with the columns name, r, g and b"
+    )
+
+
+def _places(path: str, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    weights = np.array([65_536, 256, 1])
+    wanted, codes = colours.astype(np.int64) @ weights, pixels.astype(np.int64) @ weights
+    order = np.argsort(wanted)
+    at = order[np.clip(np.searchsorted(wanted[order], codes), 0, len(wanted) - 1)]
+    if (unknown := wanted[at] != codes).any():
+        red, green, blue = pixels[unknown][0].tolist()
+        raise DataError(
+            f"{path} has the colour {red}, {green}, {blue}, which is that of no class: add it to the "
+            f"table of classes, or correct the map"
+        )
+    return at
+
+
+def _matches(word: str) -> bool:
+    return os.path.isdir(word) and bool(_pairs_of_folders(Path(word)))
+
+
+def _pairs_of_folders(folder: Path) -> list[tuple[Path, Path]]:
+    """Folders of images and the folders of their maps: here, or in each part."""
+    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in PART_NAMES]
+    pairs = [_pair(place) for place in (folder, *inside)]
+    return [pair for pair in pairs if pair is not None]
+
+
+def _pair(folder: Path) -> tuple[Path, Path] | None:
+    images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
+    maps = next((folder / name for name in MAP_FOLDERS if _holds_maps(folder / name)), None)
+    return None if images is None or maps is None else (images, maps)
+
+
+def _holds_maps(folder: Path) -> bool:
+    return folder.is_dir() and any(
+        name.lower().endswith((".png", ".tif", ".tiff", ".bmp"))
+        for _, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
+    parts: dict[str, list[tuple[str, str]]] = {TRAINING: [], VALIDATION: [], TEST: []}
+    lone, unlabelled, ade = list[str](), list[str](), False
+    for images, maps in _pairs_of_folders(Path(word)):
+        ade |= images.name == "images" and maps.name == "annotations" and (maps / "training").is_dir()
+        above = PART_NAMES.get(images.parent.name.lower()) if images.parent != Path(word) else None
+        pairs, without_map, without_image = _pairs(str(images), str(maps))
+        if without_map and not maps.name.startswith(VOC_FOLDER):
+            raise _missing_maps(without_map, len(pairs), str(images), str(maps))
+        unlabelled += without_map
+        lone += without_image
+        for part, image, label_map in pairs:
+            parts[above or part].append((image, label_map))
+    findings = found("label maps without an image", "left out", lone)
+    findings += found("images without a label map", "left out", unlabelled)
+    list_of_classes = class_list(options.classes) if options.classes else class_list_in(word)
+    first = options.label_offset if options.label_offset is not None else int(ade)
+    maps_of_all = [label_map for pairs in parts.values() for _, label_map in pairs]
+    if not maps_of_all:
+        raise DataError(f"no images in {word}: sought {' '.join(SUFFIXES)} in its folders of images")
+    reader, classes = _reader(word, maps_of_all, list_of_classes, first, options)
+    palette = _palette(list_of_classes, reader.table, maps_of_all)
+    name = Path(word).resolve().stem
+
+    def made(part: str) -> LabelMaps | None:
+        if not parts[part]:
+            return None
+        images, maps = zip(*parts[part], strict=True)
+        return LabelMaps(
+            images=Images(name, PathList(images)),
+            maps=replace(reader, paths=PathList(maps)),
+            classes=classes,
+            palette=palette,
+        )
+
+    return AnnotatedParts(
+        training=made(TRAINING),
+        validation=made(VALIDATION),
+        test=made(TEST),
+        findings=tuple(findings),
+        notes=(f"the first class has the value {first} in the label maps",) if first else (),
+    )
+
+
+def _reader(
+    word: str, maps: Sequence[str], known: ClassList | None, first: int, options: MapOptions
+) -> tuple[MapFiles, tuple[str, ...]]:
+    """Reads maps of the listed classes, or else of all values that occur in the maps."""
+    ignored, values = options.ignore_values, list[int]()
+    if known is not None:
+        classes = known.names
+        values = list(range(first, first + len(classes)))
+        expected = f"there are {len(classes)} classes, from {first} to {first + len(classes) - 1}"
+    else:
+        present = sorted({value for p in maps for value in np.unique(_values(p, None, 0)).tolist()})
+        # Masks of one class are black and white: 255 is the class then.
+        ignored = () if present == [0, IGNORE_INDEX] else ignored
+        values = [value for value in present if value >= first and value not in ignored]
+        classes = tuple(map(str, values))
+        expected = f"values are {some(classes)}"
+    if not values or not 0 <= first <= values[-1] < VALUES:
+        raise DataError(
+            f"the label maps of {word} hold no class from {first} on that is below {VALUES}: check "
+            f"--data.label-offset"
+        )
+    table = np.full(VALUES, NO_CLASS, dtype=np.int16)
+    table[:first] = IGNORE_INDEX
+    table[[value for value in ignored if 0 <= value < VALUES]] = IGNORE_INDEX
+    table[values] = np.arange(len(values))
+    colours = None if known is None else known.palette
+    return MapFiles(
+        paths=PathList(), table=table, colours=colours, first=first, expected=expected
+    ), classes
+
+
+def _palette(known: ClassList | None, table: np.ndarray, maps: Sequence[str]) -> np.ndarray | None:
+    """uint8 [K, 3]: the listed colours, or else those of the first map's own palette."""
+    if known is not None and known.palette is not None:
+        return known.palette
+    with Image.open(maps[0], formats=FORMATS) as image:
+        colours = image.getpalette("RGB") if image.mode == "P" else None
+    classes = np.flatnonzero((table != NO_CLASS) & (table != IGNORE_INDEX))
+    if colours is None or len(colours) < 3 * (classes[-1] + 1):
+        return None
+    return np.array(colours, dtype=np.uint8).reshape(-1, 3)[classes]
+
+
+def _pairs(images: str, maps: str) -> tuple[list[tuple[str, str, str]], list[str], list[str]]:
+    """Part, image and map by their paths without suffix; images without a map, maps without an image."""
+    of_maps = {_stem(path, maps): path for path in images_below(maps)}
+    short = {ENDINGS.sub("", stem): path for stem, path in of_maps.items()}
+    pairs, missing, used = [], [], set()
+    for image in images_below(images):
+        stem = _stem(image, images)
+        label_map = of_maps.get(stem) or short.get(stem)
+        if label_map is None:
+            missing.append(image)
+            continue
+        used.add(label_map)
+        top = stem.partition(os.sep)[0].lower() if os.sep in stem else ""
+        pairs.append((PART_NAMES.get(top, TRAINING), image, label_map))
+    return pairs, missing, sorted(set(of_maps.values()) - used)
+
+
+def _missing_maps(missing: list[str], others: int, images: str, maps: str) -> DataError:
+    return DataError(
+        f"{len(missing)} of {len(missing) + others} images have no label map in {maps}, the first is "
+        f"{missing[0]}: add {_stem(missing[0], images)}.png there, or remove the image"
+    )
+
+
+def _stem(path: str, folder: str) -> str:
+    return os.path.splitext(path[len(os.path.join(folder, "")) :])[0]
+
+
+SOURCE = MapSource(matches=_matches, read=_read)

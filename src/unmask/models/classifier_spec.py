@@ -1,0 +1,59 @@
+"""Specs of an encoder alone and of a classifier: records without torch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from unmask.core.spec import ViTSpec, register
+
+if TYPE_CHECKING:
+    from unmask.core.vit import VisionTransformer
+    from unmask.models.classifier import Classifier
+
+HeadPool = Literal["class", "mean"]
+
+
+@register("encoder")
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """An encoder without decoder or head."""
+
+    encoder: ViTSpec
+    final_norm: bool = True
+    """False if the norm stood behind a classifier's pooling: features are the last block's."""
+
+    def build(self) -> "VisionTransformer":
+        """The encoder, freshly drawn from torch's global generator."""
+        from torch import nn
+
+        model = self.encoder.build()
+        if not self.final_norm:
+            model.norm = nn.Identity()  # type: ignore[assignment]
+        return model
+
+
+@register("classifier")
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec:
+    """A linear classifier on an encoder."""
+
+    encoder: ViTSpec
+    classes: tuple[str, ...]
+    """Names, in the order of the outputs."""
+    pool: HeadPool
+    batch_norm: bool = False
+    """Whether features are normalised before the head: the linear probe's (Table 10)."""
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("class", "mean"):
+            raise ValueError(f"a head pools 'class' or 'mean', not {self.pool!r}")
+
+    def build(self) -> "Classifier":
+        """The classifier, freshly drawn from torch's global generator."""
+        from unmask.models.classifier import Classifier
+
+        return Classifier(
+            self.encoder.build(),
+            classes=len(self.classes),
+            pool=self.pool,
+            normalize_features=self.batch_norm,
+        )

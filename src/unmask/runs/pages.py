@@ -1,0 +1,85 @@
+"""The pages that a run leaves behind: curves and report.html."""
+
+import io
+from pathlib import Path
+
+from unmask.config.plan import Plan, TrainingPlan
+from unmask.engine.metrics import read_metrics
+from unmask.engine.run_directory import RunDirectory
+from unmask.tasks import TASKS
+from unmask.tasks.base import BaseTask
+from unmask.viz.curves import training_curves
+from unmask.viz.report import report_html
+
+OPTIMIZERS = {"adamw": "AdamW", "lars": "LARS", "sgd": "SGD"}
+NOTHING = "Nothing was measured"
+
+
+def write_pages(task: BaseTask, run: RunDirectory, plan: Plan, title: str) -> None:
+    """Draws the curves and writes the report from what the run directory holds."""
+    curves = io.BytesIO()
+    training_curves(read_metrics(run), task.metrics).save(curves, format="png")
+    run.write("plots/curves.png", curves.getvalue())
+    pictures = [
+        (f"{caption}, after {_step(path)} steps", path.read_bytes())
+        for name, caption in task.captions.items()
+        for path in _newest(run.samples, name, first=name in task.from_the_start)
+    ]
+    page = report_html(
+        f"{title}: {run.path.name}",
+        facts=[
+            ("Result", last_summary(task, run, plan)),
+            *task.facts(plan, _newest_values(run)),
+            *_training_facts(run, plan.training),
+        ],
+        pictures=[*pictures, ("Training curves", curves.getvalue())],
+    )
+    run.write("report.html", page)
+
+
+def last_summary(task: BaseTask, run: RunDirectory, plan: Plan) -> str:
+    """The newest measurement, in a sentence."""
+    newest = _newest_values(run)
+    if not task.metrics or newest.get(task.metrics[0].key) is None:
+        return NOTHING
+    text = task.summary(newest, plan)
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def measured_in(run: RunDirectory) -> str:
+    """The newest measurement of a run of any task, in a sentence; empty if there is none."""
+    metrics = {m.key: m for entry in TASKS.values() for m in entry.load().metrics}
+    newest = _newest_values(run)
+    shown = [metrics[key].shown(value) for key, value in newest.items() if key in metrics]
+    return ", ".join(shown)[:1].upper() + ", ".join(shown)[1:]
+
+
+def _newest_values(run: RunDirectory) -> dict[str, float]:
+    newest: dict[str, float] = {}
+    for record in read_metrics(run):
+        newest |= {name: value for name, value in record.items() if value is not None}
+    return newest
+
+
+def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]:
+    trained = [r for r in read_metrics(run) if r.get("loss") is not None]
+    name = OPTIMIZERS[t.optimizer]
+    return [
+        ("Training", f"{t.steps} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs"),
+        (
+            "Optimizer",
+            f"{name}, peak learning rate {t.lr:.3g}, weight decay {t.weight_decay:g}, {t.precision}",
+        ),
+        ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
+        ("Skipped steps", str(trained[-1]["skipped_steps"]) if trained else "0"),
+    ]
+
+
+def _newest(samples: Path, name: str, *, first: bool) -> list[Path]:
+    """And the first behind it."""
+    paths = sorted(samples.glob(f"{name}-[0-9]*.png"))
+    return [*paths[-1:], *(paths[:1] if first and len(paths) > 1 else [])]
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])

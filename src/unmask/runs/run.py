@@ -1,0 +1,296 @@
+"""The run of every training task, from request to report: the rooms in the order of the data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unmask.config.fields import check
+from unmask.config.image import ImageSpec
+from unmask.config.io import from_dict, spec_from_dict, to_json
+from unmask.config.migrate import migrate_plan, read_config
+from unmask.config.plan import DataFacts, Machine, Plan
+from unmask.config.resolve import resolve
+from unmask.core.spec import ModelSpec
+from unmask.data.bad_images import BadImageLog
+from unmask.data.loader import Batches
+from unmask.data.workers import lost_workers_named
+from unmask.distributed.processes import Processes, connected
+from unmask.engine.console import RunConsole
+from unmask.engine.loop import train
+from unmask.engine.machine import detect_machine
+from unmask.engine.run_directory import RunDirectory, check_settings, opened
+from unmask.engine.session import Session, TrainingState
+from unmask.errors import DataError, Interrupted
+from unmask.interop.description import Description, Weights
+from unmask.interop.weights import check_model, read_weights, write_model
+from unmask.runs.pages import last_summary, write_pages
+from unmask.tasks.base import BaseTask, Data
+from unmask.tasks.measure import measure
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a run knows of its model and images before it is planned."""
+
+    model: ModelSpec
+    image: ImageSpec
+    facts: DataFacts
+    licence_note: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its model is built."""
+
+    data: Data
+    plan: Plan
+    init: Weights | None
+    """Where the weights begin; None also if a checkpoint holds them."""
+
+
+def run(task: BaseTask) -> Path:
+    """Trains, or goes on where an earlier call was stopped; returns the run directory.
+
+    Raises ValueError, DataError or CheckpointError with a fix; Interrupted after a signal.
+    """
+    machine = detect_machine(task.config.run.device)
+    path = task.path()
+    with connected(machine.device) as processes:
+        console = RunConsole(speaks=processes.is_main, metrics=task.metrics)
+        if RunDirectory(path).model.exists():
+            check_settings(RunDirectory(path), task.config, task.name)
+            check_model(path)
+            learned_from = _finished_on(task, RunDirectory(path))
+            console.say(f"nothing to do: {path} is finished{learned_from}; see {path / 'report.html'}")
+            return path
+        with _run_directory(path, task, processes) as directory:
+            console.log_to(directory.path / "train.log")
+            prepared = prepare(task, machine, processes, directory)
+            announce(task, prepared, directory, processes, console)
+            session = assemble(task, prepared, directory, processes, console)
+            state = _train(task, session)
+            if processes.is_main:
+                _finish(task, session, state, prepared.data)
+    return path
+
+
+def dry_run(task: BaseTask) -> Plan:
+    """What a run would do, without a run directory."""
+    machine = detect_machine(task.config.run.device)
+    with connected(machine.device) as processes:
+        return prepare(task, machine, processes, None).plan
+
+
+def prepare(
+    task: BaseTask, machine: Machine, processes: Processes, directory: RunDirectory | None
+) -> Prepared:
+    """Finds the data, learns what was not given, and plans; a resumed run remembers."""
+    check(task.config)
+    earlier = directory.read("plan.json") if directory and directory.has_begun else None
+    if earlier is None:
+        task.check_start()
+    init = read_weights(task.init) if task.init and earlier is None else None
+    data = task.find()
+    processes.agree("list of images", data.fingerprint)
+    if earlier is None:
+        known = processes.from_main(_learn(task, data, init) if processes.is_main else None)
+    else:
+        known = _remember(earlier, data, task.init)
+    plan = resolve(task.config, **vars(known), machine=machine, world_size=processes.size)
+    plan = replace(plan, notes=(*task.check(plan, data), *plan.notes))
+    processes.agree("configuration", to_json(task.config))
+    processes.agree("plan", to_json(plan.training))
+    return Prepared(data, plan, init)
+
+
+def announce(
+    task: BaseTask,
+    prepared: Prepared,
+    directory: RunDirectory,
+    processes: Processes,
+    console: RunConsole,
+) -> None:
+    """Says what will happen, and writes plan.json."""
+    data, plan = prepared.data, prepared.plan
+    if processes.is_main:
+        directory.write("plan.json", to_json(plan))
+    t, f, image = plan.training, plan.facts, plan.image
+    console.say(f"recipe {task.config.recipe or 'of your own'}; run directory {directory.path}")
+    console.say(
+        f"{f.training_images} training images and {f.held_out_images} held out, {image.channels} "
+        f"channel(s), mean {_values(image.mean)}, std {_values(image.std)}"
+    )
+    for message in (*data.messages, *plan.notes):
+        console.say(message)
+    console.say(
+        f"{t.steps} steps of {t.batch} images ({t.steps / t.steps_per_epoch:.4g} epochs) on "
+        f"{plan.processes} process(es), peak learning rate {t.lr:.3g}"
+    )
+    if data.training.licence_note:
+        console.say(f"licence of the data: {data.training.licence_note}")
+
+
+def assemble(
+    task: BaseTask,
+    prepared: Prepared,
+    directory: RunDirectory,
+    processes: Processes,
+    console: RunConsole,
+) -> Session:
+    """Builds the model and everything around it."""
+    data, plan = prepared.data, prepared.plan
+    model, messages = task.model(plan, prepared.init)
+    messages = [*messages, *task.fit(model, plan, data)]
+    for message in () if directory.has_begun else messages:
+        console.say(message)
+    bad_images = BadImageLog(
+        directory.path / "bad_images.jsonl",
+        images=len(data.training),
+        max_share=plan.loading.max_bad_share,
+    )
+    batches = Batches(
+        data.training,
+        task.samples(plan, data),
+        plan.image,
+        loading=plan.loading,
+        training=plan.training,
+        rank=processes.rank,
+        bad_images=bad_images,
+        say=console.say,
+    )
+    return Session(
+        task=task,
+        model=model.to(processes.device).train(),
+        evaluators=task.evaluators(plan, data),
+        batches=batches,
+        plan=plan,
+        run=directory,
+        processes=processes,
+        console=console,
+    )
+
+
+def _learn(task: BaseTask, data: Data, init: Weights | None) -> Known:
+    """What is not known before a first start."""
+    size = task.size(init)
+    measured = measure(
+        task.config.data,
+        data.training,
+        size=size,
+        eval_crop=task.eval_crop(size),
+        init=init,
+        keep_channels=task.keeps_channels,
+    )
+    facts = DataFacts(
+        training_images=len(data.training),
+        held_out_images=len(data.held_out),
+        fingerprint=data.fingerprint,
+        decoded_bytes=measured.decoded_bytes,
+    )
+    licence = _licence(data, task.init, init.description.licence_note if init else "")
+    return Known(task.spec(data, measured.image, init), measured.image, facts, licence, measured.notes)
+
+
+def _licence(data: Data, init: str | None, of_init: str = "") -> str:
+    """Of all that a model is made of."""
+    origin = of_init or (f"started from {init}, whose licence holds too" if init else "")
+    return "; ".join(dict.fromkeys(filter(None, [data.training.licence_note, origin])))
+
+
+def _remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
+    """What an earlier part of the run learned; raises DataError if the images have changed since."""
+    plan = migrate_plan(earlier)
+    return Known(
+        spec_from_dict(plan["model"]),
+        from_dict(ImageSpec, plan["image"]),
+        _same_images(plan, data),
+        plan.get("licence_note", _licence(data, init)),  # plans of format 1 had none
+    )
+
+
+def _finished_on(task: BaseTask, directory: RunDirectory) -> str:
+    """Names the source that a finished run learned from, if another is asked for.
+
+    Raises DataError if the images of that other source are not the run's, by number and name. The
+    run's own source is not looked for: it may be gone.
+    """
+    config, plan = directory.read("config.json"), directory.read("plan.json")
+    if config is None or plan is None:
+        return ""
+    source = read_config(config, type(task.config)).data.source
+    if source == task.config.data.source:
+        return ""
+    _same_images(migrate_plan(plan), task.find())
+    return f" on images of the same names in {' '.join(source)}"
+
+
+def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
+    """What a plan says of its images; raises DataError if these are others."""
+    facts = from_dict(DataFacts, plan["facts"])
+    if facts.fingerprint != data.fingerprint:
+        raise DataError(
+            f"the images have changed since the run began (then {facts.fingerprint}; now "
+            f"{data.fingerprint}): restore them, or start anew with another --out"
+        )
+    return facts
+
+
+def _values(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+@contextmanager
+def _run_directory(path: Path, task: BaseTask, processes: Processes) -> Iterator[RunDirectory]:
+    """Opened and locked by the main process; the others wait until it is."""
+    if not processes.is_main:
+        processes.wait()
+        yield RunDirectory(path)
+        return
+    with opened(path, task.config, task.name) as directory:
+        processes.wait()
+        yield directory
+
+
+def _train(task: BaseTask, session: Session) -> TrainingState:
+    try:
+        with lost_workers_named():
+            return train(session)
+    except Interrupted:
+        if session.processes.is_main:
+            write_pages(task, session.run, session.plan, f"Stopped: {task.title.lower()}")
+        raise
+
+
+def _finish(task: BaseTask, session: Session, state: TrainingState, data: Data) -> None:
+    """Writes model and report, and says where things are and what to type next."""
+    directory, console, plan = session.run, session.console, session.plan
+    weights: dict[str, Tensor] = session.model.state_dict()
+    if state.average:
+        weights = {**weights, **state.average.weights}
+    write_pages(task, directory, plan, task.title)
+    write_model(directory.path, weights, _description(task, plan, data, state.average is not None))
+    console.say(f"finished. {last_summary(task, directory, plan)}")
+    console.say(f"  report           {directory.path / 'report.html'}")
+    licence = data.training.licence_note
+    console.say(f"  model            {directory.model}" + (f" ({licence})" if licence else ""))
+    for message in task.conclude(directory.path, state.step):
+        console.say(message)
+
+
+def _description(task: BaseTask, plan: Plan, data: Data, averaged: bool) -> Description:
+    """model.json of the finished run."""
+    return Description(
+        model=plan.model,
+        image=plan.image,
+        precision=plan.training.precision,
+        recipe=task.config.recipe,
+        data=data.training.name,
+        steps=plan.training.steps,
+        weights="running average" if averaged else "last step",
+        licence_note=plan.licence_note,
+    )

@@ -1,0 +1,164 @@
+"""Files that are whole or absent, and reading that neither hangs nor fills the memory.
+
+A file is written aside, synced, read back and renamed, and its folder is synced: a kill or a power cut
+at any moment leaves the old file or the new one.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from unmask.errors import CheckpointError
+from unmask.faults import fault_point
+
+ASIDE = ".unfinished"
+"""How the name of a file ends while it is written; it begins with a dot."""
+CHUNK = 2**24
+SMALL_FILE = 2**28
+"""Bytes: more than any JSON file of ours holds."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def aside_name(name: str) -> str:
+    """What a file is called until it is whole."""
+    return f".{name}{ASIDE}"
+
+
+def replace_file(path: Path, content: bytes, kind: str) -> str:
+    """Writes a file whole or not at all; returns its SHA-256.
+
+    `kind` names the fault points: `<kind>.write`, `<kind>.sync`, `<kind>.rename`, `<kind>.renamed`.
+    Raises OSError, after removing what was written, and CheckpointError if the disk gives other bytes
+    back.
+    """
+    aside = path.with_name(aside_name(path.name))
+    try:
+        checksum = write_synced(aside, content, kind)
+        fault_point(f"{kind}.rename")
+        os.replace(aside, path)
+    except Exception:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+    fault_point(f"{kind}.renamed")
+    sync_folder(path.parent)
+    return checksum
+
+
+def write_synced(path: Path, content: bytes, kind: str) -> str:
+    """Writes to the disk itself and reads back; returns the SHA-256. Never writes through a link.
+
+    Raises OSError, and CheckpointError if the disk gives other bytes back.
+    """
+    with suppress(FileNotFoundError):
+        path.unlink()
+    with path.open("xb") as file:
+        fault_point(f"{kind}.write")
+        file.write(content)
+        file.flush()
+        fault_point(f"{kind}.sync")
+        os.fsync(file.fileno())
+    checksum = hashlib.sha256(content).hexdigest()
+    if sha256_of(path) != checksum:
+        raise CheckpointError(f"{path} does not read back as it was written: check the disk")
+    return checksum
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """In pieces. Raises OSError."""
+    digest = hashlib.sha256()
+    with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        while piece := file.read(CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_regular(path: Path, most: int = SMALL_FILE) -> bytes:
+    """The content of an ordinary file of at most `most` bytes.
+
+    Raises OSError: for a pipe or a device at once, instead of waiting for somebody to write.
+    """
+    with open_regular(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes and at most {most} are read", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(size + 1)
+
+
+@contextmanager
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of an ordinary file; OSError for anything else, without waiting."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """A file, a folder with what is in it, or a link itself; nothing if it is not there.
+
+    Raises OSError.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames to `broken-<name>`, with a number behind it if that is taken; returns the new path."""
+    target, number = path.with_name(f"broken-{path.name}"), 1
+    while os.path.lexists(target):
+        number += 1
+        target = path.with_name(f"broken-{path.name}-{number}")
+    os.rename(path, target)
+    return target
+
+
+def need_space(folder: Path, needed: int, what: str) -> None:
+    """Raises CheckpointError if the disk of `folder` has less than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{what} {_mib(needed)} and the disk of {folder} has {_mib(free)} free: make room, and run "
+            f"the same command again to resume"
+        )
+
+
+@contextmanager
+def disk_errors_named(what: str, folder: Path, needed: int) -> Iterator[None]:
+    """CheckpointError, with the disk and the bytes needed, for the errors of writing below `folder`."""
+    try:
+        yield
+    except OSError as error:
+        again = "run the same command again to resume"
+        if error.errno in FULL:
+            with_free = _mib(shutil.disk_usage(folder).free) if folder.exists() else "unknown space"
+            reason = (
+                f"it needs {_mib(needed)}, the disk of {folder} has {with_free} free: make room, and"
+            )
+        else:
+            reason = f"{error.strerror or error}, below {folder}: check that disk, and"
+        raise CheckpointError(f"{what} cannot be written: {reason} {again}") from error
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 / 10 else f"{size} bytes"

@@ -1,0 +1,170 @@
+"""What training tasks have in common: a task states its own in one file, and this is the rest."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from unmask.config.fields import pair
+from unmask.config.image import ImageSpec
+from unmask.config.plan import Plan
+from unmask.core.spec import ModelSpec, Size, ViTSpec
+from unmask.data.images import Images
+from unmask.data.paths import slug
+from unmask.data.samples import Samples
+from unmask.data.sources.find import find_images
+from unmask.data.split import default_held_out
+from unmask.engine.optim import Groups, decay_groups
+from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
+from unmask.errors import DataError
+from unmask.interop.description import Weights
+
+DEFAULT_SIZE = (224, 224)
+
+
+def encoder_of(init: Weights, image: ImageSpec) -> ViTSpec:
+    """What the encoder of --init is for these images. Raises ValueError if its patches do not fit."""
+    known = init.description.encoder
+    (h, w), (p, q) = image.size, known.patch_size
+    if h % p or w % q:
+        sizes = f"{math.ceil(h / p) * p} {math.ceil(w / q) * q}"
+        raise ValueError(
+            f"images of {h} x {w} pixels are not made of the encoder's patches of {p} x {q}: write "
+            f"--data.size {sizes}"
+        )
+    return replace(known, image_size=image.size, channels=image.channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The images of a run; a task's own record of labels and the like extends it."""
+
+    training: Images
+    held_out: Images
+    fingerprint: str
+    """Changes when what is trained on or measured does."""
+    messages: tuple[str, ...] = ()
+    """What was decided about them, in sentences."""
+
+
+class BaseTask:
+    """One training command with its configuration; `run` in runs/run.py calls the methods in order.
+
+    A task needs a name, a configuration, recipes, `spec`, `samples` and `step`; the rest has defaults.
+    """
+
+    name: ClassVar[str]
+    """The command."""
+    title: ClassVar[str]
+    """Of the report."""
+    config_class: ClassVar[type]
+    recipes: ClassVar[Mapping[str, Callable[[], Any]]] = {}
+    metrics: ClassVar[Sequence[Metric]] = ()
+    """What its evaluators measure; the first is what runs are compared by."""
+    captions: ClassVar[Mapping[str, str]] = {}
+    """Of the sample pictures, in the order of the report."""
+    from_the_start: ClassVar[Sequence[str]] = ()
+    """Sample pictures that the report shows as they were before training, too."""
+    needs_init: ClassVar[bool] = False
+    keeps_channels: ClassVar[bool] = False
+    """Whether images are read with as many channels as the weights of --init have."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    @property
+    def init(self) -> str | None:
+        """Where the weights begin; None if they are new."""
+        return getattr(self.config, "init", None)
+
+    def check_start(self) -> None:
+        """Raises ValueError if a new run is not told where its weights begin."""
+        if self.needs_init and not self.init:
+            raise ValueError(
+                f"{self.name} needs an encoder: write --init RUN, a run directory or a file, or use "
+                f"scratch"
+            )
+
+    def path(self) -> Path:
+        """The run directory: --out, or a name made of the command and the data's."""
+        names = "-".join(slug(source) for source in self.config.data.source)
+        return Path(self.config.out or f"runs/{self.name}-{names}")
+
+    def find(self) -> Data:
+        """All images of the source, some of them held out."""
+        d = self.config.data
+        images = find_images(d.source, root=d.root, download=d.download)
+        asked = getattr(d, "held_out", None)
+        held_out = default_held_out(len(images)) if asked is None else asked
+        if not 0 <= held_out < len(images):
+            raise DataError(
+                f"--data.held-out {held_out} leaves no training image of {len(images)}: choose less"
+            )
+        training, aside = images.split(held_out)
+        return Data(training=training, held_out=aside, fingerprint=images.fingerprint())
+
+    def size(self, init: Weights | None) -> Size:
+        """Height and width of the model's input."""
+        asked = self.config.data.size
+        if asked is not None:
+            return pair("data.size", asked)
+        return init.description.image.size if init else DEFAULT_SIZE
+
+    def eval_crop(self, size: Size) -> float:
+        """Share of an image's side that evaluation crops."""
+        return 1.0
+
+    def spec(self, data: Any, image: ImageSpec, init: Weights | None) -> ModelSpec:
+        """What the model is, for images seen like that."""
+        raise NotImplementedError
+
+    def check(self, plan: Plan, data: Any) -> Iterator[str]:
+        """Yields sentences on what was decided; raises ValueError if settings do not fit together."""
+        yield from ()
+
+    def samples(self, plan: Plan, data: Any) -> Samples:
+        """How pictures become samples, and samples a batch."""
+        raise NotImplementedError
+
+    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
+        """The model with its first weights, drawn from the run's seed; and sentences on them."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.training.seed)
+            return plan.model.build(), []
+
+    def fit(self, model: Any, plan: Plan, data: Any) -> Iterator[str]:
+        """Computes what a model takes from the images once, before it is trained; yields sentences.
+
+        What is fitted already, by the weights of --init, stays.
+        """
+        yield from ()
+
+    def param_groups(self, model: Any, plan: Plan) -> Groups:
+        """Weights decayed, biases and norms not."""
+        return decay_groups(model, plan.training.weight_decay)
+
+    def step(self, model: Any, batch: Any, draw: Draw) -> StepOutput:
+        """The loss of one micro-batch, a mean whose value does not depend on how a batch is divided."""
+        raise NotImplementedError
+
+    def evaluators(self, plan: Plan, data: Any) -> Sequence[Scheduled]:
+        """What to measure and draw along the way."""
+        return ()
+
+    def summary(self, record: Mapping[str, Any], plan: Plan) -> str:
+        """The newest measurement in a sentence."""
+        shown = [m.shown(record[m.key]) for m in self.metrics if record.get(m.key) is not None]
+        return ", ".join(shown)
+
+    def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What the report says of model and data, given the newest measurement: names and values."""
+        f = plan.facts
+        return [("Images", f"{f.training_images} for training, {f.held_out_images} held out")]
+
+    def conclude(self, run: Path, step: int) -> Iterator[str]:
+        """What a finished run says of its files, and what to type next."""
+        yield from ()

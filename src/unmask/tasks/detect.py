@@ -1,0 +1,264 @@
+"""Detection and instance segmentation: Mask R-CNN on a plain encoder (paper, Table 4).
+
+Legend: B images of a micro-batch, C channels, H x W pixels.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unmask.config.detect import DetectConfig
+from unmask.config.image import ImageSpec
+from unmask.config.plan import Plan
+from unmask.config.resolve import resolve_encoder
+from unmask.core.spec import ViTSpec
+from unmask.data.bad_images import BadImageLog
+from unmask.data.detections import find_detections
+from unmask.data.instances import Detections
+from unmask.data.normalize import normalize
+from unmask.engine.optim import Groups, layer_decay_groups
+from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
+from unmask.evals.objects import coco_masks
+from unmask.interop.description import Weights
+from unmask.interop.fit import encoder_for
+from unmask.models.classifier import drop_path_keep
+from unmask.models.detector import Detector, valid_patches
+from unmask.models.detector_spec import DetectorSpec
+from unmask.recipes.detect import DETECT
+from unmask.tasks.base import BaseTask, Data, encoder_of
+from unmask.tasks.detections import CAPTIONS, DetectionPictures, Validation
+from unmask.tasks.facts import input_facts
+from unmask.tasks.objects import ObjectBatch, ObjectSamples, moved
+
+DROP_PATH, IMAGES = 0, 1
+"""Keys that keep apart what a step draws: one for drop path, and from 1 on one for each image."""
+NAMED_CLASSES = 20
+
+METRICS = (
+    Metric(
+        key="detection/box_ap",
+        label="box AP",
+        format="{:.2%}",
+        better="higher",
+        on_console=True,
+    ),
+    Metric(key="detection/box_ap50", label="box AP50", format="{:.2%}", better="higher"),
+    Metric(key="detection/mask_ap", label="mask AP", format="{:.2%}", better="higher"),
+    Metric(key="detection/mask_ap50", label="mask AP50", format="{:.2%}", better="higher"),
+)
+BY_SIZE = {
+    "small": "below 32 x 32 pixels",
+    "medium": "below 96 x 96",
+    "large": "larger",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectImages(Data):
+    """Also the objects of both parts."""
+
+    objects: Detections
+    validation: Detections
+
+
+class Detect(BaseTask):
+    """Trains an encoder, a pyramid and the heads of a Mask R-CNN on jittered images."""
+
+    name, title, config_class = "detect", "Detection", DetectConfig
+    recipes: ClassVar[Mapping[str, Callable[[], Any]]] = DETECT
+    metrics: ClassVar[Sequence[Metric]] = METRICS
+    captions: ClassVar[Mapping[str, str]] = CAPTIONS
+    keeps_channels = True
+    config: DetectConfig
+
+    def check_start(self) -> None:
+        """A detector starts from an encoder, or says that it does not."""
+        if bool(self.config.init) == self.config.scratch:
+            begins = "either" if self.config.scratch else "a beginning"
+            raise ValueError(
+                f"detect needs {begins}: write --init RUN, a run directory or a file of weights, or "
+                f"--scratch for a new encoder"
+            )
+
+    def find(self) -> ObjectImages:
+        """Images with objects, divided into training and validation."""
+        coco_masks()  # says what to install
+        d = self.config.data
+        split = find_detections(
+            d.source,
+            val=d.val,
+            val_share=d.val_share,
+            label_column=d.label_column,
+            single_class=d.single_class,
+        )
+        prints = split.training.fingerprint(), split.validation.fingerprint()
+        return ObjectImages(
+            training=split.training.images,
+            held_out=split.validation.images,
+            objects=split.training,
+            validation=split.validation,
+            fingerprint="{}; validation {}".format(*prints),
+            messages=(*split.notes, *map(str, split.findings)),
+        )
+
+    def spec(self, data: ObjectImages, image: ImageSpec, init: Weights | None) -> DetectorSpec:
+        """The encoder of --init, or a new one, for this canvas, with heads for these classes."""
+        parts = {
+            name: value for name, value in vars(self.config.detector).items() if name != "drop_path"
+        }
+        parts["masks"] = parts["masks"] and data.objects.instances.has_masks
+        spec = DetectorSpec(encoder=self._encoder(image, init), classes=data.objects.classes, **parts)
+        spec.windows(spec.encoder.depth)  # too few blocks are refused here
+        return spec
+
+    def _encoder(self, image: ImageSpec, init: Weights | None) -> ViTSpec:
+        if not init:
+            return resolve_encoder(self.config.model, size=image.size, channels=image.channels)
+        return encoder_of(init, image)
+
+    def check(self, plan: Plan, data: ObjectImages) -> Iterator[str]:
+        """Says what is learnt, and what of it depends on how a batch is divided."""
+        spec, t = spec_of(plan), plan.training
+        recipe = DETECT[self.config.recipe]() if self.config.recipe in DETECT else DetectConfig()
+        if not self.config.scratch and self.config.model != recipe.model:
+            yield "the section model changes nothing here: --init says what the encoder is"
+        if not spec.masks:
+            why = "the data have none" if self.config.detector.masks else "as asked"
+            yield f"boxes are learnt, and no masks: {why}"
+        if spec.head_norm == "batch" and t.micro_batch < t.process_batch:
+            yield (
+                f"BatchNorm in the heads sees {t.micro_batch * plan.processes} images at a time, not "
+                f"all {t.batch} of a step"
+            )
+        if self.config.scratch and self.config.optim.layer_decay < 1:
+            yield (
+                f"a layer decay of {self.config.optim.layer_decay:g} slows the first blocks of a new "
+                f"encoder down: --optim.layer-decay 1 is usual from scratch"
+            )
+        if not len(data.validation.instances.labels):
+            yield "no validation image has an object, so that nothing can be measured"
+
+    def samples(self, plan: Plan, data: ObjectImages) -> ObjectSamples:
+        """Jittered images with their objects."""
+        return ObjectSamples(self.config, plan, data.objects, masks=spec_of(plan).masks)
+
+    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
+        """The encoder of --init, or a new one, which becomes a detector."""
+        spec = spec_of(plan)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.training.seed)
+            encoder, sentences = spec.encoder.build(), ["encoder and heads initialised randomly"]
+            if init:
+                encoder, changes = encoder_for(
+                    init,
+                    image_size=plan.image.size,
+                    channels=plan.image.channels,
+                    final_norm=False,
+                    display=plan.image.display,
+                )
+                loaded = "encoder loaded from --init, the rest initialised randomly"
+                sentences = ["; ".join([loaded, *changes])]
+            model = Detector(encoder, spec)
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return model, [*sentences, f"{count:,} parameters are trained"]
+
+    def param_groups(self, model: Detector, plan: Plan) -> Groups:
+        """Learning rates that fall towards the input, if asked; positions are not decayed."""
+        return layer_decay_groups(
+            model.named_parameters(),
+            depth=len(model.encoder.blocks),
+            weight_decay=plan.training.weight_decay,
+            layer_decay=self.config.optim.layer_decay,
+        )
+
+    def step(self, model: Detector, batch: ObjectBatch, draw: Draw) -> StepOutput:
+        """The mean over images of each image's own losses."""
+        image, count = draw.plan.image, len(batch.sizes)
+        images = normalize(batch.images.to(draw.device, non_blocking=True), image.mean, image.std)
+        canvas = (images.shape[2], images.shape[3])
+        if (inside := valid_patches(batch.sizes, canvas, draw.device)) is not None:
+            images = images * inside[:, None]
+        losses = model(
+            images,
+            batch.sizes,
+            [moved(target, draw.device) for target in batch.targets],
+            [draw.generator(IMAGES + draw.first + i) for i in range(count)],
+            keep=self._keep(count, draw, len(model.encoder.blocks)),
+        )
+        scalars = {f"loss/{name}": value.mean() for name, value in losses.items()}
+        return StepOutput(sum(losses.values()).mean(), weight=count, scalars=scalars)
+
+    def _keep(self, images: int, draw: Draw, depth: int) -> Tensor | None:
+        """Drop path, drawn for the whole step; this micro-batch takes its columns."""
+        rate = self.config.detector.drop_path
+        if not rate:
+            return None
+        keep = drop_path_keep(depth, rate, draw.plan.training.batch, draw.generator(DROP_PATH))
+        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
+
+    def evaluators(self, plan: Plan, data: ObjectImages) -> Sequence[Scheduled]:
+        """Average precision on the validation images, and pictures of them."""
+        if not len(data.validation.instances.labels):
+            return ()
+        bad_images = BadImageLog(
+            self.path() / "bad_images.jsonl",
+            images=len(data.validation),
+            max_share=plan.loading.max_bad_share,
+            part="validation",
+        )
+        validation = Validation(data.validation, plan.image, plan.loading, bad_images=bad_images)
+        t = plan.training
+        return [
+            Scheduled(validation, t.evaluate_every),
+            Scheduled(DetectionPictures(validation, data.objects), t.sample_every),
+        ]
+
+    def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Images that can be read, classes, the detector's parts, and precision by size and class."""
+        f, spec = plan.facts, spec_of(plan)
+        readable = f.held_out_images - int(record.get("detection/unreadable", 0))
+        bias = (
+            "" if spec.relative_position == "none" else f", {spec.relative_position} relative positions"
+        )
+        windows = f"windows of {spec.window} patches{bias}" if spec.window else f"no windows{bias}"
+        return [
+            ("Images", f"{f.training_images} for training, {readable} for validation"),
+            ("Classes", f"{len(spec.classes)}: {', '.join(spec.classes[:NAMED_CLASSES])}"),
+            *input_facts(plan),
+            (
+                "Detector",
+                f"{spec.pyramid} pyramid, {windows}, {'masks' if spec.masks else 'boxes alone'}",
+            ),
+            *_parts_of(record, spec.classes),
+            ("Layer decay", f"{self.config.optim.layer_decay:g}"),
+        ]
+
+    def conclude(self, run: Path, step: int) -> Iterator[str]:
+        """Where truth stands beside detections, and how to use the detector."""
+        picture = run / "samples" / f"objects-{step:08d}.png"
+        if picture.exists():
+            yield f"  detections       {picture}"
+        yield f"next: {shlex.join(['unmask', 'predict', 'IMAGES', '--init', str(run)])}"
+
+
+def spec_of(plan: Plan) -> DetectorSpec:
+    """The plan's model."""
+    assert isinstance(plan.model, DetectorSpec)
+    return plan.model
+
+
+def _parts_of(record: Mapping[str, Any], classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Precision of boxes and masks by the objects' size, and of boxes by class."""
+    rows = []
+    for kind in ("box", "mask"):
+        known = {size: record.get(f"detection/{kind}_{size}") for size in BY_SIZE}
+        parts = [f"{BY_SIZE[size]} {value:.2%}" for size, value in known.items() if value is not None]
+        rows += [(f"{kind.capitalize()} AP by size", ", ".join(parts))] if parts else []
+    named = [(name, record.get(f"detection/box_ap of {name}")) for name in classes]
+    shown = [f"{name} {value:.2%}" for name, value in named if value is not None]
+    return [*rows, ("Box AP by class", ", ".join(shown))] if shown else rows

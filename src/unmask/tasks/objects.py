@@ -1,0 +1,108 @@
+"""Images with objects as detection trains on them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmask.config.detect import DetectConfig
+from unmask.config.plan import Plan
+from unmask.core.spec import Size
+from unmask.data.decode.pictures import Picture
+from unmask.data.dense import random_jitter_placement
+from unmask.data.instances import Detections, Instances
+from unmask.data.masks import Mask, pixels_of
+from unmask.data.placement import Placement, cut_image, padded, placed_boxes, placed_objects
+from unmask.data.sampler import SampleKey
+
+Target = dict[str, Tensor]
+"""As `Detector` takes it: "boxes", "labels", "ignored" and perhaps "masks"."""
+
+
+class ObjectSample(NamedTuple):
+    """One image as it was cut, [C, h, w] before normalisation, and what is on it."""
+
+    image: Tensor
+    target: Target
+
+
+class ObjectBatch(NamedTuple):
+    """`images` [B, C, H, W], each in the upper left corner of one canvas, and the size of each."""
+
+    images: Tensor
+    sizes: list[Size]
+    targets: list[Target]
+
+
+class ObjectSamples:
+    """See `data.samples.Samples`: large-scale jitter and flip, of pixels, boxes and masks alike."""
+
+    def __init__(self, config: DetectConfig, plan: Plan, training: Detections, *, masks: bool):
+        self.data, self.canvas, self.patch = config.data, plan.image.size, plan.model.encoder.patch_size
+        self.pixels = plan.image.pixels(plan.loading.max_megapixels)
+        self.training, self.masks = training, masks
+
+    def sample(self, picture: Picture, key: SampleKey, rng: np.random.Generator) -> ObjectSample:
+        """Raises ValueError if the image is not as large as its annotations say."""
+        d = self.data
+        refuse_other_size(self.training, key.image, picture.size)
+        placement = random_jitter_placement(picture.size, self.canvas, rng, scale=d.scale, flip=d.flip)
+        # Always from the whole image at its full size: what is kept decoded gives the same.
+        cut = cut_image(picture.pixels(self.pixels), placement)
+        return ObjectSample(cut, placed(self.training.instances[key.image], placement, self.masks))
+
+    def share(self, image_size: Size) -> float:
+        """See `Samples`: all of it, since annotations are placed on pixels at their full size."""
+        return 1.0
+
+    def collate(self, samples: list[ObjectSample]) -> ObjectBatch:
+        """Pads the images to whole patches, no more than the largest of them needs."""
+        sizes = [(s.image.shape[1], s.image.shape[2]) for s in samples]
+        h, w = (
+            -(-max(sides) // p) * p
+            for sides, p in zip(zip(*sizes, strict=True), self.patch, strict=True)
+        )
+        images = [padded(s.image, (h, w), [0.0] * len(s.image)) for s in samples]
+        return ObjectBatch(torch.stack(images), sizes, [s.target for s in samples])
+
+
+def placed(instances: Instances, placement: Placement, masks: bool) -> Target:
+    """What is left of an image's objects where it was cut; masks as large as the cut.
+
+    An object whose mask is not known has an empty one; one of whose mask nothing is left is dropped.
+    """
+    h, w = placement.crop[2:]
+    boxes, crowd = torch.from_numpy(instances.boxes), instances.crowd
+    ignored = placed_boxes(boxes[torch.from_numpy(crowd)], placement)
+    kept, placed_there, drawn = list[int](), [boxes[:0]], [torch.zeros(0, h, w, dtype=torch.bool)]
+    stored = instances.masks if masks else None
+    for i in np.flatnonzero(~crowd).tolist():  # one by one: a large image has no room for all
+        mask = None if stored is None else stored[i]
+        pixels = None if mask is None else _pixels(mask, placement.source)
+        left = placed_objects(boxes[i : i + 1], pixels, placement)
+        if len(left.kept):
+            kept.append(i)
+            placed_there.append(left.boxes)
+            drawn.append(drawn[0].new_zeros(1, h, w) if left.masks is None else left.masks[:, :h, :w])
+    labels = torch.from_numpy(instances.labels[kept])
+    target = {"boxes": torch.cat(placed_there), "labels": labels, "ignored": ignored}
+    return {**target, "masks": torch.cat(drawn)} if masks else target
+
+
+def _pixels(mask: Mask, size: Size) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels_of(mask, size)))[None]
+
+
+def refuse_other_size(data: Detections, index: int, size: Size) -> None:
+    """Raises ValueError if an image's annotations are of another size than its pixels."""
+    h, w = data.sizes[index].tolist()
+    if h and (h, w) != tuple(size):
+        raise ValueError(
+            f"the image has {size[0]} x {size[1]} pixels, and its annotations say {h} x {w}"
+        )
+
+
+def moved(target: Target, device: Any) -> Target:
+    """The same on a device."""
+    return {name: value.to(device, non_blocking=True) for name, value in target.items()}

@@ -1,0 +1,276 @@
+"""Semantic segmentation: UperNet (paper, Table 5), or a linear layer on every patch.
+
+Legend: B images of a micro-batch, C channels, H x W pixels, K classes.
+"""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unmask.config.image import ImageSpec
+from unmask.config.plan import Plan
+from unmask.config.resolve import resolve_encoder
+from unmask.config.segment import SegmentConfig
+from unmask.data.bad_images import BadImageLog
+from unmask.data.label_maps import find_label_maps
+from unmask.data.maps import IGNORE_INDEX, LabelMaps
+from unmask.data.normalize import normalize
+from unmask.engine.optim import Groups, layer_decay_groups
+from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
+from unmask.interop.description import Weights
+from unmask.interop.fit import encoder_for
+from unmask.models.classifier import drop_path_keep
+from unmask.models.segmenter import Segmenter, channel_keep, freeze_encoder, segmentation_loss
+from unmask.models.segmenter_spec import SegmenterSpec
+from unmask.recipes.segment import SEGMENT
+from unmask.tasks.base import BaseTask, Data, encoder_of
+from unmask.tasks.facts import input_facts
+from unmask.tasks.labelled import is_picture
+from unmask.tasks.mapped import MappedBatch, MappedSamples
+from unmask.tasks.pixels import PixelPictures, PixelValidation, model_spec
+
+DROP_PATH, DROPOUT = 1, 2
+"""Keys that keep apart what a step draws."""
+AUXILIARY_WIDTH = 256
+NAMED_CLASSES = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappedImages(Data):
+    """Also the label maps of both parts."""
+
+    maps: LabelMaps
+    validation: LabelMaps
+
+
+class Segment(BaseTask):
+    """Trains a segmenter on random crops; measures it on whole images."""
+
+    name, title, config_class, recipes = "segment", "Semantic segmentation", SegmentConfig, SEGMENT
+    metrics = (
+        Metric(key="val/mean_iou", label="mean IoU", format="{:.2%}", better="higher", on_console=True),
+        Metric(
+            key="val/mean_accuracy",
+            label="mean accuracy of the classes",
+            format="{:.2%}",
+            better="higher",
+            has_curve=False,
+        ),
+        Metric(key="val/pixel_accuracy", label="pixel accuracy", format="{:.2%}", better="higher"),
+    )
+    captions: ClassVar[Mapping[str, str]] = {
+        "segmentation": "Images, label maps, predictions and errors",
+        "confusion": "Confusion matrix of pixels",
+    }
+    keeps_channels = True
+    config: SegmentConfig
+
+    def check_start(self) -> None:
+        """Raises ValueError unless exactly one of --init and --scratch says where to begin."""
+        if self.config.scratch == bool(self.init):
+            both = "both --init and --scratch" if self.init else "neither --init nor --scratch"
+            raise ValueError(
+                f"segment got {both}: write --init RUN to begin with a pre-trained encoder, or "
+                f"--scratch to begin with a new one"
+            )
+
+    def find(self) -> MappedImages:
+        """Images with label maps, divided into training and validation."""
+        d = self.config.data
+        split = find_label_maps(d.source, val=d.val, val_share=d.val_share, options=d)
+        training, validation = split.training, split.validation
+        return MappedImages(
+            training=training.images,
+            held_out=validation.images,
+            maps=training,
+            validation=validation,
+            fingerprint=(
+                f"{training.images.fingerprint()}; validation {validation.images.fingerprint()}; "
+                f"classes {' '.join(training.classes)}"
+            ),
+            messages=(*map(str, split.findings), *split.notes),
+        )
+
+    def spec(self, data: MappedImages, image: ImageSpec, init: Weights | None) -> SegmenterSpec:
+        """The encoder of --init, or a new one, for these images, with a head for these classes."""
+        c, h = self.config, self.config.head
+        if init:
+            encoder = encoder_of(init, image)
+        else:
+            encoder = resolve_encoder(c.model, size=image.size, channels=image.channels)
+        shorter = min(image.size)
+        spec = SegmenterSpec(
+            encoder=encoder,
+            classes=data.maps.classes,
+            sides=None if c.data.own_size else c.data.resize or (4 * shorter, shorter),
+            head=h.kind,
+            layers=h.layers,
+            width=h.width,
+            auxiliary_width=min(AUXILIARY_WIDTH, h.width or encoder.width),
+            relative_position=h.relative_position and not h.frozen,
+            layer_scale=None if h.frozen else 1.0,
+        )
+        assert spec.blocks  # raises if the encoder lacks them
+        return spec
+
+    def check(self, plan: Plan, data: Data) -> Iterator[str]:
+        """Refuses single images for BatchNorm; says what was decided, and what changes nothing."""
+        c, t = self.config, plan.training
+        seen = (t.process_batch % t.micro_batch or t.micro_batch) * plan.processes
+        if c.head.kind == "upernet" and seen < 2:
+            raise ValueError(
+                f"UperNet's BatchNorm needs two images in every micro-batch, and --optim.micro-batch "
+                f"{t.micro_batch} of {t.process_batch} leaves one alone: choose another, or --head "
+                f"linear"
+            )
+        if t.micro_batch < t.process_batch:
+            yield (
+                f"BatchNorm sees {t.micro_batch * plan.processes} images at a time, not all {t.batch} "
+                f"of a step"
+            )
+        if c.data.distort and not is_picture(plan.image):
+            yield "colours are not distorted: that takes 8 bits in 1 or 3 channels"
+        yield from self._without_effect()
+
+    def _without_effect(self) -> Iterator[str]:
+        c = self.config
+        recipe = SEGMENT[c.recipe]() if c.recipe in SEGMENT else SegmentConfig()
+        if not c.scratch and c.model != recipe.model:
+            yield "the section model changes nothing here: --init says what the encoder is"
+        changed = [n for n in ("width", "layers") if getattr(c.head, n) != getattr(recipe.head, n)]
+        for name in changed if c.head.kind == "linear" else ():
+            yield f"--head.{name} changes nothing here: the linear head has none"
+        if c.scratch and c.head.frozen:
+            yield "the frozen encoder is a new one: what a random encoder is worth"
+        elif c.scratch and c.optim.layer_decay < 1:
+            yield (
+                f"a layer decay of {c.optim.layer_decay:g} slows the first blocks of a new encoder "
+                f"down: --optim.layer-decay 1 is usual from scratch"
+            )
+
+    def samples(self, plan: Plan, data: MappedImages) -> "MappedSamples":
+        """Random crops with their label maps."""
+        return MappedSamples(self.config, plan, data.maps)
+
+    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
+        """The encoder of --init, or a new one, with a new head; and what of it is trained."""
+        spec = model_spec(plan.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.training.seed)
+            encoder, sentences = spec.encoder.build(), ["encoder and head initialised randomly"]
+            if init:
+                encoder, changes = encoder_for(
+                    init,
+                    image_size=plan.image.size,
+                    channels=plan.image.channels,
+                    final_norm=spec.head == "linear",
+                    display=plan.image.display,
+                )
+                loaded = "encoder loaded from --init, head initialised randomly"
+                sentences = ["; ".join([loaded, *changes])]
+            model = spec.around(encoder)
+        if self.config.head.frozen:
+            freeze_encoder(model)
+        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        trained, total = sum(n for n, is_trained in sizes if is_trained), sum(n for n, _ in sizes)
+        return model, [*sentences, f"{trained:,} of {total:,} parameters are trained"]
+
+    def param_groups(self, model: Segmenter, plan: Plan) -> Groups:
+        """What is trained, with learning rates that fall towards the input."""
+        return layer_decay_groups(
+            model.named_parameters(),
+            depth=len(model.encoder.blocks),
+            weight_decay=plan.training.weight_decay,
+            layer_decay=self.config.optim.layer_decay,
+        )
+
+    def step(self, model: Segmenter, batch: MappedBatch, draw: Draw) -> StepOutput:
+        """Cross-entropy of one micro-batch, averaged over its labelled pixels."""
+        image, h = draw.plan.image, self.config.head
+        # On the host, where the count is known without waiting for the device.
+        pixels = int((batch.labels != IGNORE_INDEX).sum())
+        images = batch.images.to(draw.device, non_blocking=True)
+        labels = batch.labels.to(draw.device, non_blocking=True)
+        output = model(
+            normalize(images, image.mean, image.std),
+            keep=self._drop_path(len(labels), draw, len(model.encoder.blocks)),
+            channel_keep=self._dropout(len(labels), draw, model.dropped_channels),
+        )
+        loss = segmentation_loss(output, labels, auxiliary_weight=h.auxiliary_weight)
+        right = (output.logits.detach().argmax(dim=1) == labels).sum()
+        count = max(1, pixels)
+        return StepOutput(loss.total / count, weight=pixels, scalars={"accuracy": right / count})
+
+    def _drop_path(self, images: int, draw: Draw, depth: int) -> Tensor | None:
+        """Drawn for the whole step; this micro-batch takes its columns."""
+        h = self.config.head
+        if not h.drop_path or h.frozen:
+            return None
+        keep = drop_path_keep(depth, h.drop_path, draw.plan.training.batch, draw.generator(DROP_PATH))
+        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
+
+    def _dropout(self, images: int, draw: Draw, channels: tuple[int, ...]) -> Tensor | None:
+        """Drawn for the whole step; this micro-batch takes its rows."""
+        if not self.config.head.dropout or not channels:
+            return None
+        batch, rng = draw.plan.training.batch, draw.generator(DROPOUT)
+        keep = channel_keep(channels, self.config.head.dropout, batch, rng)
+        return keep[draw.first : draw.first + images].to(draw.device, non_blocking=True)
+
+    def evaluators(self, plan: Plan, data: MappedImages) -> Sequence[Scheduled]:
+        """Scores on the validation images, and pictures of them."""
+        bad_images = BadImageLog(
+            self.path() / "bad_images.jsonl",
+            images=len(data.validation),
+            max_share=plan.loading.max_bad_share,
+            part="validation",
+        )
+        validation = PixelValidation(data.validation, plan.image, plan.loading, bad_images)
+        t = plan.training
+        return [
+            Scheduled(validation, t.evaluate_every),
+            Scheduled(PixelPictures(validation), t.sample_every),
+        ]
+
+    def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Images, classes with their IoU, what is trained and how samples are augmented."""
+        c, spec, f = self.config, model_spec(plan.model), plan.facts
+        (low, high), factors = c.data.scale, plan.image.size
+        readable = f.held_out_images - int(record.get("val/unreadable", 0))
+        sides = "own size" if spec.sides is None else f"within {spec.sides[0]} x {spec.sides[1]} pixels"
+        return [
+            ("Images", f"{f.training_images} for training, {readable} for validation"),
+            ("Classes", f"{len(spec.classes)}: {', '.join(spec.classes[:NAMED_CLASSES])}"),
+            ("IoU of classes", _ious(spec.classes, record)),
+            *input_facts(plan),
+            ("Head", f"{spec.head} on blocks {' '.join(map(str, spec.blocks))}"),
+            ("Trained", "the head alone" if c.head.frozen else f"all; drop path {c.head.drop_path:g}"),
+            ("Whole images", f"{sides}, in windows of {factors[0]} x {factors[1]}"),
+            (
+                "Augmented by",
+                f"scale {low:g} to {high:g}, crops"
+                + (", flips" if c.data.flip else "")
+                + (", colours" if c.data.distort and is_picture(plan.image) else ""),
+            ),
+            ("Layer decay", f"{c.optim.layer_decay:g}"),
+        ]
+
+    def conclude(self, run: Path, step: int) -> Iterator[str]:
+        """Where the pictures are, and how to use the segmenter."""
+        yield f"  segmentation     {run / 'samples' / f'segmentation-{step:08d}.png'}"
+        yield f"next: {shlex.join(['unmask', 'predict', 'IMAGES', '--init', str(run)])}"
+
+
+def _ious(classes: Sequence[str], record: Mapping[str, Any]) -> str:
+    """Those of the classes that occur, the lowest first."""
+    known = [(record.get(f"val/iou/{name}"), name) for name in classes]
+    found = sorted((value, name) for value, name in known if value is not None and isfinite(value))
+    shown = [f"{name} {value:.1%}" for value, name in found[:NAMED_CLASSES]]
+    rest = len(found) - len(shown)
+    return ", ".join(shown) + (f"; {rest} more with higher ones" if rest else "")

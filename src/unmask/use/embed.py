@@ -1,0 +1,172 @@
+"""Features of images, in a file: unmasked, in the order of the data, without anything random."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from unmask.config.commands import EmbedConfig
+from unmask.config.fields import check, pair
+from unmask.config.resolve import default_workers, either
+from unmask.config.settings import Pool
+from unmask.data.bad_images import none_readable
+from unmask.data.centre_crops import CentreCrops, load_centre_crops
+from unmask.data.decode.pictures import BadImage
+from unmask.data.images import Images
+from unmask.data.normalize import normalize
+from unmask.data.sources.find import find_images
+from unmask.engine.machine import detect_machine
+from unmask.errors import CheckpointError
+from unmask.inference import infer
+from unmask.interop.description import Description
+from unmask.interop.fit import at_size
+from unmask.interop.models import Model, build
+from unmask.interop.weights import read_weights
+from unmask.models.classifier import Classifier
+
+
+class NamedRows(NamedTuple):
+    """Features of some images, and their names."""
+
+    names: list[str]
+    features: np.ndarray
+
+
+class Embedded(NamedTuple):
+    """What was written."""
+
+    path: Path
+    images: int
+    bad: list[BadImage]
+    notes: tuple[str, ...]
+    """What was left out or changed when another library's weights were read."""
+
+
+def run_embedding(config: EmbedConfig) -> Embedded:
+    """Writes the features of all readable images.
+
+    Raises ValueError, DataError or CheckpointError with a fix.
+    """
+    check(config)
+    if not config.init:
+        raise ValueError("embed needs a model: write --init RUN, a run directory or a file")
+    path = Path(config.out)
+    if path.suffix not in WRITERS:
+        raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
+    weights = read_weights(config.init)
+    if config.size is not None:
+        weights = at_size(weights, pair("size", config.size))
+    machine = detect_machine(config.device)
+    model, d = build(weights).to(machine.device), weights.description
+    device = torch.device(machine.device)
+
+    def embed(images: Tensor) -> Tensor:
+        return features_of(model, images, pool=config.pool, layer=config.layer)
+
+    # What cannot be is refused before data are read.
+    embed(torch.zeros(1, d.image.channels, *d.image.size, device=device))
+    images = find_images(config.source, root=config.root)
+    workers = either(config.workers, default_workers(machine))
+    crops = CentreCrops(images, d.image, batch=config.batch, workers=workers)
+    bad: list[BadImage] = []
+
+    def rows() -> Iterator[NamedRows]:
+        for found in infer(embed, crops, device, title="features"):
+            bad.extend(found.unreadable)
+            if found.indices:
+                names = [images.paths[i] for i in found.indices]
+                yield NamedRows(names, found.output.float().cpu().numpy())
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = WRITERS[path.suffix](path, rows())
+    if not count:
+        raise none_readable(bad)
+    return Embedded(path, count, bad, d.notes)
+
+
+def features_of(
+    model: Model, images: Tensor, *, pool: Pool = "mean", layer: int | None = None
+) -> Tensor:
+    """The encoder's features of normalised images [B, C, H, W], as `VisionTransformer.features`.
+
+    A classifier that pools the mean of the patches has its final norm behind the pooling: with pool
+    "mean" its features are those that its head is given, a probe's before the BatchNorm.
+
+    Raises ValueError where that norm would have to stand on anything else, and as the encoder does;
+    CheckpointError if the model is of a kind that looks at whole scenes.
+    """
+    if not hasattr(model, "features") and not isinstance(model, Classifier):
+        kind, give = type(model).__name__.lower(), "the run or the file that its training started from"
+        if kind == "tokenizer":  # whose training starts from nothing
+            give = "a run of pre-training or classification"
+        raise CheckpointError(f"a {kind} gives no features of whole images: give {give}")
+    if not isinstance(model, Classifier):
+        return model.features(images, pool=pool, layer=layer)
+    if model.pool == "class" or layer is not None:
+        return model.encoder.features(images, pool=pool, layer=layer)
+    if pool != "mean":
+        raise ValueError(
+            f"this classifier's final norm is for the mean of the patches: choose --pool mean, or take "
+            f"what its last block gives, --layer {len(model.encoder.blocks)}"
+        )
+    return model.fc_norm(model.encoder.features(images, pool=pool))
+
+
+def read_for(model: Model, images: Images) -> Tensor:
+    """Images as the model takes them: centre crops [n, C, H, W], normalised."""
+    image = _description(model).image
+    return normalize(load_centre_crops(images, image), image.mean, image.std)
+
+
+def _write_safetensors(path: Path, rows: Iterator[NamedRows]) -> int:
+    """One tensor `features`; the names of its rows are in a .csv beside it."""
+    parts = list(rows)
+    if not parts:
+        return 0
+    save_file({"features": np.concatenate([part.features for part in parts])}, path)
+    names = [name for part in parts for name in part.names]
+    with path.with_suffix(".csv").open(
+        "w", newline="", encoding="utf-8", errors="backslashreplace"
+    ) as f:
+        table = csv.writer(f)
+        table.writerow(["row", "path"])
+        table.writerows(enumerate(names))
+    return len(names)
+
+
+def _write_parquet(path: Path, rows: Iterator[NamedRows]) -> int:
+    """Columns `path` and `features`: a list of numbers, or of lists where every patch has some."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ValueError(
+            "Parquet files need a library: pip install 'unmask[parquet]', or write .safetensors"
+        ) from error
+    writer, count = None, 0
+    try:
+        for names, features in rows:
+            column = pa.array(features.ravel())
+            for length in reversed(features.shape[1:]):
+                column = pa.FixedSizeListArray.from_arrays(column, length)
+            printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+            table = pa.table({"path": printable, "features": column})
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            count += len(names)
+    finally:
+        if writer:
+            writer.close()
+    return count
+
+
+WRITERS = {".safetensors": _write_safetensors, ".parquet": _write_parquet}
+
+
+def _description(model: Model) -> Description:
+    return model.description  # type: ignore[return-value]  # set when the model was built

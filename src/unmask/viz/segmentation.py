@@ -1,0 +1,170 @@
+"""Images with what a segmenter says of every pixel: overlays, errors, and label maps as files.
+
+Legend: H x W pixels, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+from PIL import Image
+
+from unmask.viz.palette import UNLABELLED, WRONG, palette, with_legend
+from unmask.viz.tiles import MARGIN, Sheet, Tile, draw
+from unmask.viz.words import percent
+
+SIDE = 256
+"""Pixels of the longer side of a picture on a sheet."""
+STRENGTH = 0.65
+"""How much of a class's colour, over the photograph in grey."""
+MOST_NAMES = 40
+"""Classes that the legend names; the rest is counted."""
+
+
+class Scene(NamedTuple):
+    """One image, its label map if it has one, and what was predicted."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    predicted: Int[np.ndarray, "H W"]
+    truth: Int[np.ndarray, "H W"] | None = None
+
+
+def segmentation_sheet(
+    scenes: Sequence[Scene],
+    names: Sequence[str],
+    *,
+    title: str = "",
+    ignore_index: int = 255,
+) -> Image.Image:
+    """One row per scene: the image, the truth, the prediction and the errors, over a legend.
+
+    Where no scene has a truth: the image and the prediction. The legend names the classes on the
+    sheet, the one with the most pixels first.
+    """
+    assert scenes, "a sheet shows at least one scene"
+    has_truth = any(scene.truth is not None for scene in scenes)
+    rows = [_row(_fitted(scene), len(names), ignore_index, has_truth) for scene in scenes]
+    width = max(tile.shape[1] for row in rows for tile in row if tile is not None)
+    headings = ["image", "truth", "prediction", "errors"] if has_truth else ["image", "prediction"]
+    parts = []
+    for row, scene in zip(rows, scenes, strict=True):
+        tiles = [None if tile is None else _widened(tile, width) for tile in row]
+        captions = [[*[""] * (len(headings) - 1), _caption(scene, ignore_index)]] if has_truth else ()
+        parts.append(draw(Sheet(rows=[tiles], headings=headings, captions=captions, title=title)))
+        headings, title = [""] * len(headings), ""
+    picture = _stacked(parts)
+    shown, rest = _classes_on(scenes, len(names))
+    colours, labels = palette(len(names))[shown], [names[i] for i in shown]
+    if has_truth:
+        colours = np.concatenate([colours, np.array([WRONG, UNLABELLED], np.uint8)])
+        labels += ["wrong (in errors)", "no label (in errors)"]
+    return with_legend(picture, labels, colours, f"and {rest} more classes" if rest else "")
+
+
+def overlaid(
+    image: UInt8[np.ndarray, "H W 3"], labels: Int[np.ndarray, "H W"], classes: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The photograph in grey under its classes' colours, dark lines between them.
+
+    A label that is no class leaves the photograph as it is.
+    """
+    known = (labels >= 0) & (labels < classes)
+    colours = palette(classes)[np.where(known, labels, 0)]
+    mixed = (1 - STRENGTH) * _grey(image) + STRENGTH * colours
+    mixed[_edges(labels)] *= 0.5
+    return np.where(known[..., None], mixed, image).round().astype(np.uint8)
+
+
+def errors_of(
+    image: UInt8[np.ndarray, "H W 3"],
+    predicted: Int[np.ndarray, "H W"],
+    truth: Int[np.ndarray, "H W"],
+    ignore_index: int = 255,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The photograph in pale grey with wrong pixels in red and those without a label dark."""
+    pale = 0.35 * _grey(image) + 0.65 * 255
+    wrong = 0.25 * _grey(image) + 0.75 * np.array(WRONG)
+    picture = np.where((predicted != truth)[..., None], wrong, pale)
+    picture = np.where((truth == ignore_index)[..., None], np.array(UNLABELLED), picture)
+    return picture.round().astype(np.uint8)
+
+
+def label_image(labels: Int[np.ndarray, "H W"], classes: int) -> Image.Image:
+    """A label map as a PNG's pixels: indices with a palette, 16 bits without one above 256 classes."""
+    if classes > 256:
+        return Image.fromarray(labels.astype(np.uint16))
+    picture = Image.fromarray(labels.astype(np.uint8), mode="P")
+    picture.putpalette(palette(classes).tobytes())
+    return picture
+
+
+def _row(scene: Scene, classes: int, ignore_index: int, has_truth: bool) -> list[Tile | None]:
+    image, predicted, truth = scene
+    prediction = overlaid(image, predicted, classes)
+    if not has_truth:
+        return [image, prediction]
+    if truth is None:
+        return [image, None, prediction, None]
+    errors = errors_of(image, predicted, truth, ignore_index)
+    return [image, overlaid(image, truth, classes), prediction, errors]
+
+
+def _caption(scene: Scene, ignore_index: int) -> str:
+    if scene.truth is None:
+        return ""
+    labelled = scene.truth != ignore_index
+    if not labelled.any():
+        return "no labelled pixels"
+    wrong = (scene.predicted != scene.truth)[labelled].mean()
+    return f"{percent(float(wrong))} of labelled pixels wrong"
+
+
+def _classes_on(scenes: Sequence[Scene], classes: int) -> tuple[list[int], int]:
+    """Classes by their pixels in truth and prediction, and how many are left out."""
+    maps = [labels for _, *pair in scenes for labels in pair if labels is not None]
+    values = np.concatenate([labels[(labels >= 0) & (labels < classes)].ravel() for labels in maps])
+    counts = np.bincount(values, minlength=classes)
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    return order[:MOST_NAMES], max(0, len(order) - MOST_NAMES)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return (image @ np.array([0.299, 0.587, 0.114]))[..., None]
+
+
+def _edges(labels: np.ndarray) -> Bool[np.ndarray, "H W"]:
+    edges = np.zeros(labels.shape, bool)
+    edges[1:] |= labels[1:] != labels[:-1]
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    return edges
+
+
+def _fitted(scene: Scene) -> Scene:
+    """At the sheet's size; label maps by the nearest pixel."""
+    height, width = scene.image.shape[:2]
+    factor = SIDE / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    smooth = Image.Resampling.BILINEAR if factor < 1 else Image.Resampling.NEAREST
+    image = np.asarray(Image.fromarray(scene.image).resize(size, smooth))
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(size[::-1], (height, width), strict=True)
+    )
+    place = rows[:, None], columns
+    truth = None if scene.truth is None else scene.truth[place]
+    return Scene(image, scene.predicted[place], truth)
+
+
+def _widened(tile: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(tile, ((0, 0), (0, width - tile.shape[1]), (0, 0)), constant_values=255)
+
+
+def _stacked(parts: list[Image.Image]) -> Image.Image:
+    """One sheet of rows that are as high as their own pictures."""
+    height = sum(part.height - MARGIN for part in parts) + MARGIN
+    sheet, top = Image.new("RGB", (max(part.width for part in parts), height), "white"), 0
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height - MARGIN
+    return sheet

@@ -1,0 +1,316 @@
+"""Label maps: pictures beside images in the usual layouts, masks of COCO's and labelme's format."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unmask.config.settings import MapOptions
+from unmask.data.label_maps import find_label_maps
+from unmask.data.maps import pixel_counts
+from unmask.errors import DataError
+
+HEIGHT, WIDTH = 6, 8
+
+
+def photo(place: Path, size=(WIDTH, HEIGHT)) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (9, 8, 7)).save(place)
+
+
+def label_map(place: Path, values, mode=None, palette=None) -> None:
+    """Values [H, W] or [H, W, 3]; one number fills a map."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    array = np.asarray(values)
+    array = np.full((HEIGHT, WIDTH), array) if array.ndim == 0 else array
+    image = Image.fromarray(array.astype(np.uint16 if mode == "I;16" else np.uint8))
+    if palette is not None:
+        image = image.convert("L")
+        image.putpalette(palette)
+    image.save(place)
+
+
+def stripes(*values) -> np.ndarray:
+    """A map of vertical stripes, two pixels wide."""
+    return np.tile(np.repeat(values, 2), (HEIGHT, 1))
+
+
+def said(split) -> str:
+    return "\n".join([*map(str, split.findings), *split.notes])
+
+
+def test_ade20k(tmp_path):
+    """0 is no class there, and the first class has the value 1."""
+    for part, count in (("training", 3), ("validation", 2)):
+        for i in range(count):
+            photo(tmp_path / "images" / part / f"{i}.jpg")
+            label_map(tmp_path / "annotations" / part / f"{i}.png", stripes(0, 1, 3, i + 1))
+    (tmp_path / "objectInfo150.txt").write_text(
+        "Idx\tRatio\tTrain\tVal\tName\n1\t0.2\t9\t9\twall\n2\t0.1\t9\t9\tbuilding, edifice\n"
+        "3\t0.1\t9\t9\tsky\n"
+    )
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.classes == ("wall", "building", "sky")
+    assert (len(split.training), len(split.validation)) == (3, 2)
+    labels = split.training.labels(1)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == stripes(255, 0, 2, 1).tolist()
+    assert split.training.images.paths[1].endswith("training/1.jpg")
+    assert "the first class has the value 1" in said(split)
+    assert split.training.palette is None
+    counts = pixel_counts(split.validation)
+    assert counts.tolist() == [36, 12, 24, 24]
+    zero = find_label_maps((str(tmp_path),), options=MapOptions(label_offset=0, ignore_values=(3,)))
+    assert zero.training.labels(1).tolist() == stripes(0, 1, 255, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/{}.jpg", "labels/{}.png"),
+        ("images/{}.tif", "masks/{}_mask.png"),
+        ("img/deep/{}.png", "annotations/deep/{}.tif"),
+        ("JPEGImages/{}.jpg", "SegmentationClassPNG/{}.png"),
+        ("train/images/{}.jpg", "train/masks/{}.png"),
+    ],
+)
+def test_maps_beside_images_are_split_by_name(tmp_path, image, mask):
+    for i in range(8):
+        photo(tmp_path / image.format(i))
+        label_map(tmp_path / mask.format(i), stripes(4, 7, 7, 255))
+    label_map(tmp_path / mask.format("lone"), 1)
+    split = find_label_maps((str(tmp_path),))
+    assert (len(split.training), len(split.validation)) == (6, 2)
+    assert split.training.classes == ("4", "7")
+    assert split.validation.labels(1).tolist() == stripes(0, 1, 1, 255).tolist()
+    assert "1 label maps without an image: left out" in said(split)
+    assert not {*split.training.images.paths} & {*split.validation.images.paths}
+
+
+def test_one_class_in_black_and_white(tmp_path):
+    for i in range(4):
+        photo(tmp_path / "images" / f"{i}.jpg")
+        label_map(tmp_path / "masks" / f"{i}.png", stripes(0, 255, 0, 0))
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.classes == ("0", "255")
+    assert split.training.labels(0).tolist() == stripes(0, 1, 0, 0).tolist()
+
+
+def test_palettes_and_deep_maps(tmp_path):
+    colours = [0, 0, 0, 200, 10, 10, 10, 200, 10]
+    for i, (mode, palette) in enumerate([(None, colours), ("I;16", None), (None, None), (None, None)]):
+        photo(tmp_path / "images" / f"{i}.jpg")
+        label_map(tmp_path / "masks" / f"{i}.png", stripes(0, 1, 2, 1), mode, palette)
+    split = find_label_maps((str(tmp_path),), val_share=0.5)
+    for part in split[:2]:
+        assert part.palette.tolist() == np.reshape(colours, (3, 3)).tolist()
+        assert all(part.labels(i).tolist() == stripes(0, 1, 2, 1).tolist() for i in range(2))
+
+
+def test_maps_in_colour(tmp_path):
+    colours = np.array([(9, 9, 9), (0, 128, 255), (255, 0, 0)])
+    for i in range(4):
+        photo(tmp_path / "images" / f"{i}.jpg")
+        label_map(tmp_path / "masks" / f"{i}.png", colours[stripes(0, 2, 1, 2)])
+    with pytest.raises(DataError, match=r"masks/0\.png is in colour: give the colours"):
+        find_label_maps((str(tmp_path),))
+    rows = "Name;R;G;B\r\nsoil ;9;9;9\r\nsea;0;128;255\r\nroof;255;0;0\r\n"
+    (tmp_path / "class_dict.csv").write_bytes(rows.encode("utf-16"))
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.classes == ("soil", "sea", "roof")
+    assert split.training.palette.tolist() == colours.tolist()
+    assert split.training.labels(0).tolist() == stripes(0, 2, 1, 2).tolist()
+    label_map(tmp_path / "masks" / "0.png", (colours + 1)[stripes(0, 2, 1, 2)])
+    with pytest.raises(DataError, match=r"0\.png has the colour 10, 10, 10, which is that of no class"):
+        [part.labels(i) for part in split[:2] for i in range(len(part))]
+
+
+def test_24_bad_maps_are_named(tmp_path):
+    for i in range(4):
+        photo(tmp_path / "images" / f"{i}.jpg")
+        label_map(tmp_path / "labels" / f"{i}.png", stripes(0, 1, 1, 255))
+    (tmp_path / "classes.txt").write_text("soil\n\nsea\n")
+    options = {"val": (str(tmp_path),)}
+    with pytest.raises(DataError, match="4 images are for training and for validation"):
+        find_label_maps((str(tmp_path),), **options)
+    split = find_label_maps((str(tmp_path),), val_share=0.25)
+    bad = Path(split.training.images.paths[1]).stem
+    place = tmp_path / "labels" / f"{bad}.png"
+    label_map(place, stripes(0, 1, 2, 255))
+    with pytest.raises(DataError, match=rf"{bad}\.png holds the label 2 and there are 2 classes"):
+        split.training.labels(1)
+    label_map(place, np.zeros((HEIGHT, WIDTH + 1)))
+    with pytest.raises(DataError, match=rf"{bad}\.png has 6 x 9 pixels .*{bad}\.jpg 6 x 8"):
+        pixel_counts(split.training)
+    place.write_bytes(place.read_bytes()[:45])
+    with pytest.raises(DataError, match=rf"label map .*{bad}\.png cannot be read"):
+        split.training.labels(1)
+    place.unlink()
+    with pytest.raises(DataError, match=rf"1 of 4 images have no label map .*: add {bad}\.png"):
+        find_label_maps((str(tmp_path),))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("classes.txt", "a\nb\na\n", "lists the class 'a' twice"),
+        ("classes.txt", "\n", "lists no classes"),
+        ("palette.csv", "name,r,g,b\na,1,2,3\nb,1,2,3\n", "have the same colour"),
+        ("palette.csv", "name,r,g,b\na,1,2,300\n", "a colour that is none"),
+        ("palette.csv", "id,r,g,b\na,1,2,3\n", "no column name"),
+    ],
+)
+def test_bad_lists_of_classes(tmp_path, name, content, says):
+    photo(tmp_path / "images" / "0.jpg")
+    label_map(tmp_path / "masks" / "0.png", 0)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=says):
+        find_label_maps((str(tmp_path),))
+
+
+def test_validation_maps_of_other_values(tmp_path):
+    """Classes that are called by their values are matched by them."""
+    for folder, values in (("a", (0, 1, 3, 3)), ("b", (3, 3, 0, 0)), ("c", (0, 2, 2, 2))):
+        for i in range(2):
+            photo(tmp_path / folder / "images" / f"{i}.jpg")
+            label_map(tmp_path / folder / "masks" / f"{i}.png", stripes(*values))
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    split = find_label_maps((a,), val=(b,))
+    assert split.validation.classes == ("0", "1", "3")
+    assert split.validation.labels(0).tolist() == stripes(2, 2, 0, 0).tolist()
+    with pytest.raises(DataError, match="only validation has '2'"):
+        find_label_maps((a,), val=(c,))
+    with pytest.raises(DataError, match="has no label maps"):
+        find_label_maps((str(tmp_path),))
+    with pytest.raises(DataError, match="takes one folder"):
+        find_label_maps((a, b))
+
+
+def ring(left, top, right, bottom) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def test_masks_of_coco(tmp_path):
+    """Small objects lie over large ones; what has no mask is ignored."""
+    objects = [
+        (1, ring(1, 1, 3, 3), None),
+        (2, ring(0, 0, 6, 4), None),
+        (2, None, [6, 4, 2, 2]),
+    ]
+    for i in range(2):
+        photo(tmp_path / "images" / f"{i}.png")
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in range(2)
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "mat"}],
+        "annotations": [
+            {"image_id": 0, "category_id": k, "bbox": box, "segmentation": shape and [shape]}
+            for k, shape, box in objects
+        ]
+        + [{"image_id": 1, "category_id": 1, "bbox": None, "segmentation": [ring(0, 0, 8, 1)]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    split = find_label_maps((str(tmp_path),), val_share=0.5)
+    assert split.training.classes == ("background", "cat", "mat")
+    maps = {Path(p.images.paths[0]).stem: p.labels(0) for p in split[:2]}
+    wanted = np.zeros((HEIGHT, WIDTH))
+    wanted[:4, :6] = 2
+    wanted[1:3, 1:3] = 1
+    wanted[4:, 6:] = 255
+    assert np.array_equal(maps["0"], wanted)
+    assert maps["1"].sum() == WIDTH
+    assert "objects without a mask: the pixels of their boxes are ignored" in said(split)
+    assert "pixels without an object are the class 'background'" in said(split)
+    content["annotations"] = [{"image_id": 0, "category_id": 1, "bbox": [1, 1, 3, 3]}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="have boxes and no masks"):
+        find_label_maps((str(tmp_path),))
+
+
+def labelme(file: Path, *shapes, image=None) -> None:
+    """As labelme writes it."""
+    image = image or f"{file.stem}.jpg"
+    photo(file.parent / image)
+    shapes = [
+        {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
+        for label, kind, points, more in shapes
+    ]
+    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None}
+    file.write_text(json.dumps(content | {"imageHeight": HEIGHT, "imageWidth": WIDTH}, indent=2))
+
+
+def test_labelme(tmp_path):
+    mask = io.BytesIO()
+    Image.fromarray(np.array([[0, 255], [255, 255]], dtype=np.uint8)).save(mask, "PNG")
+    stored = {"mask": base64.b64encode(mask.getvalue()).decode()}
+    labelme(
+        tmp_path / "train" / "0.json",
+        ("mat", "polygon", [[0, 0], [6, 0], [6, 4], [0, 4]], {}),
+        ("cat", "rectangle", [[3, 3], [1, 1]], {}),
+        ("mat", "mask", [[6, 4], [7, 5]], stored),
+        ("__ignore__", "rectangle", [[0, 5], [8, 6]], {}),
+        ("cat", "linestrip", [[0, 0], [3, 3], [4, 4]], {}),
+    )
+    labelme(tmp_path / "val" / "1.json", ("dot", "circle", [[4, 3], [4, 5]], {}))
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.classes == ("background", "cat", "dot", "mat")
+    wanted = np.zeros((HEIGHT, WIDTH))
+    wanted[:4, :6] = 3
+    wanted[1:3, 1:3] = 1
+    wanted[4, 7] = 3
+    wanted[5] = 255
+    assert np.array_equal(split.training.labels(0), wanted)
+    circle = split.validation.labels(0)
+    assert (circle == 2).sum() == 12
+    assert circle[3, 4] == 2
+    assert "1 points and lines, which have no area: left out" in said(split)
+    assert pixel_counts(split.training).sum() == HEIGHT * WIDTH
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nmat\ncat\ndot\n")
+    listed = find_label_maps((str(tmp_path),))
+    assert listed.training.classes == ("_background_", "mat", "cat", "dot")
+    assert listed.training.labels(0)[0, 0] == 1
+    (tmp_path / "labels.txt").write_text("mat\ndot\n")
+    with pytest.raises(DataError, match=r"0\.json has the label 'cat', which is not in the list"):
+        find_label_maps((str(tmp_path),))
+
+
+EXAMPLES = Path("/usr/share/doc/labelme-examples/examples")
+"""Of Debian's package labelme-examples: photographs under the GPL, so they are used and not shipped."""
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="Debian's package labelme-examples is not installed")
+def test_labelmes_own_examples():
+    """The maps that labelme draws of them also cover their outlines."""
+    folder = EXAMPLES / "semantic_segmentation"
+    options = MapOptions(classes=str(folder / "labels.txt"))
+    drawn = find_label_maps((str(folder / "data_annotated"),), options=options)
+    theirs = find_label_maps((str(folder / "data_dataset_voc"),))
+    assert drawn.training.classes == theirs.training.classes
+    for part, own in zip(drawn[:2], theirs[:2], strict=True):
+        for i in range(len(part)):
+            same = part.labels(i) == own.labels(i)
+            assert same.mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        (("a", "polygon", [[0, 0], [1, 1]], {}), r"1\.json has a shape of the type 'polygon' with 2"),
+        (("a", "mask", [[0, 0], [1, 1]], {"mask": "!"}), r"1\.json has a shape that cannot be drawn"),
+    ],
+)
+def test_bad_shapes_are_named(tmp_path, shape, says):
+    for i in range(2):
+        labelme(tmp_path / f"{i}.json", ("a", "rectangle", [[0, 0], [3, 3]], {}))
+    labelme(tmp_path / "1.json", shape)
+    split = find_label_maps((str(tmp_path),))
+    with pytest.raises(DataError, match=says):
+        [part.labels(0) for part in split[:2]]
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"the image .*1\.jpg that .*1\.json is about is not there"):
+        find_label_maps((str(tmp_path),))

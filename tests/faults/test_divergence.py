@@ -1,0 +1,77 @@
+"""Fault 25: a run that went wrong says so, and never replaces good weights by broken ones."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import unmask
+from unmask.engine import checkpoint
+from unmask.errors import CheckpointError, DivergenceError
+from unmask.tasks.pretrain import Pretrain
+
+
+def losses_times(monkeypatch, factor) -> None:
+    """Multiplies the loss of a task's nth micro-batch by `factor(n)`."""
+    original, calls = Pretrain.step, iter(range(1000))
+
+    def step(self, model, batch, draw):
+        output = original(self, model, batch, draw)
+        return output._replace(loss=output.loss * factor(next(calls)))
+
+    monkeypatch.setattr(Pretrain, "step", step)
+
+
+def kept_steps(run: str) -> list[int]:
+    return [step for step, _ in checkpoint.steps_in(Path(run) / "checkpoints")]
+
+
+def test_25_a_run_that_skipped_most_steps_fails(tiny, monkeypatch):
+    """Of 7 steps of two micro-batches the last four are skipped; the same command fails again."""
+    losses_times(monkeypatch, lambda n: math.nan if n >= 6 else 1.0)
+    for _ in range(2):
+        with pytest.raises(DivergenceError, match=r"4 of 7 steps were skipped.*another --out"):
+            unmask.pretrain(tiny)
+    assert not (Path(tiny.out) / "model.safetensors").exists()
+
+
+def test_25_a_run_that_skipped_few_steps_succeeds(tiny, monkeypatch):
+    losses_times(monkeypatch, lambda n: math.nan if n >= 8 else 1.0)
+    assert (unmask.pretrain(tiny) / "model.safetensors").exists()
+
+
+def test_25_broken_weights_never_replace_good_ones(tiny, monkeypatch):
+    """The weights break between the checkpoints of steps 4 and 6."""
+    original = Pretrain.step
+
+    def step(self, model, batch, draw):
+        output = original(self, model, batch, draw)
+        if draw.step >= 5:
+            with torch.no_grad():
+                next(model.parameters()).fill_(math.inf)
+        return output
+
+    monkeypatch.setattr(Pretrain, "step", step)
+    with pytest.raises(DivergenceError, match="after step 6 the weights are not finite"):
+        unmask.pretrain(tiny)
+    assert kept_steps(tiny.out) == [2, 4]
+    assert not (Path(tiny.out) / "model.safetensors").exists()
+
+
+def test_25_starting_from_broken_weights_is_refused(tiny, tmp_path):
+    run = unmask.pretrain(tiny)
+    state = load_file(run / "model.safetensors")
+    name = next(iter(state))
+    state[name].view(-1)[0] = math.nan
+    save_file(state, run / "model.safetensors")
+    (description := run / "model.json").write_text(
+        json.dumps({k: v for k, v in json.loads(description.read_text()).items() if k != "sha256"})
+    )
+    with pytest.raises(CheckpointError, match=f"not finite.*{name}"):
+        unmask.pretrain(replace(tiny, out=str(tmp_path / "next")), init=run)
+    with pytest.raises(CheckpointError, match="not finite"):
+        unmask.load(run)

@@ -1,0 +1,141 @@
+"""Faults 6, 11, 12, 13: the model of a finished run is the one that was written, or it is not used."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import unmask
+from faults_support import KILLED, PASSED, in_child
+from tests_support import random_weights, spec_for
+from unmask.errors import CheckpointError
+from unmask.faults import armed
+from unmask.interop.weights import check_model, read_weights, write_model
+
+
+@pytest.fixture
+def weights(tiny):
+    return random_weights(spec_for(tiny))
+
+
+def write(folder: Path, weights) -> None:
+    write_model(folder, weights.state, weights.description)
+
+
+def damage(file: Path, kind: str) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes({"bit": bytes(content), "empty": b"", "short": bytes(content[:-1])}[kind])
+
+
+@pytest.mark.parametrize("kind", ["bit", "empty", "short"])
+def test_13_bit_rot_in_a_finished_model(tmp_path, weights, kind):
+    write(tmp_path, weights)
+    check_model(tmp_path)
+    damage(tmp_path / "model.safetensors", kind)
+    for use in (check_model, read_weights):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged.*remove it and run"):
+            use(tmp_path)
+
+
+def test_13_a_model_of_an_earlier_version_has_no_checksum(tmp_path, weights):
+    write(tmp_path, weights)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert len(description.pop("sha256")) == 64
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    check_model(tmp_path)
+    assert read_weights(tmp_path).description == weights.description
+    damage(tmp_path / "model.safetensors", "empty")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        check_model(tmp_path)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", ["write", "sync", "rename", "renamed"])
+def test_11_killed_while_the_model_is_written(tmp_path, weights, point, nth):
+    """model.json comes first: without the weights the run is not finished."""
+    assert in_child(lambda: write(tmp_path, weights), f"model.{point}:kill:{nth}") == KILLED
+    assert (tmp_path / "model.safetensors").exists() is ((point, nth) == ("renamed", 2))
+    write(tmp_path, weights)
+    check_model(tmp_path)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", ["write", "sync", "rename"])
+@pytest.mark.parametrize(
+    ("kind", "sentence"), [("enospc", "it needs .* free"), ("eio", "check that disk")]
+)
+def test_12_a_disk_that_fails_while_the_model_is_written(tmp_path, weights, point, nth, kind, sentence):
+    with armed(f"model.{point}:{kind}:{nth}"), pytest.raises(CheckpointError, match=sentence):
+        write(tmp_path, weights)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"][: nth - 1]
+
+
+def test_06_a_finished_run_with_a_broken_model(tiny):
+    """Said, not used; without the file, the last checkpoint gives it back."""
+    run = unmask.pretrain(tiny)
+    before = {name: value.clone() for name, value in load_file(run / "model.safetensors").items()}
+    damage(run / "model.safetensors", "empty")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        unmask.pretrain(tiny)
+    (run / "model.safetensors").unlink()
+    unmask.pretrain(tiny)
+    after = load_file(run / "model.safetensors")
+    assert all(after[name].equal(value) for name, value in before.items())
+
+
+def test_files_follow_the_umask(tmp_path, weights):
+    """safetensors 0.8 writes files that only their owner reads."""
+
+    def with_umask():
+        os.umask(0o027)
+        write(tmp_path, weights)
+
+    assert in_child(with_umask) == PASSED
+    modes = {
+        stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("model.safetensors", "model.json")
+    }
+    assert modes == {0o640}
+
+
+def zeros_of_no_size(folder: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(1).expand(30_000_000_000)}}, folder / "a.pth")
+
+
+def compressed(folder: Path) -> None:
+    import zipfile
+
+    torch.save({"model": {"w": torch.zeros(100_000)}}, folder / "plain.pth")
+    with (
+        zipfile.ZipFile(folder / "plain.pth") as plain,
+        zipfile.ZipFile(folder / "a.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+
+
+def long_header(folder: Path) -> None:
+    length = 90_000_000
+    (folder / "a.safetensors").write_bytes(length.to_bytes(8, "little") + b"{" + b" " * length)
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "a.safetensors")
+
+
+def other_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "a.pth")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [zeros_of_no_size, compressed, long_header, pipe, other_pipe])
+def test_30_weights_that_ask_for_more_than_they_hold(tmp_path, make):
+    make(tmp_path)
+    (tmp_path / "plain.pth").unlink(missing_ok=True)
+    (file,) = tmp_path.iterdir()
+    with pytest.raises(CheckpointError, match=rf"{file.name}"):
+        read_weights(file)

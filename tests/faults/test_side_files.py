@@ -1,0 +1,125 @@
+"""Fault 7 and the files beside the weights: a damaged line is set aside, and nothing else changes."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unmask.data.bad_images import BadImageLog
+from unmask.data.decode.pictures import BadImage
+from unmask.engine.metrics import DAMAGED, JSONL, MetricsLog, parse_metrics, read_metrics
+from unmask.engine.run_directory import RunDirectory
+from unmask.errors import DataError
+
+RECORDS = [{"step": 10 * n, "epoch": n / 2, "loss": 1 / (n + 1), "val": None} for n in range(5)]
+LINES = [json.dumps(record).encode() for record in RECORDS]
+JUNK = [
+    b"", b"\xff\xfe", b"null", b"3", b"[]", b"{}", b'{"step": null}', b'{"step": "20"}', b'{"step": -1}',
+    b'{"step": 25, "loss": "1"}', b'{"step": 25, "loss": [1]}', b'{"step": 25, "loss": NaN}',
+    b'{"step": 25, "loss": 1e999}', b'{"step": 25', b"[" * 100_000, b'{"step": true}', b"\0" * 10,
+    b'{"step": ' + b"9" * 5000 + b"}",
+]  # fmt: skip
+
+
+def log_of(tmp_path, lines: list[bytes], last_step: int = 40) -> tuple[MetricsLog, list[str]]:
+    (tmp_path / JSONL).write_bytes(b"".join(line + b"\n" for line in lines))
+    said: list[str] = []
+    return MetricsLog(RunDirectory(tmp_path), last_step, said.append), said
+
+
+@pytest.mark.parametrize("at", [0, 2, 5])
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+def test_07_a_damaged_line_drops_only_itself(tmp_path, junk, at):
+    log, said = log_of(tmp_path, [*LINES[:at], junk, *LINES[at:]])
+    assert log.records == RECORDS
+    assert (tmp_path / JSONL).read_bytes().splitlines() == LINES
+    assert (tmp_path / DAMAGED).read_bytes() == junk + b"\n"
+    assert "1 line(s) of metrics.jsonl" in said[0]
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 6
+    assert log_of(tmp_path, LINES)[1] == []
+
+
+@pytest.mark.parametrize("step", [0, 10, 30, 60])
+def test_07_a_step_out_of_its_order_drops_only_itself(tmp_path, step):
+    """The record of step 20 with another step."""
+    lines = [*LINES[:2], json.dumps({**RECORDS[2], "step": step}).encode(), *LINES[3:]]
+    log, said = log_of(tmp_path, lines)
+    assert [r["step"] for r in log.records] == [0, 10, 30, 40]
+    assert said
+
+
+def test_07_a_line_that_a_kill_cut_short_is_not_worth_a_word(tmp_path):
+    (tmp_path / JSONL).write_bytes(b"\n".join(LINES) + b'\n{"step": 5')
+    said: list[str] = []
+    assert MetricsLog(RunDirectory(tmp_path), 40, said.append).records == RECORDS
+    assert not said
+
+
+@settings(max_examples=60)
+@given(st.lists(st.binary(max_size=60), max_size=6), st.randoms())
+def test_07_any_bytes_between_the_records(junk, order):
+    """Every line is a record or set aside, and no record is lost."""
+    lines = [*LINES]
+    for line in junk:
+        lines.insert(order.randint(0, len(lines)), line.replace(b"\n", b""))
+    records, damaged = parse_metrics(b"".join(line + b"\n" for line in lines))
+    assert records == RECORDS
+    assert len(records) + len(damaged) == len(lines)
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=300))
+def test_07_any_bytes_as_metrics(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / JSONL).write_bytes(content)
+    assert isinstance(read_metrics(RunDirectory(folder)), list)
+    MetricsLog(RunDirectory(folder), 3)
+
+
+def bad_images(folder) -> BadImageLog:
+    return BadImageLog(folder / "bad_images.jsonl", images=100, max_share=0.5)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff",
+        b"null",
+        b"3",
+        b"[]",
+        b"{}",
+        b'{"path": 3}',
+        b'{"path": "a", "reason": 1}',
+        b"{",
+        b"[" * 10**5,
+    ],
+    ids=range(9),
+)
+def test_17_junk_in_the_list_of_bad_images(tmp_path, junk):
+    file = tmp_path / "bad_images.jsonl"
+    file.write_bytes(
+        b'{"path": "a.png", "reason": "x"}\n' + junk + b'\n{"path": "b.png", "reason": "y"}\n'
+    )
+    assert bad_images(tmp_path).known == {"a.png", "b.png"}
+    assert (tmp_path / "bad_images.damaged.jsonl").read_bytes() == junk + b"\n"
+    bad_images(tmp_path).add([BadImage("c.png", "z")])
+    assert bad_images(tmp_path).known == {"a.png", "b.png", "c.png"}
+    assert (tmp_path / "bad_images.damaged.jsonl").read_bytes() == junk + b"\n"
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=300))
+def test_17_any_bytes_as_list_of_bad_images(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "bad_images.jsonl").write_bytes(content)
+    bad_images(folder).add([BadImage("c.png", "z")])
+    assert "c.png" in bad_images(folder).known
+
+
+@pytest.mark.timeout(20)
+def test_17_a_pipe_as_list_of_bad_images(tmp_path):
+    os.mkfifo(tmp_path / "bad_images.jsonl")
+    with pytest.raises(DataError, match="no ordinary file"):
+        bad_images(tmp_path)
