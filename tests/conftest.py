@@ -12,6 +12,9 @@ from PIL import Image
 hypothesis.settings.register_profile("unhurried", deadline=None)  # machines of CI are busy
 hypothesis.settings.load_profile("unhurried")
 torch.set_num_threads(1)  # tiny operations only get in each other's way
+# Once fake tensors have registered a GPU, a first backward would start its threads, and tests that fork
+# and train could not any more: the first is here.
+torch.ones(1, requires_grad=True).sum().backward()
 install_import_hook(["unmask.core", "unmask.models"], "beartype.beartype")
 
 from unmask.config.classify import (  # noqa: E402  # after the hook
