@@ -95,9 +95,9 @@ def with_setting(config: T, name: str, value: Any) -> T:
     """The configuration with one setting, called as in optim.steps, changed."""
     section, _, rest = name.partition(".")
     if rest:
-        return replace(config, **{section: with_setting(getattr(config, section), rest, value)})  # type: ignore[type-var]
+        return replace(config, **{section: with_setting(getattr(config, section), rest, value)})  # type: ignore[type-var]  # a dataclass
     hint = typing.get_type_hints(type(config))[section]
-    return replace(config, **{section: _as_hinted(hint, value)})  # type: ignore[type-var]
+    return replace(config, **{section: _as_hinted(hint, value)})  # type: ignore[type-var]  # a dataclass
 
 
 def with_sections(config: T, other: Any) -> T:
