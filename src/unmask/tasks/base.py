@@ -18,7 +18,7 @@ from unmask.data.paths import slug
 from unmask.data.samples import Samples
 from unmask.data.sources.find import find_images
 from unmask.data.split import default_held_out
-from unmask.engine.optim import Groups, decay_groups
+from unmask.engine.optim import Groups, decay_groups, layer_decay_groups
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.errors import DataError
 from unmask.interop.description import Weights
@@ -168,3 +168,16 @@ class BaseTask:
     def conclude(self, run: Path, step: int) -> Iterator[str]:
         """What a finished run says of its files, and what to type next."""
         yield from ()
+
+
+class EncoderTask(BaseTask):
+    """A task that puts a head on an encoder."""
+
+    def param_groups(self, model: Any, plan: Plan) -> Groups:
+        """What is trained, with learning rates that fall towards the input."""
+        return layer_decay_groups(
+            model.named_parameters(),
+            depth=len(model.encoder.blocks),
+            weight_decay=plan.training.weight_decay,
+            layer_decay=self.config.optim.layer_decay,
+        )

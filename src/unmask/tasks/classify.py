@@ -24,14 +24,13 @@ from unmask.data.crops import prepared
 from unmask.data.mixing import draw_mix, mix, mixed_targets, partners
 from unmask.data.records import Labelled
 from unmask.data.split import take_fraction
-from unmask.engine.optim import Groups, layer_decay_groups
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
 from unmask.interop.fit import encoder_for
 from unmask.models.classifier import Classifier, check_trainable, drop_path_keep, set_trainable
 from unmask.models.classifier_spec import ClassifierSpec
 from unmask.recipes.classify import FINETUNE, PROBE, SCRATCH
-from unmask.tasks.base import BaseTask, Data, encoder_of
+from unmask.tasks.base import Data, EncoderTask, encoder_of
 from unmask.tasks.facts import input_facts
 from unmask.tasks.labelled import (
     LabelledBatch,
@@ -81,7 +80,7 @@ class LabelledImages(Data):
     validation: Labelled
 
 
-class Finetune(BaseTask):
+class Finetune(EncoderTask):
     """Trains an encoder and a new head on augmented, mixed images."""
 
     name, title = "finetune", "Fine-tuning"
@@ -170,15 +169,6 @@ class Finetune(BaseTask):
         count = sum(sizes[name] for name in trained)
         sentences.append(f"{count:,} of {sum(sizes.values()):,} parameters are trained")
         return model, sentences
-
-    def param_groups(self, model: Classifier, plan: Plan) -> Groups:
-        """What is trained, with learning rates that fall towards the input."""
-        return layer_decay_groups(
-            model.named_parameters(),
-            depth=len(model.encoder.blocks),
-            weight_decay=plan.training.weight_decay,
-            layer_decay=self.config.optim.layer_decay,
-        )
 
     def step(self, model: Classifier, batch: LabelledBatch, draw: Draw) -> StepOutput:
         """Soft cross-entropy of one micro-batch."""

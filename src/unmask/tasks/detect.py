@@ -21,7 +21,6 @@ from unmask.data.bad_images import BadImageLog
 from unmask.data.detections import find_detections
 from unmask.data.instances import Detections
 from unmask.data.normalize import normalize
-from unmask.engine.optim import Groups, layer_decay_groups
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.evals.objects import coco_masks
 from unmask.interop.description import Weights
@@ -30,7 +29,7 @@ from unmask.models.classifier import drop_path_keep
 from unmask.models.detector import Detector, valid_patches
 from unmask.models.detector_spec import DetectorSpec
 from unmask.recipes.detect import DETECT
-from unmask.tasks.base import BaseTask, Data, encoder_of
+from unmask.tasks.base import Data, EncoderTask, encoder_of
 from unmask.tasks.detections import CAPTIONS, DetectionPictures, Validation
 from unmask.tasks.facts import input_facts
 from unmask.tasks.objects import ObjectBatch, ObjectSamples, moved
@@ -66,7 +65,7 @@ class ObjectImages(Data):
     validation: Detections
 
 
-class Detect(BaseTask):
+class Detect(EncoderTask):
     """Trains an encoder, a pyramid and the heads of a Mask R-CNN on jittered images."""
 
     name, title, config_class = "detect", "Detection", DetectConfig
@@ -166,15 +165,6 @@ class Detect(BaseTask):
             model = Detector(encoder, spec)
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         return model, [*sentences, f"{count:,} parameters are trained"]
-
-    def param_groups(self, model: Detector, plan: Plan) -> Groups:
-        """Learning rates that fall towards the input, if asked; positions are not decayed."""
-        return layer_decay_groups(
-            model.named_parameters(),
-            depth=len(model.encoder.blocks),
-            weight_decay=plan.training.weight_decay,
-            layer_decay=self.config.optim.layer_decay,
-        )
 
     def step(self, model: Detector, batch: ObjectBatch, draw: Draw) -> StepOutput:
         """The mean over images of each image's own losses."""

@@ -21,7 +21,6 @@ from unmask.data.bad_images import BadImageLog
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.normalize import normalize
-from unmask.engine.optim import Groups, layer_decay_groups
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
 from unmask.interop.fit import encoder_for
@@ -29,7 +28,7 @@ from unmask.models.classifier import drop_path_keep
 from unmask.models.segmenter import Segmenter, channel_keep, freeze_encoder, segmentation_loss
 from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.recipes.segment import SEGMENT
-from unmask.tasks.base import BaseTask, Data, encoder_of
+from unmask.tasks.base import Data, EncoderTask, encoder_of
 from unmask.tasks.facts import input_facts
 from unmask.tasks.labelled import is_picture
 from unmask.tasks.mapped import MappedBatch, MappedSamples
@@ -49,7 +48,7 @@ class MappedImages(Data):
     validation: LabelMaps
 
 
-class Segment(BaseTask):
+class Segment(EncoderTask):
     """Trains a segmenter on random crops; measures it on whole images."""
 
     name, title, config_class, recipes = "segment", "Semantic segmentation", SegmentConfig, SEGMENT
@@ -180,15 +179,6 @@ class Segment(BaseTask):
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         trained, total = sum(n for n, is_trained in sizes if is_trained), sum(n for n, _ in sizes)
         return model, [*sentences, f"{trained:,} of {total:,} parameters are trained"]
-
-    def param_groups(self, model: Segmenter, plan: Plan) -> Groups:
-        """What is trained, with learning rates that fall towards the input."""
-        return layer_decay_groups(
-            model.named_parameters(),
-            depth=len(model.encoder.blocks),
-            weight_decay=plan.training.weight_decay,
-            layer_decay=self.config.optim.layer_decay,
-        )
 
     def step(self, model: Segmenter, batch: MappedBatch, draw: Draw) -> StepOutput:
         """Cross-entropy of one micro-batch, averaged over its labelled pixels."""
