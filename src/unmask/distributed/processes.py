@@ -1,6 +1,7 @@
 """The processes of one run, as torchrun started them, or just this one."""
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the main one draws pictures and writes while they do."""
+
+
+SETTLE_SECONDS = 0.2
+"""For gloo's threads to release the tensors of the last collective.
+
+They need Python's lock for that and outlive `destroy_process_group` (DDP's reducer keeps the group): one
+that still waits for the lock when Python ends aborts the process ("terminate called without an active
+exception").
+"""
 
 
 @dataclass(frozen=True)
@@ -115,3 +125,4 @@ def connected(device_type: str) -> Iterator[Processes]:
     finally:
         if outermost:
             dist.destroy_process_group()
+            time.sleep(SETTLE_SECONDS)
