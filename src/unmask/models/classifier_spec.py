@@ -47,12 +47,21 @@ class ClassifierSpec:
         if self.pool not in ("class", "mean"):
             raise ValueError(f"a head pools 'class' or 'mean', not {self.pool!r}")
 
+    @property
+    def final_norm(self) -> bool:
+        """Whether the encoder's own final norm is used: not if a norm follows the pooling."""
+        return self.pool == "class"
+
     def build(self) -> "Classifier":
         """The classifier, freshly drawn from torch's global generator."""
+        return self.around(self.encoder.build())
+
+    def around(self, encoder: "VisionTransformer") -> "Classifier":
+        """The classifier on a given encoder, which becomes part of it; the rest is freshly drawn."""
         from unmask.models.classifier import Classifier
 
         return Classifier(
-            self.encoder.build(),
+            encoder,
             classes=len(self.classes),
             pool=self.pool,
             normalize_features=self.batch_norm,

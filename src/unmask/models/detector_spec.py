@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from unmask.core.spec import ViTSpec, register
 
 if TYPE_CHECKING:
+    from unmask.core.vit import VisionTransformer
     from unmask.models.detector import Detector
 
 PyramidKind = Literal["fpn", "simple"]
@@ -94,9 +95,18 @@ class DetectorSpec:
 
     def build(self) -> "Detector":
         """The detector, freshly drawn from torch's global generator."""
+        return self.around(self.encoder.build())
+
+    def around(self, encoder: "VisionTransformer") -> "Detector":
+        """The detector on a given encoder, which becomes part of it; the rest is freshly drawn."""
         from unmask.models.detector import Detector
 
-        return Detector(self.encoder.build(), self)
+        return Detector(encoder, self)
+
+    @property
+    def final_norm(self) -> bool:
+        """The encoder's own final norm is not used: no map passes it."""
+        return False
 
 
 def group_ends(depth: int, groups: int) -> list[int]:

@@ -58,6 +58,11 @@ class SegmenterSpec:
         return Segmenter(encoder, self)
 
     @property
+    def final_norm(self) -> bool:
+        """Whether the encoder's own final norm is used: by the linear head, as in classification."""
+        return self.head == "linear"
+
+    @property
     def blocks(self) -> tuple[int, ...]:
         """The blocks whose outputs the head is given, counted from 1.
 

@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unmask.config.fields import pair
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
+from unmask.config.resolve import resolve_encoder
 from unmask.core.spec import ModelSpec, Size, ViTSpec
+from unmask.core.vit import VisionTransformer
 from unmask.data.images import Images
 from unmask.data.paths import slug
 from unmask.data.samples import Samples
@@ -22,6 +24,8 @@ from unmask.engine.optim import Groups, decay_groups, layer_decay_groups
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.errors import DataError
 from unmask.interop.description import Weights
+from unmask.interop.fit import encoder_for
+from unmask.models.classifier import drop_path_keep
 
 DEFAULT_SIZE = (224, 224)
 
@@ -170,8 +174,86 @@ class BaseTask:
         yield from ()
 
 
+class HeadSpec(Protocol):
+    """What the spec of a model with a head on an encoder has besides its own fields."""
+
+    encoder: ViTSpec
+    final_norm: bool
+
+    def around(self, encoder: VisionTransformer) -> nn.Module:
+        """The model on a given encoder; the head is freshly drawn from torch's global generator."""
+
+
 class EncoderTask(BaseTask):
-    """A task that puts a head on an encoder."""
+    """A task that puts a head on the encoder of --init, or on a new one.
+
+    Its model has the encoder as `encoder`; its spec is a `HeadSpec`.
+    """
+
+    def check_start(self) -> None:
+        """Also raises ValueError if the command has --scratch, unless exactly one of it and --init is
+        given."""
+        super().check_start()
+        if getattr(self.config, "scratch", not self.init) == bool(self.init):
+            both = "both --init and --scratch" if self.init else "neither --init nor --scratch"
+            raise ValueError(
+                f"{self.name} got {both}: write --init RUN, a run directory or a file of weights, to "
+                f"begin with a pre-trained encoder, or --scratch to begin with a new one"
+            )
+
+    def encoder(self, image: ImageSpec, init: Weights | None) -> ViTSpec:
+        """What the encoder of --init is for these images, or the new one that the settings describe."""
+        if init:
+            return encoder_of(init, image)
+        return resolve_encoder(self.config.model, size=image.size, channels=image.channels)
+
+    def notes_on_encoder(self) -> Iterator[str]:
+        """Yields sentences on settings that change nothing, or harm, where the encoder begins."""
+        c = self.config
+        if self.init and hasattr(c, "model"):
+            recipe = self.recipes[c.recipe]() if c.recipe in self.recipes else self.config_class()
+            if c.model != recipe.model:
+                yield "the section model changes nothing here: --init says what the encoder is"
+        if not self.init and c.optim.layer_decay < 1:
+            yield (
+                f"a layer decay of {c.optim.layer_decay:g} slows the first blocks of a new encoder "
+                f"down: --optim.layer-decay 1 is usual from scratch"
+            )
+
+    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
+        """The encoder of --init, or a new one, with a new head; and what of it is trained."""
+        spec: HeadSpec = plan.model  # type: ignore[assignment]  # the task's own `spec` made it
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.training.seed)
+            encoder, sentences = spec.encoder.build(), ["encoder and head initialised randomly"]
+            if init:
+                encoder, changes = encoder_for(
+                    init,
+                    image_size=plan.image.size,
+                    channels=plan.image.channels,
+                    final_norm=spec.final_norm,
+                    display=plan.image.display,
+                )
+                loaded = "encoder loaded from --init, head initialised randomly"
+                sentences = ["; ".join([loaded, *changes])]
+            model = spec.around(encoder)
+        self.freeze(model)
+        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        trained, total = sum(n for n, is_trained in sizes if is_trained), sum(n for n, _ in sizes)
+        return model, [*sentences, f"{trained:,} of {total:,} parameters are trained"]
+
+    def freeze(self, model: Any) -> None:
+        """Says by `requires_grad` what is not trained; nothing if everything is."""
+
+    def drop_path(self, rate: float, images: int, draw: Draw, *, key: int, depth: int) -> Tensor | None:
+        """What drop path keeps of a micro-batch: drawn for the whole step, this part's columns of it.
+
+        None if the rate is 0. `key` keeps it apart from what else a step draws.
+        """
+        if not rate:
+            return None
+        keep = drop_path_keep(depth, rate, draw.plan.training.batch, draw.generator(key))
+        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
 
     def param_groups(self, model: Any, plan: Plan) -> Groups:
         """What is trained, with learning rates that fall towards the input."""

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from unmask.config.commands import ClassifyConfig, FinetuneConfig, ProbeConfig, ScratchConfig
 from unmask.config.image import ImageSpec, usual_crop
 from unmask.config.plan import Plan
-from unmask.config.resolve import resolve_encoder
 from unmask.core.spec import Size
 from unmask.data.bad_images import BadImageLog
 from unmask.data.crops import prepared
@@ -26,11 +23,10 @@ from unmask.data.records import Labelled
 from unmask.data.split import take_fraction
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
-from unmask.interop.fit import encoder_for
-from unmask.models.classifier import Classifier, check_trainable, drop_path_keep, set_trainable
+from unmask.models.classifier import Classifier, check_trainable, set_trainable
 from unmask.models.classifier_spec import ClassifierSpec
 from unmask.recipes.classify import FINETUNE, PROBE, SCRATCH
-from unmask.tasks.base import Data, EncoderTask, encoder_of
+from unmask.tasks.base import Data, EncoderTask
 from unmask.tasks.facts import input_facts
 from unmask.tasks.labelled import (
     LabelledBatch,
@@ -113,14 +109,9 @@ class Finetune(EncoderTask):
 
     def spec(self, data: LabelledImages, image: ImageSpec, init: Weights | None) -> ClassifierSpec:
         """The encoder of --init for these images, with a head for these classes."""
-        if init:
-            encoder = encoder_of(init, image)
-        else:
-            assert isinstance(self.config, ScratchConfig)
-            encoder = resolve_encoder(self.config.model, size=image.size, channels=image.channels)
         head = self.config.head
         return ClassifierSpec(
-            encoder=encoder,
+            encoder=self.encoder(image, init),
             classes=data.labelled.classes,
             pool=head.pool,
             batch_norm=head.batch_norm,
@@ -136,39 +127,15 @@ class Finetune(EncoderTask):
         if c.augment.rand_augment and not is_picture(plan.image):
             yield "RandAugment is left out: it takes 8 bits in 1 or 3 channels"
         yield from without_effect(c)
+        yield from self.notes_on_encoder()
 
     def samples(self, plan: Plan, data: LabelledImages) -> LabelledSamples:
         """Augmented crops with their classes."""
         return LabelledSamples(self.config, plan, data.labelled)
 
-    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
-        """The encoder of --init, or a new one, with a new head; and what of it is trained."""
-        spec = plan.model
-        assert isinstance(spec, ClassifierSpec)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.training.seed)
-            encoder, sentences = spec.encoder.build(), ["encoder and head initialised randomly"]
-            if init:
-                encoder, changes = encoder_for(
-                    init,
-                    image_size=plan.image.size,
-                    channels=plan.image.channels,
-                    final_norm=spec.pool == "class",
-                    display=plan.image.display,
-                )
-                loaded = "encoder loaded from --init, head initialised randomly"
-                sentences = ["; ".join([loaded, *changes])]
-            model = Classifier(
-                encoder,
-                classes=len(spec.classes),
-                pool=spec.pool,
-                normalize_features=spec.batch_norm,
-            )
-        trained = set_trainable(model, self.config.head.tune_blocks)
-        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        count = sum(sizes[name] for name in trained)
-        sentences.append(f"{count:,} of {sum(sizes.values()):,} parameters are trained")
-        return model, sentences
+    def freeze(self, model: Classifier) -> None:
+        """Everything but the last blocks that are tuned."""
+        set_trainable(model, self.config.head.tune_blocks)
 
     def step(self, model: Classifier, batch: LabelledBatch, draw: Draw) -> StepOutput:
         """Soft cross-entropy of one micro-batch."""
@@ -181,19 +148,13 @@ class Finetune(EncoderTask):
         shares = (weights / weights.sum()).to(draw.device, non_blocking=True)
         targets = mixed_targets(labels, model.head.out_features, how, a.smoothing)
         targets = targets.to(draw.device, non_blocking=True)
-        logits = model(mix(images, how), keep=self._keep(len(labels), draw, len(model.encoder.blocks)))
+        rate, depth = self.config.head.drop_path, len(model.encoder.blocks)
+        keep = self.drop_path(rate, len(labels), draw, key=DROP_PATH, depth=depth)
+        logits = model(mix(images, how), keep=keep)
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
         right = logits.argmax(dim=1) == targets.argmax(dim=1)
         scalars = {"accuracy": (right * shares).sum()}
         return StepOutput((losses * shares).sum(), weight=float(weights.sum()), scalars=scalars)
-
-    def _keep(self, images: int, draw: Draw, depth: int) -> Tensor | None:
-        """Drop path, drawn for the whole step; this micro-batch takes its columns."""
-        rate = self.config.head.drop_path
-        if not rate:
-            return None
-        keep = drop_path_keep(depth, rate, draw.plan.training.batch, draw.generator(DROP_PATH))
-        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
 
     def evaluators(self, plan: Plan, data: LabelledImages) -> Sequence[Scheduled]:
         """Scores on the validation images, and pictures of them."""
@@ -254,16 +215,6 @@ class Scratch(Finetune):
     name, title = "scratch", "From scratch"
     config_class, recipes = ScratchConfig, SCRATCH
     needs_init = keeps_channels = False
-
-    def check(self, plan: Plan, data: Data) -> Iterator[str]:
-        """Also warns of a layer decay."""
-        yield from super().check(plan, data)
-        decay = self.config.optim.layer_decay
-        if decay < 1:
-            yield (
-                f"a layer decay of {decay:g} slows the first blocks of a new encoder down: "
-                f"--optim.layer-decay 1 is usual from scratch"
-            )
 
 
 def data_classes(plan: Plan) -> tuple[str, ...]:

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from unmask.config.detect import DetectConfig
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
-from unmask.config.resolve import resolve_encoder
-from unmask.core.spec import ViTSpec
 from unmask.data.bad_images import BadImageLog
 from unmask.data.detections import find_detections
 from unmask.data.instances import Detections
@@ -24,12 +19,10 @@ from unmask.data.normalize import normalize
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.evals.objects import coco_masks
 from unmask.interop.description import Weights
-from unmask.interop.fit import encoder_for
-from unmask.models.classifier import drop_path_keep
 from unmask.models.detector import Detector, valid_patches
 from unmask.models.detector_spec import DetectorSpec
 from unmask.recipes.detect import DETECT
-from unmask.tasks.base import Data, EncoderTask, encoder_of
+from unmask.tasks.base import Data, EncoderTask
 from unmask.tasks.detections import CAPTIONS, DetectionPictures, Validation
 from unmask.tasks.facts import input_facts
 from unmask.tasks.objects import ObjectBatch, ObjectSamples, moved
@@ -75,15 +68,6 @@ class Detect(EncoderTask):
     keeps_channels = True
     config: DetectConfig
 
-    def check_start(self) -> None:
-        """A detector starts from an encoder, or says that it does not."""
-        if bool(self.config.init) == self.config.scratch:
-            begins = "either" if self.config.scratch else "a beginning"
-            raise ValueError(
-                f"detect needs {begins}: write --init RUN, a run directory or a file of weights, or "
-                f"--scratch for a new encoder"
-            )
-
     def find(self) -> ObjectImages:
         """Images with objects, divided into training and validation."""
         coco_masks()  # says what to install
@@ -111,21 +95,14 @@ class Detect(EncoderTask):
             name: value for name, value in vars(self.config.detector).items() if name != "drop_path"
         }
         parts["masks"] = parts["masks"] and data.objects.instances.has_masks
-        spec = DetectorSpec(encoder=self._encoder(image, init), classes=data.objects.classes, **parts)
+        spec = DetectorSpec(encoder=self.encoder(image, init), classes=data.objects.classes, **parts)
         spec.windows(spec.encoder.depth)  # too few blocks are refused here
         return spec
-
-    def _encoder(self, image: ImageSpec, init: Weights | None) -> ViTSpec:
-        if not init:
-            return resolve_encoder(self.config.model, size=image.size, channels=image.channels)
-        return encoder_of(init, image)
 
     def check(self, plan: Plan, data: ObjectImages) -> Iterator[str]:
         """Says what is learnt, and what of it depends on how a batch is divided."""
         spec, t = spec_of(plan), plan.training
-        recipe = DETECT[self.config.recipe]() if self.config.recipe in DETECT else DetectConfig()
-        if not self.config.scratch and self.config.model != recipe.model:
-            yield "the section model changes nothing here: --init says what the encoder is"
+        yield from self.notes_on_encoder()
         if not spec.masks:
             why = "the data have none" if self.config.detector.masks else "as asked"
             yield f"boxes are learnt, and no masks: {why}"
@@ -134,37 +111,12 @@ class Detect(EncoderTask):
                 f"BatchNorm in the heads sees {t.micro_batch * plan.processes} images at a time, not "
                 f"all {t.batch} of a step"
             )
-        if self.config.scratch and self.config.optim.layer_decay < 1:
-            yield (
-                f"a layer decay of {self.config.optim.layer_decay:g} slows the first blocks of a new "
-                f"encoder down: --optim.layer-decay 1 is usual from scratch"
-            )
         if not len(data.validation.instances.labels):
             yield "no validation image has an object, so that nothing can be measured"
 
     def samples(self, plan: Plan, data: ObjectImages) -> ObjectSamples:
         """Jittered images with their objects."""
         return ObjectSamples(self.config, plan, data.objects, masks=spec_of(plan).masks)
-
-    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
-        """The encoder of --init, or a new one, which becomes a detector."""
-        spec = spec_of(plan)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.training.seed)
-            encoder, sentences = spec.encoder.build(), ["encoder and heads initialised randomly"]
-            if init:
-                encoder, changes = encoder_for(
-                    init,
-                    image_size=plan.image.size,
-                    channels=plan.image.channels,
-                    final_norm=False,
-                    display=plan.image.display,
-                )
-                loaded = "encoder loaded from --init, the rest initialised randomly"
-                sentences = ["; ".join([loaded, *changes])]
-            model = Detector(encoder, spec)
-        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        return model, [*sentences, f"{count:,} parameters are trained"]
 
     def step(self, model: Detector, batch: ObjectBatch, draw: Draw) -> StepOutput:
         """The mean over images of each image's own losses."""
@@ -173,23 +125,16 @@ class Detect(EncoderTask):
         canvas = (images.shape[2], images.shape[3])
         if (inside := valid_patches(batch.sizes, canvas, draw.device)) is not None:
             images = images * inside[:, None]
+        rate, depth = self.config.detector.drop_path, len(model.encoder.blocks)
         losses = model(
             images,
             batch.sizes,
             [moved(target, draw.device) for target in batch.targets],
             [draw.generator(IMAGES + draw.first + i) for i in range(count)],
-            keep=self._keep(count, draw, len(model.encoder.blocks)),
+            keep=self.drop_path(rate, count, draw, key=DROP_PATH, depth=depth),
         )
         scalars = {f"loss/{name}": value.mean() for name, value in losses.items()}
         return StepOutput(sum(losses.values()).mean(), weight=count, scalars=scalars)
-
-    def _keep(self, images: int, draw: Draw, depth: int) -> Tensor | None:
-        """Drop path, drawn for the whole step; this micro-batch takes its columns."""
-        rate = self.config.detector.drop_path
-        if not rate:
-            return None
-        keep = drop_path_keep(depth, rate, draw.plan.training.batch, draw.generator(DROP_PATH))
-        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
 
     def evaluators(self, plan: Plan, data: ObjectImages) -> Sequence[Scheduled]:
         """Average precision on the validation images, and pictures of them."""

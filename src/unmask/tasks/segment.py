@@ -10,12 +10,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
-from unmask.config.resolve import resolve_encoder
 from unmask.config.segment import SegmentConfig
 from unmask.data.bad_images import BadImageLog
 from unmask.data.label_maps import find_label_maps
@@ -23,12 +21,10 @@ from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.normalize import normalize
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
-from unmask.interop.fit import encoder_for
-from unmask.models.classifier import drop_path_keep
 from unmask.models.segmenter import Segmenter, channel_keep, freeze_encoder, segmentation_loss
 from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.recipes.segment import SEGMENT
-from unmask.tasks.base import Data, EncoderTask, encoder_of
+from unmask.tasks.base import Data, EncoderTask
 from unmask.tasks.facts import input_facts
 from unmask.tasks.labelled import is_picture
 from unmask.tasks.mapped import MappedBatch, MappedSamples
@@ -70,15 +66,6 @@ class Segment(EncoderTask):
     keeps_channels = True
     config: SegmentConfig
 
-    def check_start(self) -> None:
-        """Raises ValueError unless exactly one of --init and --scratch says where to begin."""
-        if self.config.scratch == bool(self.init):
-            both = "both --init and --scratch" if self.init else "neither --init nor --scratch"
-            raise ValueError(
-                f"segment got {both}: write --init RUN to begin with a pre-trained encoder, or "
-                f"--scratch to begin with a new one"
-            )
-
     def find(self) -> MappedImages:
         """Images with label maps, divided into training and validation."""
         d = self.config.data
@@ -99,10 +86,7 @@ class Segment(EncoderTask):
     def spec(self, data: MappedImages, image: ImageSpec, init: Weights | None) -> SegmenterSpec:
         """The encoder of --init, or a new one, for these images, with a head for these classes."""
         c, h = self.config, self.config.head
-        if init:
-            encoder = encoder_of(init, image)
-        else:
-            encoder = resolve_encoder(c.model, size=image.size, channels=image.channels)
+        encoder = self.encoder(image, init)
         shorter = min(image.size)
         spec = SegmenterSpec(
             encoder=encoder,
@@ -135,50 +119,26 @@ class Segment(EncoderTask):
             )
         if c.data.distort and not is_picture(plan.image):
             yield "colours are not distorted: that takes 8 bits in 1 or 3 channels"
-        yield from self._without_effect()
+        yield from self.notes_on_encoder()
+        yield from self._notes_on_head()
 
-    def _without_effect(self) -> Iterator[str]:
+    def _notes_on_head(self) -> Iterator[str]:
         c = self.config
         recipe = SEGMENT[c.recipe]() if c.recipe in SEGMENT else SegmentConfig()
-        if not c.scratch and c.model != recipe.model:
-            yield "the section model changes nothing here: --init says what the encoder is"
         changed = [n for n in ("width", "layers") if getattr(c.head, n) != getattr(recipe.head, n)]
         for name in changed if c.head.kind == "linear" else ():
             yield f"--head.{name} changes nothing here: the linear head has none"
         if c.scratch and c.head.frozen:
             yield "the frozen encoder is a new one: what a random encoder is worth"
-        elif c.scratch and c.optim.layer_decay < 1:
-            yield (
-                f"a layer decay of {c.optim.layer_decay:g} slows the first blocks of a new encoder "
-                f"down: --optim.layer-decay 1 is usual from scratch"
-            )
 
     def samples(self, plan: Plan, data: MappedImages) -> "MappedSamples":
         """Random crops with their label maps."""
         return MappedSamples(self.config, plan, data.maps)
 
-    def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
-        """The encoder of --init, or a new one, with a new head; and what of it is trained."""
-        spec = model_spec(plan.model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.training.seed)
-            encoder, sentences = spec.encoder.build(), ["encoder and head initialised randomly"]
-            if init:
-                encoder, changes = encoder_for(
-                    init,
-                    image_size=plan.image.size,
-                    channels=plan.image.channels,
-                    final_norm=spec.head == "linear",
-                    display=plan.image.display,
-                )
-                loaded = "encoder loaded from --init, head initialised randomly"
-                sentences = ["; ".join([loaded, *changes])]
-            model = spec.around(encoder)
+    def freeze(self, model: Segmenter) -> None:
+        """The encoder, if the head alone is to be trained."""
         if self.config.head.frozen:
             freeze_encoder(model)
-        sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-        trained, total = sum(n for n, is_trained in sizes if is_trained), sum(n for n, _ in sizes)
-        return model, [*sentences, f"{trained:,} of {total:,} parameters are trained"]
 
     def step(self, model: Segmenter, batch: MappedBatch, draw: Draw) -> StepOutput:
         """Cross-entropy of one micro-batch, averaged over its labelled pixels."""
@@ -187,23 +147,16 @@ class Segment(EncoderTask):
         pixels = int((batch.labels != IGNORE_INDEX).sum())
         images = batch.images.to(draw.device, non_blocking=True)
         labels = batch.labels.to(draw.device, non_blocking=True)
+        rate, depth = 0.0 if h.frozen else h.drop_path, len(model.encoder.blocks)
         output = model(
             normalize(images, image.mean, image.std),
-            keep=self._drop_path(len(labels), draw, len(model.encoder.blocks)),
+            keep=self.drop_path(rate, len(labels), draw, key=DROP_PATH, depth=depth),
             channel_keep=self._dropout(len(labels), draw, model.dropped_channels),
         )
         loss = segmentation_loss(output, labels, auxiliary_weight=h.auxiliary_weight)
         right = (output.logits.detach().argmax(dim=1) == labels).sum()
         count = max(1, pixels)
         return StepOutput(loss.total / count, weight=pixels, scalars={"accuracy": right / count})
-
-    def _drop_path(self, images: int, draw: Draw, depth: int) -> Tensor | None:
-        """Drawn for the whole step; this micro-batch takes its columns."""
-        h = self.config.head
-        if not h.drop_path or h.frozen:
-            return None
-        keep = drop_path_keep(depth, h.drop_path, draw.plan.training.batch, draw.generator(DROP_PATH))
-        return keep[:, :, draw.first : draw.first + images].to(draw.device, non_blocking=True)
 
     def _dropout(self, images: int, draw: Draw, channels: tuple[int, ...]) -> Tensor | None:
         """Drawn for the whole step; this micro-batch takes its rows."""
