@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from unmask.cli.main import commands, run
 from unmask.config.migrate import config_record
 from unmask.tasks import TASKS, find_recipe
 
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 SMALL = (
     "--data.size 16 24 --data.held-out 4 --data.workers 0 --model.patch 4 --model.width 16 "
     "--model.depth 2 --model.heads 2 --model.decoder-width 8 --model.decoder-depth 1 "
@@ -289,3 +291,23 @@ def test_flags_are_the_golden_list():
     """A new flag is a decision: write the list anew with `python tests/golden/flags.py`."""
     golden = Path(__file__).parents[1] / "golden" / "flags.txt"
     assert all_flags() == golden.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_idle_threads_sleep_unless_the_user_says_how_they_wait(theirs, spins):
+    """Set before torch is imported, which reads it once."""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    script = (
+        "import os, sys, unmask.cli.main as m\n"
+        "assert 'torch' not in sys.modules\n"
+        "try: m.main(['--version'])\n"
+        "except SystemExit: print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(
+        command, env=environment | theirs, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split()[-1] == str(spins)

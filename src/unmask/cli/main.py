@@ -53,8 +53,16 @@ USAGE = 2
 EXIT_CODES = {CheckpointError: 4, DataError: 3, ValueError: USAGE}
 
 
+SPINS = "1000"
+"""How often an idle OpenMP thread looks for work before it sleeps. libgomp's own number is so large that
+threads which wait for each other take the cores from every other process, and from the one they wait for
+(benchmarks/step.md)."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 2 usage, 3 data, 4 checkpoint, 130 or 143 interrupted."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS  # read when torch is imported, which is later
     sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
 
 
