@@ -156,3 +156,40 @@ def test_08_changed_data_stop_a_resume(tiny, photos, tmp_path, monkeypatch):
     next(copy.rglob("*.png")).unlink()
     with pytest.raises(DataError, match=r"then 24 images.*now 23 images"):
         unmask.pretrain(tiny)
+
+
+@pytest.mark.parametrize("size", ["same", "another"])
+def test_08_changed_files_under_the_same_names_are_said(
+    tiny, photos, tmp_path, monkeypatch, capsys, size
+):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(photos, copy)
+    tiny = replace(tiny, data=replace(tiny.data, source=(str(copy),)))
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            unmask.pretrain(tiny)
+    changed = next(copy.rglob("*.png"))
+    if size == "another":
+        changed.write_bytes(changed.read_bytes() + b"more")
+    else:
+        os.utime(changed, ns=(0, 0))
+    unmask.pretrain(tiny)
+    what = "have another size than when" if size == "another" else "were written again since"
+    assert f"but not exactly: image files {what} the run began" in capsys.readouterr().out
+
+
+def test_08_other_files_than_a_finished_runs(tiny, photos, tmp_path):
+    """Of the same names: not the same data if a size differs; a copy is."""
+    import shutil
+
+    unmask.pretrain(tiny)
+    copy = shutil.copytree(photos, tmp_path / "copy", copy_function=shutil.copyfile)
+    other = replace(tiny, data=replace(tiny.data, source=(str(copy),)))
+    unmask.pretrain(other)
+    changed = next(copy.rglob("*.png"))
+    changed.write_bytes(changed.read_bytes() + b"more")
+    with pytest.raises(DataError, match=r"of the same names as in .* but of other sizes"):
+        unmask.pretrain(other)

@@ -30,8 +30,13 @@ class DataFacts:
     training_images: int
     held_out_images: int
     fingerprint: str
+    """Changes when an image is added, removed or renamed."""
     decoded_bytes: int
     """A typical image, decoded."""
+    sizes: str = ""
+    """Changes when an image file's size does; empty if an earlier version planned the run."""
+    times: str = ""
+    """Changes when an image file is written again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,8 @@ class RunDirectory:
     """Device and inode of our lock's file, if we hold it: a removed or replaced folder is noticed."""
     differs: tuple[str, ...] = ()
     """What of the environment is another than in the part of the run before, in words."""
+    changed: str = ""
+    """What of the image files is, in words."""
 
     @property
     def checkpoints(self) -> Path:

@@ -97,6 +97,8 @@ def restore(session: Session) -> TrainingState:
 
 def _resuming(session: Session, step: int) -> str:
     steps = session.training.steps
+    if changed := session.run.changed:
+        return f"resuming after step {step} of {steps}, but not exactly: {changed}"
     if differs := session.run.differs:
         return (
             f"resuming after step {step} of {steps}: the same up to rounding, since the machine differs "

@@ -51,6 +51,8 @@ class Prepared:
     plan: Plan
     init: Weights | None
     """Where the weights begin; None also if a checkpoint holds them."""
+    changed: str = ""
+    """What of the image files is another than when the run began, in words."""
 
 
 def run(task: BaseTask) -> Path:
@@ -71,6 +73,7 @@ def run(task: BaseTask) -> Path:
         with _run_directory(path, task, processes) as directory:
             console.log_to(directory.path / "train.log")
             prepared = prepare(task, machine, processes, directory)
+            directory = replace(directory, changed=prepared.changed)
             announce(task, prepared, directory, processes, console)
             session = assemble(task, prepared, directory, processes, console)
             state = _train(task, session)
@@ -105,7 +108,8 @@ def prepare(
     plan = replace(plan, notes=(*task.check(plan, data), *plan.notes))
     processes.agree("configuration", to_json(task.config))
     processes.agree("plan", to_json(plan.training))
-    return Prepared(data, plan, init)
+    changed = processes.from_main(_changed(plan.facts, data) if processes.is_main else None)
+    return Prepared(data, plan, init, changed)
 
 
 def announce(
@@ -191,6 +195,7 @@ def _learn(task: BaseTask, data: Data, init: Weights | None) -> Known:
         held_out_images=len(data.held_out),
         fingerprint=data.fingerprint,
         decoded_bytes=measured.decoded_bytes,
+        **_stamps(data),
     )
     licence = _licence(data, task.init, init.description.licence_note if init else "")
     return Known(task.spec(data, measured.image, init), measured.image, facts, licence, measured.notes)
@@ -216,7 +221,7 @@ def _remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
 def _finished_on(task: BaseTask, directory: RunDirectory) -> str:
     """Names the source that a finished run learned from, if another is asked for.
 
-    Raises DataError if the images of that other source are not the run's, by number and name. The
+    Raises DataError if the images of that other source are not the run's, by number, name and size. The
     run's own source is not looked for: it may be gone.
     """
     config, plan = directory.read("config.json"), directory.read("plan.json")
@@ -225,7 +230,12 @@ def _finished_on(task: BaseTask, directory: RunDirectory) -> str:
     source = read_config(config, type(task.config)).data.source
     if source == task.config.data.source:
         return ""
-    _same_images(migrate_plan(plan), task.find())
+    facts = _same_images(migrate_plan(plan), data := task.find())
+    if facts.sizes not in ("", _stamps(data)["sizes"]):
+        raise DataError(
+            f"{directory.path} is finished, on images of the same names as in {' '.join(source)} but of "
+            f"other sizes: choose another --out for these"
+        )
     return f" on images of the same names in {' '.join(source)}"
 
 
@@ -238,6 +248,22 @@ def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
             f"{data.fingerprint}): restore them, or start anew with another --out"
         )
     return facts
+
+
+def _stamps(data: Data) -> dict[str, str]:
+    """Of the files of both parts, as `DataFacts` names them."""
+    sizes, times = zip(data.training.stamps(), data.held_out.stamps(), strict=True)
+    return {"sizes": " ".join(sizes), "times": " ".join(times)}
+
+
+def _changed(facts: DataFacts, data: Data) -> str:
+    """What of the image files is another than when the run was planned; empty if nothing is."""
+    now = _stamps(data)
+    if facts.sizes not in ("", now["sizes"]):
+        return "image files have another size than when the run began"
+    if facts.times not in ("", now["times"]):
+        return "image files were written again since the run began"
+    return ""
 
 
 def _values(values: tuple[float, ...]) -> str:
