@@ -129,6 +129,21 @@ def test_17_list_of_bad_files_cut_short_by_a_kill(tmp_path):
     assert [json.loads(line)["path"] for line in file.read_text().splitlines()] == ["a.png", "c.png"]
 
 
+def test_17_processes_count_together(tmp_path):
+    """What one process of a run has met is not written again by another, and counts there too."""
+    file = tmp_path / "bad_images.jsonl"
+    one, two = (BadImageLog(file, images=4, max_share=0.5) for _ in range(2))
+    one.add([BadImage("a.png", "x")])
+    two.add([BadImage("a.png", "x"), BadImage("b.png", "x")])
+    assert [json.loads(line)["path"] for line in file.read_text().splitlines()] == ["a.png", "b.png"]
+    one.add([])
+    assert one.known == {"a.png", "b.png"}
+    with pytest.raises(DataError, match="3 of 4 images cannot be read"):
+        two.add([BadImage("c.png", "x")])
+    with pytest.raises(DataError, match="3 of 4 images cannot be read"):
+        one.add([])
+
+
 def test_17_parts_are_counted_apart(tmp_path):
     def log(**part):
         return BadImageLog(tmp_path / "bad_images.jsonl", images=2, max_share=0.5, **part)

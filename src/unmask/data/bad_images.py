@@ -1,5 +1,6 @@
-"""Which images could not be read: each written down once."""
+"""Which images could not be read: each written down once, by whichever process met it first."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -11,22 +12,23 @@ SHOWN = 10
 
 
 class BadImageLog:
-    """Appends to bad_images.jsonl; goes on from what an earlier part of the run wrote there."""
+    """Appends to bad_images.jsonl; goes on from what an earlier part of the run wrote there.
+
+    All processes of a run append to one file, and each counts what any of them met.
+    """
 
     def __init__(self, file: Path, *, images: int, max_share: float, part: str = ""):
         """`part` of the data that the images are; the file holds those of all parts."""
         self.file, self.images, self.max_share, self.part = file, images, max_share, part
-        self.known = {entry["path"] for entry in _entries_in(file) if entry.get("part", "") == part}
+        self.known = self._of_this_part(_entries_in(file))
+        self._seen = _size(file)
 
     def add(self, found: list[BadImage]) -> None:
         """Raises DataError, with the first paths, where the share of bad images is over the limit."""
-        for bad in found:
-            if bad.path in self.known:
-                continue
-            self.known.add(bad.path)
-            part = {"part": self.part} if self.part else {}
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"path": bad.path, "reason": bad.reason, **part}) + "\n")
+        if any(bad.path not in self.known for bad in found):
+            self._append(found)
+        elif self._seen != _size(self.file):  # another process met some
+            self._look(self.file.read_bytes())
         if len(self.known) > self.max_share * self.images:
             first = ", ".join(map(repr, sorted(self.known)[:SHOWN]))
             what = f"{self.part} images".strip()
@@ -35,6 +37,38 @@ class BadImageLog:
                 f"--data.max-bad-share {self.max_share:g}: {first}; all of them and the reasons are in "
                 f"{self.file}; remove them, or raise that share"
             )
+
+    def _append(self, found: list[BadImage]) -> None:
+        """Writes those that no process has written, while the others wait."""
+        part = {"part": self.part} if self.part else {}
+        with self.file.open("ab+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            file.seek(0)
+            self._look(file.read())
+            for bad in found:
+                if bad.path not in self.known:
+                    self.known.add(bad.path)
+                    line = json.dumps({"path": bad.path, "reason": bad.reason, **part}) + "\n"
+                    file.write(line.encode())
+            file.flush()
+            self._seen = file.tell()
+
+    def _look(self, content: bytes) -> None:
+        """Takes over what stands in the file; a line that is being written counts the next time."""
+        self._seen = len(content)
+        entries = map(_entry, content.split(b"\n"))
+        self.known |= self._of_this_part([entry for entry in entries if entry is not None])
+
+    def _of_this_part(self, entries: list[dict[str, str]]) -> set[str]:
+        return {entry["path"] for entry in entries if entry.get("part", "") == self.part}
+
+
+def _size(file: Path) -> int:
+    """0 if it is not there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def none_readable(bad: list[BadImage]) -> DataError:
