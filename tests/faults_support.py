@@ -11,10 +11,10 @@ from unmask.faults import armed
 PASSED, FAILED = 0, 1
 
 
-def in_child(call: Callable[[], object], fault: str | None = None) -> int:
-    """Calls in a forked process, with a fault point armed; returns what os.waitstatus_to_exitcode gives.
+def started(call: Callable[[], object], fault: str | None = None) -> int:
+    """Calls in a forked process, with a fault point armed; returns the process's id.
 
-    -9 if it was killed, 0 if it returned, 1 if it raised.
+    It ends with 0 if the call returned, 1 if it raised.
     """
     child = os.fork()
     if child == 0:
@@ -27,7 +27,12 @@ def in_child(call: Callable[[], object], fault: str | None = None) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
+
+
+def in_child(call: Callable[[], object], fault: str | None = None) -> int:
+    """Calls in a forked process; returns what os.waitstatus_to_exitcode gives: -9 if it was killed."""
+    return os.waitstatus_to_exitcode(os.waitpid(started(call, fault), 0)[1])
 
 
 KILLED = -signal.SIGKILL

@@ -6,14 +6,21 @@ import random
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 import unmask
-from faults_support import KILLED, in_child
+from faults_support import KILLED, in_child, started
+from tasks.test_detect import tiny_detector
+from tasks.test_detect import write_scenes as write_objects
+from tasks.test_segment import tiny_segmenter
+from tasks.test_segment import write_scenes as write_maps
+from unmask.config.commands import FinetuneConfig, ProbeConfig
 
+KILLS = int(os.environ.get("UNMASK_KILLS", "5"))
 TIMING = ("images_per_second", "data_wait", "memory_gib")
 POINTS = (
     *(
@@ -43,44 +50,71 @@ def assert_same(run: Path, whole: Path) -> None:
 
 def killed_after(call, seconds: float) -> bool:
     """Whether the call was still running after so many seconds, and was killed."""
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if in_child(call) == 0 else 1)
-    deadline = time.monotonic() + seconds
+    child, deadline = started(call), time.monotonic() + seconds
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             assert status == 0
             return False
         time.sleep(0.005)
-    grandchildren = Path(f"/proc/{child}/task/{child}/children").read_text().split()
-    for pid in (*map(int, grandchildren), child):
-        os.kill(pid, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True
 
 
+@pytest.fixture
+def runs(request, tiny, scratch, tmp_path_factory) -> dict[str, tuple]:
+    """By command: what runs it, and a configuration with everything random switched on."""
+    folder = tmp_path_factory.mktemp("killed")
+    pretrain = replace(tiny, optim=replace(tiny.optim, steps=40, ema=0.9))
+    if request.node.callspec.params["command"] == "pretrain":
+        return {"pretrain": (unmask.pretrain, pretrain)}
+    init = str(unmask.pretrain(replace(tiny, out=str(folder / "init"))))
+    longer = replace(scratch.optim, steps=20)
+    labelled = {
+        "data": scratch.data,
+        "head": scratch.head,
+        "augment": scratch.augment,
+        "run": scratch.run,
+    }
+    finetune = FinetuneConfig(init=init, optim=longer, **labelled)
+    probe = ProbeConfig(init=init, data=scratch.data, augment=scratch.augment, run=scratch.run)
+    probe = replace(probe, optim=replace(probe.optim, steps=20, warmup_steps=2, batch=8))
+    detect = tiny_detector(write_objects(folder / "objects", {"train": 14, "val": 4}), folder / "run")
+    segment = tiny_segmenter(write_maps(folder / "maps"), folder / "run")
+    return {
+        "finetune": (unmask.finetune, finetune),
+        "probe": (unmask.probe, probe),
+        "detect": (unmask.detect, replace(detect, optim=replace(detect.optim, steps=12))),
+        "segment": (unmask.segment, replace(segment, optim=replace(segment.optim, steps=12))),
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_11_random_kills(tiny, tmp_path, workers):
-    """25 kills at random moments and named points; a run that ends in between begins anew."""
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "probe", "detect", "segment"])
+def test_11_random_kills(runs, tmp_path, command, workers):
+    """Kills at random moments and named points, $UNMASK_KILLS of them; a run that ends in between begins
+    anew."""
+    call, config = runs[command]
     longer = replace(
-        tiny,
-        optim=replace(tiny.optim, steps=40, ema=0.9),
-        data=replace(tiny.data, workers=workers),
-        run=replace(tiny.run, checkpoint_every=3),
+        config,
+        data=replace(config.data, workers=workers),
+        run=replace(config.run, checkpoint_every=3),
     )
-    whole, rng = unmask.pretrain(replace(longer, out=str(tmp_path / "whole"))), random.Random(0)
-    kills, runs = 0, 0
-    while kills < 25:
-        config = replace(longer, out=str(tmp_path / f"run{runs}"))
+    started = time.monotonic()
+    whole = call(replace(longer, out=str(tmp_path / "whole")))
+    seconds, rng = time.monotonic() - started, random.Random(0)
+    kills, count = 0, 0
+    while kills < KILLS:
+        one = partial(call, replace(longer, out=str(tmp_path / f"run{count}")))
         if rng.random() < 0.5:
             fault = f"{rng.choice(POINTS)}:kill:{rng.randint(1, 12)}"
-            killed = in_child(lambda config=config: unmask.pretrain(config), fault) == KILLED
+            killed = in_child(one, fault) == KILLED
         else:
-            killed = killed_after(lambda config=config: unmask.pretrain(config), rng.uniform(0.05, 3.0))
+            killed = killed_after(one, rng.uniform(0.05, seconds))
         kills += killed
         if not killed:
-            assert_same(Path(config.out), whole)
-            runs += 1
-    assert_same(unmask.pretrain(replace(longer, out=str(tmp_path / f"run{runs}"))), whole)
+            assert_same(tmp_path / f"run{count}", whole)
+            count += 1
+    assert_same(call(replace(longer, out=str(tmp_path / f"run{count}"))), whole)

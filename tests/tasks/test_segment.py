@@ -74,8 +74,12 @@ def scenes(tmp_path_factory) -> Path:
 @pytest.fixture
 def segment(scenes, tmp_path) -> SegmentConfig:
     """UperNet from scratch in fp32, with everything random switched on."""
+    return tiny_segmenter(scenes, tmp_path / "run")
+
+
+def tiny_segmenter(scenes: Path, out: Path) -> SegmentConfig:
     return SegmentConfig(
-        out=str(tmp_path / "run"),
+        out=str(out),
         scratch=True,
         data=SegmentData(source=(str(scenes),), size=(16,), workers=0),
         model=ENCODER,
