@@ -4,7 +4,7 @@ The registry is open: a module that defines a spec registers it under a tag, whi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from unmask.core.grid import Size, grid_of, kept_patches
@@ -52,10 +52,12 @@ __all__ = [
     "ViTSpec",
     "grid_of",
     "kept_patches",
+    "on_encoder",
     "register",
 ]
 
 S = TypeVar("S", bound=type)
+M = TypeVar("M")
 SPECS: dict[str, type] = {}
 """Classes of specs by their tag."""
 
@@ -69,6 +71,12 @@ def register(tag: str) -> Callable[[S], S]:
         return cls
 
     return enter
+
+
+def on_encoder(model: M, encoder: "ViTSpec") -> M:
+    """The same model on another encoder."""
+    on_it: M = replace(model, encoder=encoder)  # type: ignore[type-var]  # every spec is a dataclass
+    return on_it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from unmask.config.image import Floats, ImageSpec
 from unmask.config.io import from_dict
 from unmask.config.migrate import MODEL_FORMAT, migrate_model
-from unmask.core.spec import DecoderSpec, MAESpec, ModelSpec, ViTSpec
+from unmask.core.spec import DecoderSpec, MAESpec, ModelSpec, ViTSpec, on_encoder
 from unmask.errors import CheckpointError
 from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec
 from unmask.models.detector_spec import DetectorSpec
@@ -163,19 +163,14 @@ def _is_ours(ours: ModelSpec, theirs: ModelSpec) -> bool:
     """Whether our record is of this model on the same encoder; it may say more of it."""
     if isinstance(ours, MAESpec) and isinstance(theirs, MAESpec):
         return _blocks(ours.decoder) == _blocks(theirs.decoder)
-    return ours == _on(theirs, ours.encoder)
+    return ours == on_encoder(theirs, ours.encoder)
 
 
 def _with_another_model(ours: Description, model: ModelSpec, eval_crop: float) -> Description:
     """Our record of an encoder on which someone else has put another decoder or head, or none."""
     image = replace(ours.image, eval_crop=eval_crop)
     precision = "fp32" if isinstance(model, ClassifierSpec) else ours.precision
-    return replace(ours, model=_on(model, ours.encoder), image=image, precision=precision)
-
-
-def _on(model: ModelSpec, encoder: ViTSpec) -> ModelSpec:
-    on_it: ModelSpec = replace(model, encoder=encoder)  # type: ignore[type-var]  # every spec is a dataclass
-    return on_it
+    return replace(ours, model=on_encoder(model, ours.encoder), image=image, precision=precision)
 
 
 def _shape(e: ViTSpec) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmask.config.image import Bands
 from unmask.core.position import interpolate_positions
-from unmask.core.spec import DecoderSpec, MAESpec, ModelSpec, Size, ViTSpec
+from unmask.core.spec import DecoderSpec, MAESpec, Size, ViTSpec, on_encoder
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
@@ -88,8 +88,8 @@ def at_size(weights: Weights, size: int | Size) -> Weights:
     d, state = weights.description, dict(weights.state)
     now = replace(d.encoder, image_size=image_size)
     _fit_state(state, d.encoder, now, None)
-    model: ModelSpec = replace(d.model, encoder=now)  # type: ignore[type-var]  # every spec is a dataclass
-    return Weights(state, replace(d, model=model, image=replace(d.image, size=image_size)))
+    image = replace(d.image, size=image_size)
+    return Weights(state, replace(d, model=on_encoder(d.model, now), image=image))
 
 
 def _fit_encoder(
