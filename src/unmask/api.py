@@ -39,7 +39,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.interop.export import Exported, Layout, default_path, export_weights
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
-from unmask.interop.weights import model_type, read_weights
+from unmask.interop.weights import model_type, read_asked
 from unmask.runs.pages import measured_in
 from unmask.runs.quickstart import Comparison, quickstart_stages
 from unmask.runs.quickstart import run_stages as run_quickstart
@@ -201,7 +201,11 @@ def embed(images: Source | EmbedConfig, **settings: Any) -> Embedded:
 
 
 def export(
-    run_or_file: str | Path, *, to: Layout = "official", out: str | Path | None = None
+    run_or_file: str | Path,
+    *,
+    to: Layout = "official",
+    out: str | Path | None = None,
+    heads: int | None = None,
 ) -> Exported:
     """Writes a model in another layout, beside it a model card; returns path and largest difference.
 
@@ -211,11 +215,12 @@ def export(
         run_or_file: whatever `load` takes.
         to: official (.pth of the official MAE code), safetensors (one file), timm or hf (a folder each).
         out: the file or folder; beside the model if None.
+        heads: attention heads of the encoder, for weights that do not say them.
     """
     source = Path(run_or_file)
     folder = source if source.is_dir() else source.parent
     default = default_path(to, folder)
-    weights = read_weights(source)
+    weights = read_asked(source, heads)
     measured = measured_in(RunDirectory(folder)) if source.is_dir() else ""
     return export_weights(weights, to, Path(out) if out else default, measured=measured)
 
@@ -256,7 +261,9 @@ def quickstart(config: QuickstartConfig | None = None, **settings: Any) -> Compa
     return run_quickstart(quickstart_stages(asked), print)
 
 
-def load(run_or_file: str | Path, size: int | tuple[int, int] | None = None) -> Model:
+def load(
+    run_or_file: str | Path, size: int | tuple[int, int] | None = None, *, heads: int | None = None
+) -> Model:
     """A model in evaluation mode: a run directory's, or the official MAE code's, timm's or Hugging
     Face's.
 
@@ -267,8 +274,9 @@ def load(run_or_file: str | Path, size: int | tuple[int, int] | None = None) -> 
         run_or_file: a run directory, a hub folder, or a file of weights.
         size: pixels of the images, one number or height and width, for which positions are
             interpolated; as it was trained if None.
+        heads: attention heads of the encoder, for weights that do not say them.
     """
-    weights = read_weights(run_or_file)
+    weights = read_asked(run_or_file, heads)
     return build(weights if size is None else at_size(weights, size))
 
 
@@ -321,27 +329,10 @@ def _word(value: Any) -> str:
 
 
 __all__ = [
-    "pretrain",
-    "tokenizer",
-    "finetune",
-    "probe",
-    "scratch",
-    "detect",
-    "segment",
-    "check",
-    "evaluate",
-    "knn",
-    "predict",
-    "reconstruct",
-    "embed",
-    "export",
-    "plan",
-    "bench",
-    "quickstart",
-    "load",
-    "read",
+    "pretrain", "tokenizer", "finetune", "probe", "scratch", "detect", "segment", "check", "evaluate",
+    "knn", "predict", "reconstruct", "embed", "export", "plan", "bench", "quickstart", "load", "read",
     "train",
-]
+]  # fmt: skip
 
 # Importing the room of that name has made it an attribute of the package; the function is meant.
 unmask.bench = bench

@@ -220,7 +220,9 @@ def test_the_references_file_alone(tmp_path, head):
     read = read_weights(tmp_path / "finetuned.pth")
     numbered = {"classes": ("0", "1", "2"), "eval_crop": 224 / 256, "precision": "fp32"}
     assert head_of(read.description) == {**head, **numbered}
-    assert read.description.notes == ("its 3 classes have no names and are numbered",)
+    numbered, heads = read.description.notes
+    assert numbered == "its 3 classes have no names and are numbered"
+    assert heads.startswith("3 attention heads are assumed")
     assert_same_state(read.state, weights.state)
     images = images_for(SQUARE)
     assert api.load(tmp_path / "finetuned.pth")(images).equal(build(weights)(images))

@@ -36,6 +36,7 @@ from unmask.config.settings import (
     Target,
     View,
 )
+from unmask.config.weights import InitModel
 from unmask.core.spec import TargetKind
 
 Part = Literal["val", "train", "all"]
@@ -87,6 +88,7 @@ class FinetuneConfig(TrainingConfig):
     """The encoder: a run directory, a hub folder or a file of weights. A resumed run does not need
     it."""
     data: LabelledData = field(default_factory=LabelledData)
+    model: InitModel = field(default_factory=InitModel)
     head: Head = field(default_factory=Head)
     augment: Augment = field(default_factory=Augment)
     optim: TuneOptim = field(default_factory=TuneOptim)
@@ -101,6 +103,7 @@ class ProbeConfig(TrainingConfig):
     """The encoder: a run directory, a hub folder or a file of weights. A resumed run does not need
     it."""
     data: LabelledData = field(default_factory=LabelledData)
+    model: InitModel = field(default_factory=InitModel)
     head: ProbeHead = field(default_factory=ProbeHead)
     augment: Augment = field(default_factory=Augment)
     optim: ProbeOptim = field(default_factory=ProbeOptim)
@@ -171,6 +174,7 @@ class EvaluateConfig:
     device: Device = "auto"
     """Where to compute. Default: a GPU if there is one."""
     data: EvaluateData = field(default_factory=EvaluateData)
+    model: InitModel = field(default_factory=InitModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +199,7 @@ class KnnConfig:
     device: Device = "auto"
     """Where to compute. Default: a GPU if there is one."""
     data: KnnData = field(default_factory=KnnData)
+    model: InitModel = field(default_factory=InitModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +213,7 @@ class PredictConfig:
     init: str = ""
     """The model: the run directory of a classifier, detector or segmenter, or a classifier as a hub
     folder or a file of weights."""
+    model: InitModel = field(default_factory=InitModel)
     out: str | None = None
     """Folder for what is written. Default: runs/predict-<data>."""
     top: int | None = setting(None, least=1)
@@ -235,6 +241,7 @@ class EmbedConfig:
     """Where torchvision keeps its data sets."""
     init: str = ""
     """The model: a run directory, a hub folder or a file of weights."""
+    model: InitModel = field(default_factory=InitModel)
     out: str = "features.safetensors"
     """The file to write: .safetensors, or .parquet, which is written piece by piece."""
     pool: Pool = "mean"
@@ -259,6 +266,7 @@ class ReconstructConfig:
     """Folders or files of images, or the name of a built-in data set; usually the first words."""
     init: str = ""
     """The model: a run directory, or a checkpoint of the official MAE code."""
+    model: InitModel = field(default_factory=InitModel)
     out: str | None = None
     """Folder for the pictures. Default: runs/reconstruct-<data>."""
     mask_ratio: float | None = None
@@ -293,6 +301,7 @@ class ExportConfig:
     transformers."""
     out: str | None = None
     """The file or folder to write. Default: beside the model."""
+    model: InitModel = field(default_factory=InitModel)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,8 @@ class DetectorParts:
 
 @dataclass(frozen=True, kw_only=True)
 class NewEncoder(Encoder):
-    """The dimensions of a new encoder, with --scratch; that of --init has its own."""
+    """The dimensions of a new encoder, with --scratch; that of --init has its own, but perhaps says no
+    heads."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,10 @@ from unmask.interop.description import OUR_ENTRY, Weights
 from unmask.interop.files import read_settings, write_safetensors
 from unmask.interop.heads import without_batch_norm
 from unmask.interop.hf import hf_config, hf_preprocessor, to_hf
+from unmask.interop.hub import CONFIG, PREPROCESSOR, WEIGHTS
 from unmask.interop.official import to_official
 from unmask.interop.timm import timm_config, to_timm
-from unmask.interop.weights import CONFIG, DESCRIPTION, PREPROCESSOR, WEIGHTS, build, read_weights
+from unmask.interop.weights import DESCRIPTION, build, read_weights
 from unmask.models.detector_spec import DetectorSpec
 from unmask.models.segmenter_spec import SegmenterSpec
 

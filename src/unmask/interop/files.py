@@ -3,9 +3,10 @@
 import argparse
 import hashlib
 import pickle
+import re
 import warnings
 import zipfile
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import torch
@@ -19,6 +20,11 @@ from unmask.storage import disk_errors_named, need_space, open_regular, replace_
 
 METADATA = {"format": "pt"}
 """Transformers refuses safetensors that do not say so."""
+OBJECTS: list[Any] = [argparse.Namespace, PosixPath, (PosixPath, "pathlib._local.PosixPath")]
+"""What the official MAE code and its submitit script save beside the weights: the command line, and the
+folder of the job, under the name that Python 3.13 gives it too. Both only hold values."""
+CONTAINERS = ("model", "state_dict")
+"""Entries of a checkpoint that hold its weights."""
 LONGEST_HEADER = 2**24
 """Bytes: a model of 100,000 tensors has half of it."""
 
@@ -88,15 +94,16 @@ def read_pth(path: Path) -> dict[str, Any]:
     """
     _check_pth(path)
     try:
-        # The reference saves its command line beside the weights; a Namespace only holds values.
         # Torch warns of unusual pickles before it refuses them; one sentence is enough.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(OBJECTS):
             warnings.simplefilter("ignore")
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        which = f" ({named[1]})" if named else ""
         raise CheckpointError(
-            f"{path} holds Python objects or is no checkpoint, and unmask reads weights only: save "
-            f"the weights alone, as safetensors, where the file comes from"
+            f"{path} holds Python objects{which} or is no checkpoint, and unmask reads weights only: "
+            f"save the weights alone, as safetensors, where the file comes from"
         ) from error
     except Exception as error:  # what is no checkpoint raises almost anything out of torch's reader
         raise CheckpointError(f"{path} cannot be read as a checkpoint: get a fresh copy") from error
@@ -104,12 +111,17 @@ def read_pth(path: Path) -> dict[str, Any]:
 
 
 def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The state dict of a .pth file: the whole of it, or its entry 'model' or 'state_dict'."""
-    state = content.get("model", content.get("state_dict", content))
+    """The state dict of a .pth file: the whole of it, or its entry 'model' or 'state_dict'.
+
+    Raises CheckpointError.
+    """
+    state = next((content[name] for name in CONTAINERS if name in content), content)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        entries = [name for name, value in content.items() if isinstance(value, dict)]
+        others = f" (it has {', '.join(map(str, entries[:4]))})" if entries else ""
         raise CheckpointError(
             f"{path} holds no dictionary of weights, neither at its top nor under 'model' or "
-            f"'state_dict': give a checkpoint of the reference, of timm, or a run of unmask"
+            f"'state_dict'{others}: save the one that is meant under one of these names"
         )
     for name, value in state.items():
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
@@ -117,7 +129,7 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
                 f"{path} holds {name} as {value.nbytes} bytes that are not in the file: save the "
                 f"weights as dense tensors where the file comes from"
             )
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return {str(name): value for name, value in state.items()}
 
 
 def read_settings(path: Path) -> dict[str, Any]:

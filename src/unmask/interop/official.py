@@ -5,22 +5,33 @@ model has timm's `head` and `fc_norm`; a linear probe's head is a sequence of Ba
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from unmask.core.spec import DecoderSpec, MAESpec, Size, TargetSpec, ViTSpec
+from unmask.core.spec import DecoderSpec, MAESpec, MaskSpec, Size, TargetSpec, ViTSpec
 from unmask.errors import CheckpointError
+from unmask.interop.attention_heads import (
+    DECODER_HEADS,
+    assumed_heads,
+    check_heads,
+    heads_of_name,
+    usual_heads,
+)
 from unmask.interop.description import Weights, foreign_description
-from unmask.models.classifier_spec import EncoderSpec
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-"""Of the usual encoders, by width: weights do not show their heads."""
-DECODER_HEADS = 16
 DECODER_NAMES = ("decoder_", "mask_token")
 HEAD_NAMES = ("head.", "fc_norm.")
+TARGET_ASSUMED = (
+    "the decoder is taken to predict pixels, since its file does not say: reconstruct takes --target "
+    "normalized-pixels"
+)
 PROBE_NAMES = {"feature_norm.": "head.0.", "head.": "head.1."}
 LICENCE = "of unknown origin; the authors' weights are CC BY-NC 4.0"
+"""Of files of weights alone, theirs or timm's: both have the same names."""
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 ENCODER_LAYERS, ENCODER_TABLES = ("patch_embed.proj",), {"cls_token", "pos_embed"}
@@ -39,16 +50,59 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {_our_name(name): value for name, value in state.items()}
 
 
-def read_official(state: dict[str, Tensor]) -> Weights:
-    """Weights without a description, with or without a decoder."""
-    encoder, decoder = infer_encoder(state), infer_decoder(state)
-    check_names(state, encoder, decoder)
-    model = (
-        MAESpec(encoder=encoder, decoder=decoder, target=TargetSpec(kind="pixels"))
-        if decoder
-        else EncoderSpec(encoder=encoder)
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What a checkpoint says of its training: the command line, as the official code saves it."""
+
+    has_settings: bool = False
+    """Whether there is a command line at all."""
+    model: str = ""
+    """Name of the architecture."""
+    normalized: bool | None = None
+    """Whether patches were normalised as the target (--norm_pix_loss)."""
+    mask_ratio: float | None = None
+
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of the encoder, if the name of the model says them."""
+        return heads_of_name(self.model)
+
+
+NO_TRAINER = Trainer()
+
+
+def trainer_of(content: Mapping[str, Any]) -> Trainer:
+    """From a whole checkpoint: its entry 'args', and 'arch' of timm's and MoCo's trainers."""
+    args = content.get("args")
+    values = vars(args) if isinstance(args, Namespace) else args if isinstance(args, dict) else {}
+    model, normalized = values.get("model", content.get("arch")), values.get("norm_pix_loss")
+    ratio = values.get("mask_ratio")
+    return Trainer(
+        has_settings=bool(values),
+        model=model if isinstance(model, str) else "",
+        normalized=normalized if isinstance(normalized, bool) else None,
+        mask_ratio=float(ratio) if isinstance(ratio, int | float) and 0 < ratio < 1 else None,
     )
-    return Weights(from_official(state), foreign_description(model, licence_note=LICENCE))
+
+
+def read_official(
+    state: dict[str, Tensor], trainer: Trainer = NO_TRAINER, *, heads: int | None = None
+) -> Weights:
+    """An autoencoder's weights without a description; `heads` of the encoder, if they are known."""
+    known = trainer.heads or heads
+    encoder, decoder = infer_encoder(state, heads=known), infer_decoder(state)
+    check_names(state, encoder, decoder)
+    assert decoder is not None
+    notes = assumed_heads(encoder, decoder, known)
+    if trainer.normalized is None:
+        notes = (*notes, TARGET_ASSUMED)
+    model = MAESpec(
+        encoder=encoder,
+        decoder=decoder,
+        mask=MaskSpec(ratio=trainer.mask_ratio or MaskSpec().ratio),
+        target=TargetSpec(kind="normalized-pixels" if trainer.normalized else "pixels"),
+    )
+    return Weights(from_official(state), foreign_description(model, licence_note=LICENCE, notes=notes))
 
 
 def infer_encoder(
@@ -57,7 +111,7 @@ def infer_encoder(
     """Reads the encoder's dimensions off the weights' shapes.
 
     What shapes do not show is as in the official MAE code: square images, heads by width.
-    Raises CheckpointError if the weights are of something else.
+    Raises CheckpointError if the weights are of something else, or if those heads cannot be.
 
     Args:
         image_sizes: what may be known of the images; the first that fits the positions counts.
@@ -74,6 +128,8 @@ def infer_encoder(
             f"reference or of timm (no {error}): give a checkpoint of theirs, a folder with its "
             f"config.json, or a run of unmask"
         ) from error
+    heads = heads or usual_heads(width)
+    check_heads(width, heads)
     h, w = _grid(tokens, [(height // p, width // q) for height, width in image_sizes])
     return ViTSpec(
         image_size=(h * p, w * q),
@@ -81,7 +137,7 @@ def infer_encoder(
         channels=channels,
         width=width,
         depth=_depth(state, "blocks."),
-        heads=heads or HEADS.get(width, max(1, width // 64)),
+        heads=heads,
         mlp_ratio=mlp_ratio(hidden, width),
         class_tokens=class_tokens,
     )

@@ -4,7 +4,6 @@ A decoder has no place on the other side, nor has a probe's BatchNorm, which bec
 class tokens beyond the first are timm's registers.
 """
 
-import re
 from typing import Any
 
 import torch
@@ -13,8 +12,10 @@ from torch import Tensor
 from unmask.config.io import plain
 from unmask.core.spec import Size, ViTSpec
 from unmask.errors import CheckpointError
+from unmask.interop.attention_heads import HEADS, PLAIN_NAME, assumed_heads
 from unmask.interop.description import (
     HEAD_LEFT_OUT,
+    IMAGENET_MEAN,
     NORM_LEFT_OUT,
     OUR_ENTRY,
     UNKNOWN_LICENCE,
@@ -25,6 +26,9 @@ from unmask.interop.description import (
 from unmask.interop.heads import ReadHead, read_head
 from unmask.interop.official import (
     HEAD_NAMES,
+    LICENCE,
+    NO_TRAINER,
+    Trainer,
     check_names,
     from_official,
     infer_encoder,
@@ -32,8 +36,6 @@ from unmask.interop.official import (
 )
 from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec, HeadPool
 
-PLAIN_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+")
-HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
 NAMES = {
     (192, 12, 3): "vit_tiny_patch16_224",
     (384, 12, 6): "vit_small_patch16_224",
@@ -78,10 +80,17 @@ def from_timm(state: dict[str, Tensor], *, prefix_has_positions: bool = True) ->
     return {**others, "cls_token": tokens, "pos_embed": positions}
 
 
-def read_timm(state: dict[str, Tensor], config: dict[str, Any] | None = None) -> Weights:
-    """timm's weights and, where there is one, its config.json.
+def read_timm(
+    state: dict[str, Tensor],
+    config: dict[str, Any] | None = None,
+    *,
+    trainer: Trainer = NO_TRAINER,
+    heads: int | None = None,
+) -> Weights:
+    """timm's weights and, if there is one, its config.json; the official MAE code's have its names.
 
-    Raises CheckpointError where the model is not the plain Vision Transformer.
+    `heads` of the encoder are those that are known without the file. Raises CheckpointError if the
+    model is not the plain Vision Transformer.
     """
     config = config or {}
     arguments, data = config.get("model_args") or {}, config.get("pretrained_cfg") or config
@@ -89,22 +98,26 @@ def read_timm(state: dict[str, Tensor], config: dict[str, Any] | None = None) ->
     top = {name: v for name, v in state.items() if name.startswith(HEAD_NAMES)}
     body = {name: v for name, v in state.items() if name not in top}
     theirs = from_timm(body, prefix_has_positions=not arguments.get("no_embed_class"))
+    written = arguments.get("num_heads") or (HEADS[size] if size else trainer.heads)
     encoder = infer_encoder(
         theirs,
         image_sizes=[_pair(s) for s in (arguments.get("img_size"), _last_two(data)) if s],
-        heads=arguments.get("num_heads") or (HEADS[size] if size else None),
+        heads=written or heads,
     )
     has_norm = arguments.get("final_norm") is not False and "fc_norm.weight" not in top
     check_names(theirs, encoder, None, has_norm=has_norm)
     pool = _pool(state, arguments, config, has_norm=has_norm)
     head = _read_head(from_official(top), config, pool, encoder)
-    licence = data.get("license")
+    licence, origin = data.get("license"), UNKNOWN_LICENCE if config else LICENCE
+    notes = head.notes if head else _left_out(top)
+    if not (data.get("mean") or trainer.has_settings):
+        notes = (*notes, _statistics_assumed(encoder.channels))
     description = foreign_description(
         head.classifier if head else EncoderSpec(encoder=encoder, final_norm=has_norm),
         eval_crop=head.eval_crop if head else 1.0,
         statistics=(data.get("mean"), data.get("std")),
-        licence_note=f"{licence}, says timm's config.json" if licence else UNKNOWN_LICENCE,
-        notes=head.notes if head else _left_out(top),
+        licence_note=f"{licence}, says timm's config.json" if licence else origin,
+        notes=(*notes, *assumed_heads(encoder, None, written or heads)),
         recorded=config.get(OUR_ENTRY),
     )
     return Weights(from_official(theirs | top if head else theirs), description)
@@ -207,6 +220,12 @@ def _read_head(
 def _left_out(top: dict[str, Tensor]) -> tuple[str, ...]:
     left_out = [HEAD_LEFT_OUT] * ("head.weight" in top) + [NORM_LEFT_OUT] * ("fc_norm.weight" in top)
     return tuple(left_out)
+
+
+def _statistics_assumed(channels: int) -> str:
+    imagenet = channels == len(IMAGENET_MEAN)
+    what = "ImageNet's mean and standard deviation" if imagenet else "mean 0.5, standard deviation 0.25"
+    return f"{what} are assumed, since its file does not say them"
 
 
 def _is_plain(key: str, value: Any) -> bool:

@@ -26,18 +26,24 @@ from unmask.interop.files import (
     write_whole,
 )
 from unmask.interop.fit import fit
-from unmask.interop.hf import is_hf, read_hf
+from unmask.interop.hf import is_hf
+from unmask.interop.hub import CONFIG, WEIGHTS, hub_config, is_hub_file, read_hub
+from unmask.interop.layouts import DECODER_MARK, find_layout
 from unmask.interop.models import Model, build, load_state
-from unmask.interop.official import from_official, read_official
+from unmask.interop.official import (
+    NO_TRAINER,
+    Trainer,
+    from_official,
+    read_official,
+    trainer_of,
+)
 from unmask.interop.timm import read_timm
 from unmask.models.classifier_spec import EncoderSpec
 from unmask.models.finite import first_not_finite
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+DESCRIPTION = "model.json"
 CHECKSUM = "sha256"
 """The entry of model.json for the file of weights beside it; model files of earlier versions lack it."""
-CONFIG, PREPROCESSOR, TORCH_WEIGHTS = "config.json", "preprocessor_config.json", "pytorch_model.bin"
-"""Of folders as the hub holds them."""
 
 __all__ = [
     "Model",
@@ -46,6 +52,7 @@ __all__ = [
     "check_model",
     "initialize_from",
     "load_state",
+    "read_asked",
     "read_weights",
     "write_model",
 ]
@@ -106,18 +113,24 @@ def run_folder(source: str | Path) -> Path | None:
     return path.parent if path.name == WEIGHTS and (path.parent / DESCRIPTION).exists() else None
 
 
-def read_weights(source: str | Path) -> Weights:
+def read_weights(source: str | Path, *, heads: int | None = None) -> Weights:
     """Reads a run directory, a folder of timm or Hugging Face, or a file of weights.
 
-    Files are our safetensors, the reference's .pth, and timm's in either format; one inside such a
-    folder is read with what lies beside it. Values become float32. A classification head is kept;
-    who wants the encoder takes `encoder_only()`.
-    Raises CheckpointError with the mend; never unpickles objects.
+    Files are our safetensors, .pth of the official MAE code, timm's in either format, and what trainers
+    make of these (`layouts`); one inside such a folder is read with what lies beside it. Values become
+    float32. A classification head is kept; who wants the encoder takes `encoder_only()`.
+
+    Args:
+        source: the path.
+        heads: attention heads of the encoder, for weights that do not say them; those that do keep
+            theirs.
+
+    Raises CheckpointError with a fix; never unpickles objects.
     """
     path = Path(source)
     if not path.exists():
         raise CheckpointError(f"there is no file or run directory {path}: check the path")
-    weights = _read_folder(path) if path.is_dir() else _read_file(path)
+    weights = _read_folder(path, heads) if path.is_dir() else _read_file(path, heads)
     state = {n: v.float() if v.is_floating_point() else v for n, v in weights.state.items()}
     if name := first_not_finite(state):
         raise CheckpointError(
@@ -125,6 +138,17 @@ def read_weights(source: str | Path) -> Weights:
             f"train it anew with a lower --optim.base-lr, or give other weights"
         )
     return Weights(state, weights.description)
+
+
+def read_asked(source: str | Path, heads: int | None) -> Weights:
+    """As `read_weights`; raises CheckpointError if the weights say another number of heads, too."""
+    weights = read_weights(source, heads=heads)
+    if heads is not None and (says := weights.description.encoder.heads) != heads:
+        raise CheckpointError(
+            f"{source} says that its encoder has {says} attention heads, and --model.heads {heads} is "
+            f"for weights that do not say it: leave it out"
+        )
+    return weights
 
 
 def initialize_from(
@@ -148,63 +172,44 @@ def initialize_from(
     return "; ".join([f"{start} from {source}", *changes, *weights.description.notes])
 
 
-def _read_file(path: Path) -> Weights:
-    if path.name in (WEIGHTS, TORCH_WEIGHTS) and (
-        (path.parent / DESCRIPTION).exists() or _hub_config(path.parent)
-    ):
-        return _read_folder(path.parent)
+def _read_file(path: Path, heads: int | None) -> Weights:
+    folder = path.parent
+    is_ours = path.name == WEIGHTS and (folder / DESCRIPTION).exists()
+    if is_ours or (is_hub_file(path.name) and hub_config(folder)):
+        return _read_folder(folder, heads)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        state, metadata = read_safetensors(path)
+        if OUR_ENTRY in metadata:
+            return _recorded(state, metadata[OUR_ENTRY], path)
+        return _described(state, path, NO_TRAINER, heads)
     content = read_pth(path)
     state = weights_in(content, path)
     if OUR_ENTRY in content:
         return _recorded(from_official(state), content[OUR_ENTRY], path)
-    return _described(state, path)
+    return _described(state, path, trainer_of(content), heads)
 
 
-def _read_safetensors(path: Path) -> Weights:
-    state, metadata = read_safetensors(path)
-    if OUR_ENTRY in metadata:
-        return _recorded(state, metadata[OUR_ENTRY], path)
-    return _described(state, path)
+def _read_folder(folder: Path, heads: int | None) -> Weights:
+    if (folder / DESCRIPTION).exists() and (folder / WEIGHTS).exists():
+        return _read_ours(folder)
+    if (config := hub_config(folder)) is not None:
+        return read_hub(folder, config)
+    if (folder / WEIGHTS).exists():
+        return _read_file(folder / WEIGHTS, heads)
+    unfinished = (folder / CONFIG).exists()
+    hint = (
+        "its run is not finished: run its command again to resume it"
+        if unfinished
+        else "give a run directory, or a file of weights"
+    )
+    raise CheckpointError(f"{folder} holds no {WEIGHTS}; {hint}")
 
 
-def _read_folder(folder: Path) -> Weights:
-    config = _hub_config(folder)
-    names = [WEIGHTS, TORCH_WEIGHTS] if config else [WEIGHTS]
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        unfinished = (folder / CONFIG).exists() and not config
-        hint = (
-            "its run is not finished: run its command again to resume it"
-            if unfinished
-            else "give a run directory, or a file of weights"
-        )
-        raise CheckpointError(f"{folder} holds no {WEIGHTS}; {hint}")
-    if config is None and not (folder / DESCRIPTION).exists():
-        return _read_safetensors(path)
-    if config is None:
-        settings = read_settings(folder / DESCRIPTION)
-        if (checksum := settings.pop(CHECKSUM, None)) is not None:
-            check_sha256(path, checksum, folder / DESCRIPTION)
-        return _recorded(_state(path), settings, folder / DESCRIPTION)
-    if "model_type" in config:
-        return read_hf(_state(path), config, read_settings(folder / PREPROCESSOR))
-    return read_timm(_state(path), config)
-
-
-def _hub_config(folder: Path) -> dict[str, Any] | None:
-    """config.json where it is timm's or Hugging Face's; our runs have a config.json too."""
-    if (folder / DESCRIPTION).exists() or not (folder / CONFIG).exists():
-        return None
-    config = read_settings(folder / CONFIG)
-    return config if "architecture" in config or "model_type" in config else None
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
-    return weights_in(read_pth(path), path)
+def _read_ours(folder: Path) -> Weights:
+    settings = read_settings(folder / DESCRIPTION)
+    if (checksum := settings.pop(CHECKSUM, None)) is not None:
+        check_sha256(folder / WEIGHTS, checksum, folder / DESCRIPTION)
+    return _recorded(read_safetensors(folder / WEIGHTS)[0], settings, folder / DESCRIPTION)
 
 
 def _recorded(state: dict[str, Tensor], entry: Any, origin: Path) -> Weights:
@@ -216,9 +221,9 @@ def _recorded(state: dict[str, Tensor], entry: Any, origin: Path) -> Weights:
     return replace(weights, description=replace(weights.description, model=model))
 
 
-def _described(state: dict[str, Tensor], path: Path) -> Weights:
-    """Weights without a description: the official MAE code's, or timm's, whose encoder is the same; or
-    DALL-E's tokenizer."""
+def _described(state: dict[str, Tensor], path: Path, trainer: Trainer, heads: int | None) -> Weights:
+    """Weights without a description: those of the official MAE code, or of timm, whose encoder is the
+    same, as they are or as a trainer wrapped them; or DALL-E's tokenizer."""
     if is_dall_e(state):
         return read_dall_e(state)
     if is_hf(state):
@@ -226,4 +231,10 @@ def _described(state: dict[str, Tensor], path: Path) -> Weights:
             f"{path} has Hugging Face's names, and only their config.json says what the weights are: "
             f"give the folder that holds both"
         )
-    return read_official(state) if "decoder_embed.weight" in state else read_timm(state)
+    found = find_layout(state)
+    if DECODER_MARK in found.state:
+        weights = read_official(found.state, trainer, heads=heads)
+    else:
+        weights = read_timm(found.state, trainer=trainer, heads=heads)
+    d = weights.description
+    return replace(weights, description=replace(d, notes=(*found.notes, *d.notes)))

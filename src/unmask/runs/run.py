@@ -26,7 +26,7 @@ from unmask.engine.run_directory import RunDirectory, check_settings, opened
 from unmask.engine.session import Session, TrainingState
 from unmask.errors import DataError, Interrupted
 from unmask.interop.description import Description, Weights
-from unmask.interop.weights import check_model, read_weights, write_model
+from unmask.interop.weights import check_model, write_model
 from unmask.runs.pages import last_summary, write_pages
 from unmask.tasks.base import BaseTask, Data
 from unmask.tasks.measure import measure
@@ -97,7 +97,7 @@ def prepare(
     earlier = directory.read("plan.json") if directory and directory.has_begun else None
     if earlier is None:
         task.check_start()
-    init = read_weights(task.init) if task.init and earlier is None else None
+    init = task.read_init() if task.init and earlier is None else None
     data = task.find()
     processes.agree("list of images", data.fingerprint)
     if earlier is None:

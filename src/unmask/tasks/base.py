@@ -25,6 +25,7 @@ from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.errors import DataError
 from unmask.interop.description import Weights
 from unmask.interop.fit import encoder_for
+from unmask.interop.weights import read_asked
 from unmask.models.classifier import drop_path_keep
 
 DEFAULT_SIZE = (224, 224)
@@ -84,6 +85,14 @@ class BaseTask:
     def init(self) -> str | None:
         """Where the weights begin; None if they are new."""
         return getattr(self.config, "init", None)
+
+    def read_init(self) -> Weights:
+        """What --init names; --model.heads is for weights that do not say them.
+
+        Raises CheckpointError.
+        """
+        assert self.init
+        return read_asked(self.init, getattr(getattr(self.config, "model", None), "heads", None))
 
     def check_start(self) -> None:
         """Raises ValueError if a new run is not told where its weights begin."""
@@ -212,7 +221,8 @@ class EncoderTask(BaseTask):
         c = self.config
         if self.init and hasattr(c, "model"):
             recipe = self.recipes[c.recipe]() if c.recipe in self.recipes else self.config_class()
-            if c.model != recipe.model:
+            # Heads may be unknown of the weights of --init, too.
+            if replace(c.model, heads=recipe.model.heads) != recipe.model:
                 yield "the section model changes nothing here: --init says what the encoder is"
         if not self.init and c.optim.layer_decay < 1:
             yield (

@@ -32,7 +32,7 @@ from unmask.data.samples import RandomCrops
 from unmask.data.sources.find import find_images
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
-from unmask.interop.weights import initialize_from
+from unmask.interop.weights import initialize_from, read_weights
 from unmask.recipes.pretrain import PRETRAIN
 from unmask.tasks import features
 from unmask.tasks.base import BaseTask, Data
@@ -102,6 +102,11 @@ class Pretrain(BaseTask):
         super().__init__(config)
         self.tokens: Tokens | None = None
         """What gives and draws tokens, if they are the target; read with the model."""
+
+    def read_init(self) -> Weights:
+        """What --init names; if it says another number of heads than --model.heads, fitting it does."""
+        assert self.init
+        return read_weights(self.init, heads=self.config.model.heads)
 
     def find(self) -> PretrainImages:
         """All images, some of them held out."""

@@ -212,7 +212,9 @@ def run_prediction(config: PredictConfig) -> Detected:
     """
     check(config)
     coco_masks()  # says what to install
-    trained = read_trained("predict", config.init, device=config.device, workers=config.workers)
+    trained = read_trained(
+        "predict", config.init, heads=config.model.heads, device=config.device, workers=config.workers
+    )
     model, notes = _detector(trained), list(trained.description.notes)
     if config.top is not None:
         notes.append("--top changes nothing here: every detection has one class")

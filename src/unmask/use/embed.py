@@ -26,7 +26,7 @@ from unmask.inference import infer
 from unmask.interop.description import Description
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
-from unmask.interop.weights import read_weights
+from unmask.interop.weights import read_asked
 from unmask.models.classifier import Classifier
 
 
@@ -58,7 +58,7 @@ def run_embedding(config: EmbedConfig) -> Embedded:
     path = Path(config.out)
     if path.suffix not in WRITERS:
         raise ValueError(f"--out {config.out} must end in {' or '.join(WRITERS)}")
-    weights = read_weights(config.init)
+    weights = read_asked(config.init, config.model.heads)
     if config.size is not None:
         weights = at_size(weights, pair("size", config.size))
     machine = detect_machine(config.device)

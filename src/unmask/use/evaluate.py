@@ -49,6 +49,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     trained = read_trained(
         "evaluate",
         config.init,
+        heads=config.model.heads,
         view=d,
         device=config.device,
         workers=d.workers,

@@ -76,6 +76,7 @@ def run_knn(config: KnnConfig) -> Result:
     trained = read_trained(
         "knn",
         config.init,
+        heads=config.model.heads,
         view=d,
         device=config.device,
         workers=d.workers,

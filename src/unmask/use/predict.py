@@ -71,7 +71,9 @@ def run_prediction(config: PredictConfig) -> Classified:
     Raises ValueError, DataError or CheckpointError with the mend.
     """
     check(config)
-    trained = read_trained("predict", config.init, device=config.device, workers=config.workers)
+    trained = read_trained(
+        "predict", config.init, heads=config.model.heads, device=config.device, workers=config.workers
+    )
     model, classes = trained.classifier(config.init), readable(trained.classes)
     refuse_if_given("--tile", config.tile, of="detectors", init=config.init, kind="classifier")
     images = find_images(config.source, root=config.root)

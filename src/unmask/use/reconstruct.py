@@ -19,7 +19,7 @@ from unmask.data.sources.find import find_images
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
 from unmask.interop.models import build
-from unmask.interop.weights import read_weights
+from unmask.interop.weights import read_asked
 from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.tasks.reconstruction import STRIP_IMAGES, display_of, fixed_noise
 from unmask.tasks.tokens import tokens_of
@@ -102,7 +102,7 @@ def _asked(config: ReconstructConfig, spec: MAESpec, array: np.ndarray | None) -
 def _with_decoder(config: ReconstructConfig) -> Weights:
     if not config.init:
         raise ValueError("reconstruct needs a model: write --init RUN, a run directory or a file")
-    weights = read_weights(config.init)
+    weights = read_asked(config.init, config.model.heads)
     spec = weights.description.autoencoder
     if isinstance(weights.description.model, TokenizerSpec):
         raise CheckpointError(

@@ -213,7 +213,9 @@ def run_prediction(config: PredictConfig) -> Segmented:
     check(config)
     refuse_if_given("--tile", config.tile, of="detectors", init=config.init, kind="segmenter")
     refuse_if_given("--top", config.top, of="classifiers", init=config.init, kind="segmenter")
-    trained = read_trained("predict", config.init, device=config.device, workers=config.workers)
+    trained = read_trained(
+        "predict", config.init, heads=config.model.heads, device=config.device, workers=config.workers
+    )
     model, classes = _segmenter(trained), model_spec(trained.description.model).classes
     images = find_images(config.source, root=config.root)
     folder = result_folder(config.out or f"runs/predict-{'-'.join(map(slug, config.source))}")

@@ -22,7 +22,7 @@ from unmask.errors import CheckpointError
 from unmask.interop.description import Description
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
-from unmask.interop.weights import read_weights, run_folder
+from unmask.interop.weights import read_asked, run_folder
 from unmask.models.classifier import Classifier
 from unmask.models.classifier_spec import EncoderSpec
 from unmask.models.tokenizer_spec import TokenizerSpec
@@ -80,17 +80,21 @@ def read_trained(
     command: str,
     init: str,
     *,
+    heads: int | None = None,
     view: View | None = None,
     device: Device = "auto",
     workers: int | None = None,
     max_megapixels: float = 200.0,
     timeout: float = READ_SECONDS,
 ) -> Trained:
-    """Reads what --init names. Raises ValueError or CheckpointError with a fix."""
+    """Reads what --init names; `heads` are for weights that do not say them.
+
+    Raises ValueError or CheckpointError with a fix.
+    """
     if not init:
         raise ValueError(f"{command} needs a model: write --init RUN, a run directory or a file")
     view = view or View()
-    weights = read_weights(init)
+    weights = read_asked(init, heads)
     size = usual = weights.description.image.size
     if view.size is not None:
         size = pair("data.size", view.size)
