@@ -238,15 +238,28 @@ def test_heads_that_lack_something(tmp_path, lost):
 
 
 def test_names_of_classes():
-    assert class_names(["a", "b"], 2) == (("a", "b"), ())
-    assert class_names({"1": "b", "0": "a"}, 2) == (("a", "b"), ())
-    assert class_names({"1": "b"}, 2) == (("0", "b"), ())
+    assert class_names(["a", "b"], 2) == (("a", "b"), True, ())
+    assert class_names({"1": "b", "0": "a"}, 2) == (("a", "b"), True, ())
+    assert class_names({"1": "b"}, 2) == (("0", "b"), True, ())
     numbered = "its 2 classes have no names and are numbered"
-    for unfit in (None, ["a"], 3, "ab"):
-        assert class_names(unfit, 2) == (("0", "1"), (numbered,))
-    names, notes = class_names(None, 1000)
-    assert (names[0], names[-1], len(set(names))) == ("n01440764", "n15075141", 1000)
+    for unfit in (None, ["a"], 3, "ab", {"0": "LABEL_0", "1": "LABEL_1"}):
+        assert class_names(unfit, 2) == (("0", "1"), False, (numbered,))
+    names, named, notes = class_names(None, 1000)
+    assert (names[0], names[-1], len(set(names)), named) == ("n01440764", "n15075141", 1000, True)
     assert notes == ("its 1000 classes have no names and are taken for ImageNet-1K's",)
+
+
+@pytest.mark.parametrize("layout", ["official", "safetensors", "timm", "hf"])
+def test_names_that_are_not_known_stay_unknown(tmp_path, layout):
+    """Of a bare file with 11 outputs, in every layout and back."""
+    state = to_official(classifier({**TOKEN, "classes": tuple(map(str, range(11)))}, SQUARE).state)
+    torch.save({"model": state}, tmp_path / "bare.pth")
+    weights = read_weights(tmp_path / "bare.pth", heads=3)
+    assert not weights.description.classifier.named
+    path, _ = export_weights(weights, layout, default_path(layout, tmp_path))
+    assert read_weights(path).description == weights.description
+    card = path / "README.md" if path.is_dir() else path.with_suffix(".md")
+    assert "11, whose names are not recorded." in card.read_text()
 
 
 def test_card():

@@ -32,6 +32,23 @@ def test_in_order_where_no_name_is_known():
     assert "'ape' for 'LABEL_0', 'dog' for 'LABEL_1'" in matching.note
 
 
+def test_numbers_that_stand_in_for_names_match_nothing_by_name():
+    """Folders 0 to 10, as our sources order them and as ImageFolder does."""
+    numbers = tuple(map(str, range(11)))
+    assert match_classes(numbers, numbers).outputs == list(range(11))
+    matching = match_classes(numbers, numbers, named=False, order=sorted(numbers))
+    assert matching.outputs == [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 2]
+    assert matching.names == tuple(sorted(numbers))
+    assert (
+        "no names and are taken for the sorted classes: 0 for '0', 1 for '1', 2 for '10'"
+        in matching.note
+    )
+    with pytest.raises(
+        DataError, match=r"11 outputs have no names, and the data have 2 classes \(0, 1\)"
+    ):
+        match_classes(("0", "1"), numbers, named=False)
+
+
 @pytest.mark.parametrize(
     ("data", "model"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,6 +22,7 @@ from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError, DataError
 from unmask.evals.robustness import ALEXNET_ERRORS, class_subset
+from unmask.interop.official import to_official
 from unmask.interop.weights import write_model
 from unmask.use.classes import imagenet_folders
 
@@ -349,3 +351,32 @@ def test_a_perfect_classifier_has_no_mistakes_to_draw(tmp_path):
     state["head.bias"] = torch.tensor([-1.0, 1.0]) * (dark.square().sum() - bright.square().sum()) / 2
     write_model(run, state, model.description)
     assert unmask.evaluate(config(folder, run, tmp_path)).record["top1"] == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("listed", [False, True])
+def test_outputs_without_names_follow_the_sorted_folders(tmp_path, listed):
+    """Eleven numbered folders, in ImageFolder's order: 0, 1, 10, 2; the same as a list, by value."""
+    folders = [str(i) for i in range(11)]
+    weights = random_classifier(SMALL, {"classes": tuple(folders), "pool": "mean", "eval_crop": 1.0})
+    weights.state["head.weight"] *= 20
+    torch.save({"model": to_official(weights.state)}, tmp_path / "bare.pth")
+    model, data = unmask.load(tmp_path / "bare.pth"), tmp_path / "data"
+    write_folders(tmp_path / "unsorted", ("all",), 60)
+    files = sorted((tmp_path / "unsorted" / "all").iterdir())
+    with torch.inference_mode():
+        chosen = model(unmask.read(tmp_path / "unsorted", model)).argmax(dim=1).tolist()
+    assert len(set(chosen)) > 5
+    for name in folders:
+        (data / name).mkdir(parents=True)
+        picture(int(name), 8, 8).save(data / name / "any.png")
+    for file, output in zip(files, chosen, strict=True):
+        shutil.copy(file, data / torchvision.datasets.ImageFolder(str(data)).classes[output])
+    if listed:
+        rows = [f"{file},{output}" for file, output in zip(files, chosen, strict=True)]
+        rows += [f"{data / name / 'any.png'},{name}" for name in folders]
+        (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+        data = tmp_path / "list.csv"
+    result = unmask.evaluate(data, init=tmp_path / "bare.pth", split="all", out=tmp_path / "scores")
+    assert result.record["top1"] >= 60 / 71
+    assert any("taken for the sorted classes: 0 for '0'" in note for note in result.notes)

@@ -75,6 +75,8 @@ def _summary(d: Description) -> str:
 
 
 def _classes(head: ClassifierSpec) -> str:
+    if not head.named:
+        return f"{len(head.classes)}, whose names are not recorded."
     first = "; ".join(" ".join(name.split()) for name in head.classes[:NAMED_CLASSES])
     more = len(head.classes) - NAMED_CLASSES
     return f"{len(head.classes)}: {first}{f'; and {more} more' if more > 0 else ''}."

@@ -138,7 +138,7 @@ def foreign_description(
         ours = parse_description(recorded, f"the entry '{OUR_ENTRY}'")
         if _shape(ours.encoder) == _shape(model.encoder):
             ours = ours if _is_ours(ours.model, model) else _with_another_model(ours, model, eval_crop)
-            return replace(ours, notes=(*ours.notes, *notes))
+            return replace(ours, notes=tuple(dict.fromkeys((*ours.notes, *notes))))
     channels = model.encoder.channels
     mean, std = _statistics(statistics, channels)
     image = ImageSpec(

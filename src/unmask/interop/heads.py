@@ -36,27 +36,49 @@ def read_head(
         pool: what it is given.
         crop: share of the side that evaluation crops; the usual one if it is no share.
     """
-    classes, notes = class_names(names, len(state["head.weight"]))
+    found = class_names(names, len(state["head.weight"]))
     if not (isinstance(crop, int | float) and 0 < crop <= 1):
         crop = usual_crop(encoder.image_size)
-    batch_norm = "feature_norm.running_mean" in state
-    classifier = ClassifierSpec(encoder=encoder, classes=classes, pool=pool, batch_norm=batch_norm)
-    return ReadHead(classifier, float(crop), notes)
+    classifier = ClassifierSpec(
+        encoder=encoder,
+        classes=found.classes,
+        pool=pool,
+        batch_norm="feature_norm.running_mean" in state,
+        named=found.named,
+    )
+    return ReadHead(classifier, float(crop), found.notes)
 
 
-def class_names(given: Any, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of so many outputs, and a note where they are not those that were given.
+class OutputNames(NamedTuple):
+    """What outputs are called, and notes on what had to be assumed."""
 
-    A thousand without names are taken for ImageNet-1K's, under the names of its folders, where timm is
-    there to tell; others are numbered.
+    classes: tuple[str, ...]
+    named: bool
+    """False if the names are only numbers that stand in for unknown ones."""
+    notes: tuple[str, ...]
+
+
+def class_names(given: Any, count: int) -> OutputNames:
+    """Names of so many outputs, and a note if they are not those that were given.
+
+    A thousand without names are taken for ImageNet-1K's, under the names of its folders, if timm is
+    there to tell; others are numbered. What transformers calls outputs without names is no name.
     """
     if isinstance(given, dict):
         given = [given.get(str(i), str(i)) for i in range(count)]
-    if isinstance(given, list | tuple) and len(given) == count:
-        return tuple(map(str, given)), ()
+    if isinstance(given, list | tuple) and len(given) == count and list(given) != placeholders(count):
+        return OutputNames(tuple(map(str, given)), True, ())
     if count == IMAGENET_CLASSES and (names := _imagenet()):
-        return names, ("its 1000 classes have no names and are taken for ImageNet-1K's",)
-    return tuple(map(str, range(count))), (f"its {count} classes have no names and are numbered",)
+        return OutputNames(
+            names, True, ("its 1000 classes have no names and are taken for ImageNet-1K's",)
+        )
+    numbers = tuple(map(str, range(count)))
+    return OutputNames(numbers, False, (f"its {count} classes have no names and are numbered",))
+
+
+def placeholders(count: int) -> list[str]:
+    """What transformers calls outputs that have no names."""
+    return [f"LABEL_{i}" for i in range(count)]
 
 
 def without_batch_norm(weights: Weights) -> Weights:

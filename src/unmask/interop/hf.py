@@ -21,7 +21,7 @@ from unmask.interop.description import (
     Weights,
     foreign_description,
 )
-from unmask.interop.heads import ReadHead, read_head
+from unmask.interop.heads import ReadHead, placeholders, read_head
 from unmask.interop.official import check_names, from_official, mlp_ratio
 from unmask.models.classifier_spec import EncoderSpec
 
@@ -166,8 +166,9 @@ def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, A
             "mask_ratio": mae.mask.ratio,
             "norm_pix_loss": mae.target.kind == "normalized-pixels",
         }
-    if description.classifier:
-        numbers = dict(enumerate(description.classifier.classes))
+    if head := description.classifier:
+        names = head.classes if head.named else placeholders(len(head.classes))
+        numbers = dict(enumerate(names))
         settings |= {"id2label": numbers, "label2id": {name: i for i, name in numbers.items()}}
     return {**settings, OUR_ENTRY: plain(description)}
 

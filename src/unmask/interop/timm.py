@@ -134,7 +134,7 @@ def timm_config(description: Description, *, has_norm: bool = True) -> dict[str,
         "architecture": NAMES.get((e.width, e.depth, e.heads), BASE),
         "num_classes": len(classes),
         "num_features": e.width,
-        **({"label_names": classes} if head else {}),
+        **({"label_names": classes} if head and head.named else {}),
         "model_args": model_arguments(e, head, has_norm=has_norm),
         "pretrained_cfg": {
             "tag": OUR_ENTRY,

@@ -42,6 +42,8 @@ class ClassifierSpec:
     pool: HeadPool
     batch_norm: bool = False
     """Whether features are normalised before the head: the linear probe's (Table 10)."""
+    named: bool = True
+    """False if the names are numbers that stand in for unknown ones: they match no class by name."""
 
     def __post_init__(self) -> None:
         if self.pool not in ("class", "mean"):

@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
-from unmask.data.records import some
+import numpy as np
+
+from unmask.data.records import Labelled, some
 from unmask.errors import DataError
 
 IMAGENET_CLASSES = 1000
@@ -21,12 +24,24 @@ class Matching(NamedTuple):
     note: str
 
 
-def match_classes(data: Sequence[str], model: Sequence[str]) -> Matching:
-    """By name; by ImageNet's names for them; or, where no name is known and the counts agree, in order.
+def match_classes(
+    data: Sequence[str],
+    model: Sequence[str],
+    *,
+    named: bool = True,
+    order: Sequence[str] | None = None,
+) -> Matching:
+    """By name; by ImageNet's names for them; or, if no name is known and the counts agree, in order.
 
-    Raises DataError where neither does.
+    Args:
+        data: the classes of the data.
+        model: the names of the outputs.
+        named: whether these are names, and not numbers that stand in for unknown ones.
+        order: the classes of the data as outputs of unknown names follow them; as in `data` if None.
+
+    Raises DataError if neither does.
     """
-    outputs = {name: i for i, name in enumerate(model)}
+    outputs = {name: i for i, name in enumerate(model)} if named else {}
     unknown = [name for name in data if name not in outputs]
     if not unknown:
         return Matching([outputs[name] for name in data], readable(model), "")
@@ -36,13 +51,38 @@ def match_classes(data: Sequence[str], model: Sequence[str]) -> Matching:
         names = distinct([imagenet_names()[number] for number in theirs])
         return Matching([by_number[n] for n in mine], names, "classes are matched as those of ImageNet")
     if len(unknown) == len(data) == len(model):
-        pairs = (f"{name!r} for {output!r}" for name, output in zip(data, model, strict=True))
-        note = f"no names of classes agree, so they are taken in their order: {', '.join(pairs)}"
-        return Matching(list(range(len(data))), distinct(data), _shortened(note))
+        return _in_order(data, model, named, data if order is None else order)
+    if not named:
+        raise DataError(
+            f"the classifier's {len(model)} outputs have no names, and the data have {len(data)} "
+            f"classes ({some(data)}): give data with as many, or a classifier that names its classes"
+        )
     raise DataError(
         f"the classifier knows {len(model)} classes ({some(model)}), and not {len(unknown)} of the "
         f"{len(data)} of the data ({some(unknown)}): call classes as it does, or give another classifier"
     )
+
+
+def folder_order(labelled: Labelled) -> tuple[str, ...]:
+    """The classes as outputs without names follow them: as the data have them, or sorted by characters
+    if they are folders, since trainers that keep no names number folders so (torchvision's ImageFolder).
+    """
+    labels, first = np.unique(labelled.labels, return_index=True)
+    for label, index in zip(labels, first, strict=True):
+        if labelled.classes[label] not in Path(labelled.images.paths[index]).parts[:-1]:
+            return labelled.classes
+    return tuple(sorted(labelled.classes))
+
+
+def _in_order(data: Sequence[str], model: Sequence[str], named: bool, order: Sequence[str]) -> Matching:
+    places = {name: i for i, name in enumerate(order)}
+    if named:
+        pairs = (f"{name!r} for {output!r}" for name, output in zip(order, model, strict=True))
+        note = f"no names of classes agree, so they are taken in their order: {', '.join(pairs)}"
+    else:
+        pairs = (f"{i} for {name!r}" for i, name in enumerate(order))
+        note = f"the outputs have no names and are taken for the sorted classes: {', '.join(pairs)}"
+    return Matching([places[name] for name in data], distinct(order), _shortened(note))
 
 
 def imagenet_numbers(names: Sequence[str]) -> list[int] | None:

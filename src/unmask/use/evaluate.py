@@ -21,7 +21,7 @@ from unmask.evals.classification import classification_scores
 from unmask.inference import infer_all
 from unmask.tasks.labelled import find_split
 from unmask.tasks.validation import Scored, labels_of, pictures
-from unmask.use.classes import Matching, match_classes
+from unmask.use.classes import Matching, folder_order, match_classes
 from unmask.use.results import (
     Result,
     log_bad_images,
@@ -64,7 +64,9 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     if config.robustness == "c":
         return evaluate_corruptions(trained, config, out)
     labelled, notes = _find(config)
-    matching = match_classes(labelled.classes, trained.classes)
+    matching = match_classes(
+        labelled.classes, trained.classes, named=trained.is_named, order=folder_order(labelled)
+    )
     if config.robustness in ("a", "r"):
         names = tuple(matching.names[i] for i in matching.outputs)
         labelled, outputs = replace(labelled, classes=names), matching.outputs

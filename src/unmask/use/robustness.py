@@ -75,7 +75,7 @@ def evaluate_corruptions(trained: Trained, config: EvaluateConfig, out: str) -> 
     parts = {
         place: _find_classes(path, NAMES["c"], imagenet_folders()) for place, path in places.items()
     }
-    matching = match_classes(imagenet_folders(), trained.classes)
+    matching = match_classes(imagenet_folders(), trained.classes, named=trained.is_named)
     folder = result_folder(out)
     with trained.arithmetic():
         found = {

@@ -75,6 +75,12 @@ class Trained:
         classifier = self.description.classifier
         return classifier.classes if classifier else ()
 
+    @property
+    def is_named(self) -> bool:
+        """Whether these are names, and not numbers that stand in for unknown ones."""
+        classifier = self.description.classifier
+        return classifier is None or classifier.named
+
 
 def read_trained(
     command: str,
