@@ -9,13 +9,14 @@ from PIL import Image
 
 from unmask.config.image import PixelFormat
 from unmask.data.decode.pictures import DecodedPicture
+from unmask.data.evaluation_crop import evaluation_crop
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.sampler import generator
 from unmask.data.sources.find import find_images
 from unmask.data.split import default_held_out
 from unmask.data.statistics import Layout, find_layout, measure_pixels
-from unmask.data.transforms import centre_crop, random_box, random_crop
+from unmask.data.transforms import random_box, random_crop
 from unmask.errors import DataError
 
 COLOUR, GREY = PixelFormat(channels=3), PixelFormat(channels=1)
@@ -141,12 +142,14 @@ def test_crops_flip_half_and_depend_on_the_generator_alone():
     assert all(c[0, 0, 0] < c[0, 0, -1] for c in unflipped)
 
 
-def test_centre_crop_of_long_images():
+def test_evaluation_of_long_images():
     image = torch.zeros(1, 100, 20, dtype=torch.uint8)
     image[:, 40:60] = 255
-    assert centre_crop(DecodedPicture(image), GREY, (8, 8)).eq(255).all()
+    crop = evaluation_crop(DecodedPicture(image), GREY, (8, 8))
+    assert crop[:, 2:-2].eq(255).all()
+    assert crop[:, [0, -1]].gt(128).all()
     thin = DecodedPicture(torch.full((3, 1, 20_000), 9, dtype=torch.uint8))
-    assert centre_crop(thin, COLOUR, (8, 8)).eq(9).all()
+    assert evaluation_crop(thin, COLOUR, (8, 8)).eq(9).all()
 
 
 def test_statistics(tmp_path):

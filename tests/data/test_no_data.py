@@ -11,12 +11,13 @@ from PIL import Image
 from data.makers import reason, values, write_dicom
 from unmask.config.image import PixelFormat
 from unmask.data.decode.pictures import DecodedPicture
+from unmask.data.evaluation_crop import evaluation_crop
 from unmask.data.images import Images
 from unmask.data.normalize import normalize, valid_pixels
 from unmask.data.paths import PathList
 from unmask.data.sampler import generator
 from unmask.data.statistics import Layout, find_layout, measure_pixels
-from unmask.data.transforms import centre_crop, random_crop, resized
+from unmask.data.transforms import random_crop, resized
 from unmask.errors import DataError
 
 RNG = np.random.default_rng(11)
@@ -42,7 +43,7 @@ def seen(found: Images, nodata: float | None = None) -> tuple:
     crop = found.take(
         0, wanted, lambda p: random_crop(p, wanted, (16, 16), (0.2, 1), True, generator(3))
     )
-    batch = torch.stack([crop, found.take(0, wanted, lambda p: centre_crop(p, wanted, (16, 16)))])
+    batch = torch.stack([crop, found.take(0, wanted, lambda p: evaluation_crop(p, wanted, (16, 16)))])
     return statistics, normalize(batch, statistics.mean, statistics.std), valid_pixels(batch)
 
 

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from unmask.config.image import ImageSpec
 from unmask.data.bad_images import none_readable
 from unmask.data.decode.pictures import BadImage, Picture
+from unmask.data.evaluation_crop import evaluation_crop
 from unmask.data.images import Images
 from unmask.data.loader import crop_bytes
-from unmask.data.transforms import centre_crop
 from unmask.data.workers import READ_SECONDS, load
 
 CACHED_BYTES = 2**30
@@ -61,8 +61,8 @@ class CentreCrops(Dataset[Tensor | BadImage]):
         return self.images.take(self.indices[place], self.pixels, self.cut)
 
     def centre(self, picture: Picture) -> Tensor:
-        """The centre crop, [C, H, W]."""
-        return centre_crop(picture, self.pixels, self.image.size, self.image.eval_crop)
+        """The centre crop, [C, H, W], as every evaluation takes it."""
+        return evaluation_crop(picture, self.pixels, self.image.size, self.image.eval_crop)
 
     @property
     def batches(self) -> int:

@@ -70,10 +70,14 @@ def random_crop(
     )
 
 
-def centre_crop(picture: Picture, wanted: PixelFormat, size: Size, share: float = 1.0) -> Tensor:
-    """The largest central part with the output's aspect, or a share of its side; [C, *size]."""
+def centre_crop(picture: Picture, wanted: PixelFormat, size: Size) -> Tensor:
+    """The largest central part with the output's aspect, [C, *size].
+
+    Soon, and close to what training sees: statistics are measured on it. Models are evaluated on
+    `evaluation_crop`.
+    """
     height, width = picture.size
-    scale = share * min(height / size[0], width / size[1])
+    scale = min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     box = ((height - h) // 2, (width - w) // 2, h, w)
     return _planar(crop_box(picture, wanted, box, size).numpy())
