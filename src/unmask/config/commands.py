@@ -12,12 +12,12 @@ from unmask.config.classify import (
     ProbeOptim,
     TuneOptim,
 )
+from unmask.config.crops import PretrainCrops
 from unmask.config.fields import setting
 from unmask.config.settings import (
     Autoencoder,
     Bands,
     Cache,
-    Crops,
     Device,
     Encoder,
     FeatureProbe,
@@ -44,7 +44,7 @@ Robustness = Literal["none", "a", "r", "sketch", "c"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainData(Cache, Reading, Crops, Bands, Source):
+class PretrainData(Cache, Reading, PretrainCrops, Bands, Source):
     """The images and how they become samples."""
 
     size: tuple[int, ...] = (224,)

@@ -1,4 +1,4 @@
-"""RandAugment and random erasing: the augmentation of supervised training (paper, Tables 9 and 11).
+"""RandAugment, random erasing (paper, Tables 9 and 11) and colour jitter (Table 1e).
 
 Legend: C channels, H x W pixels. Every draw comes from the generator that is passed in.
 """
@@ -48,6 +48,24 @@ def rand_augment(
         augmented = augment(Image.fromarray(pixels.numpy()))
     result = torch.from_numpy(np.array(augmented))
     return result[None] if C == 1 else result.permute(2, 0, 1).contiguous()
+
+
+def colour_jitter(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Brightness, contrast and saturation, each by a factor from 1 - strength to 1 + strength, in random
+    order, as torchvision's ColorJitter; takes and returns uint8 [C, H, W] of one or three channels.
+    """
+    # Importing torchvision takes a second.
+    from torchvision.transforms.v2.functional import (
+        adjust_brightness,
+        adjust_contrast,
+        adjust_saturation,
+    )
+
+    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=3).tolist()
+    changes = (adjust_brightness, adjust_contrast, adjust_saturation)
+    for i in rng.permutation(3):
+        image = changes[i](image, factors[i])
+    return image
 
 
 @lru_cache

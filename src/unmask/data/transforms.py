@@ -23,6 +23,9 @@ LEAST_VALID = 0.5
 ASPECT_RANGE = (3 / 4, 4 / 3)
 """How far a crop may be stretched, relative to the aspect of the output."""
 
+FIXED_SHARE = 224 / 256
+"""Side of a crop of fixed size, as a share of the largest that fits: that of the usual evaluation."""
+
 
 class Crop(NamedTuple):
     """A part of an image and whether it is mirrored: numbers that pixels, boxes and maps follow
@@ -41,6 +44,19 @@ def draw_crop(
     """
     box = random_box(image_size, size, scale, rng)
     return Crop(box, flip and bool(rng.random() < 0.5))
+
+
+def draw_fixed_crop(
+    image_size: Size, size: Size, share: float, flip: bool, rng: np.random.Generator
+) -> Crop:
+    """A crop of the output's aspect and a share of the largest side, at a random place, and a flip of
+    half of the samples (paper, Table 1e); with a share of 1 the place is the centre of the longer side.
+    """
+    height, width = image_size
+    top, left, h, w = centre_box(image_size, size, share)
+    if share < 1:
+        top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    return Crop((top, left, h, w), flip and bool(rng.random() < 0.5))
 
 
 def apply_crop(
@@ -76,11 +92,16 @@ def centre_crop(picture: Picture, wanted: PixelFormat, size: Size) -> Tensor:
     Soon, and close to what training sees: statistics are measured on it. Models are evaluated on
     `evaluation_crop`.
     """
-    height, width = picture.size
+    box = centre_box(picture.size, size)
+    return _planar(crop_box(picture, wanted, box, size).numpy())
+
+
+def centre_box(image_size: Size, size: Size) -> Box:
+    """The largest central box with the output's aspect."""
+    height, width = image_size
     scale = min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    box = ((height - h) // 2, (width - w) // 2, h, w)
-    return _planar(crop_box(picture, wanted, box, size).numpy())
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def crop_box(
@@ -156,6 +177,15 @@ def share_for_crops(image_size: Size, size: Size, scale: tuple[float, float]) ->
     low, high = (bound * size[1] / size[0] for bound in ASPECT_RANGE)
     _, _, *largest = _largest_box(image_size, low, high)  # for images too long for any other
     h, w = min(largest[0], math.sqrt(least / high)), min(largest[1], math.sqrt(least * low))
+    return _share_for(h, w, size)
+
+
+def share_for_fixed_crops(image_size: Size, size: Size, share: float) -> float:
+    """The same for crops as `draw_fixed_crop` draws them."""
+    return _share_for(*centre_box(image_size, size, share)[2:], size)
+
+
+def _share_for(h: float, w: float, size: Size) -> float:
     share = MARGIN * max(size[0] / h, size[1] / w)
     return share if share <= MUCH_SMALLER else 1.0
 

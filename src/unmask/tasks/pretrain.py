@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.config.commands import PretrainConfig
+from unmask.config.commands import PretrainConfig, PretrainData
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
 from unmask.config.resolve import either, resolve_autoencoder, resolve_encoder
 from unmask.core.components import PCATarget, fit_pca
 from unmask.core.mae import MaskedAutoencoder
 from unmask.core.patches import patchify
-from unmask.core.spec import MAESpec, ViTSpec
+from unmask.core.spec import MAESpec, Size, ViTSpec
+from unmask.data.augment import colour_jitter
 from unmask.data.centre_crops import load_centre_crops
 from unmask.data.crops import Crops, on_device, pack
 from unmask.data.decode.pictures import Picture
@@ -30,6 +31,7 @@ from unmask.data.normalize import normalize, valid_pixels
 from unmask.data.sampler import SampleKey, generator
 from unmask.data.samples import RandomCrops
 from unmask.data.sources.find import find_images
+from unmask.data.transforms import FIXED_SHARE, apply_crop, draw_fixed_crop, share_for_fixed_crops
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
 from unmask.interop.weights import initialize_from, read_weights
@@ -37,6 +39,7 @@ from unmask.recipes.pretrain import PRETRAIN
 from unmask.tasks import features
 from unmask.tasks.base import BaseTask, Data
 from unmask.tasks.facts import input_facts, transformer
+from unmask.tasks.labelled import is_picture
 from unmask.tasks.reconstruction import (
     PICTURED_IMAGES,
     HeldOutError,
@@ -49,6 +52,8 @@ from unmask.tasks.tokens import Tokens, read_tokens
 PCA_IMAGES, PCA_PATCHES = 512, 64
 """Training images that principal components are fitted to, and patches of each."""
 PCA_KEY = 7
+SIDES = {"random-size": None, "fixed-size": FIXED_SHARE, "centre": 1.0}
+"""Side of a crop as a share of the largest that fits, if it is no random one."""
 MASKS_IN_WORDS = {
     "random": "masked at random",
     "block": "masked in blocks",
@@ -136,7 +141,8 @@ class Pretrain(BaseTask):
         return self.tokens.model.spec.vocabulary
 
     def check(self, plan: Plan, data: Data) -> Iterator[str]:
-        """Says what is masked."""
+        """Says what is masked; refuses what cannot be jittered."""
+        check_jitter(self.config.data, plan.image)
         spec = autoencoder_in(plan)
         h, w = spec.encoder.grid
         how = MASKS_IN_WORDS[spec.mask.strategy]
@@ -218,6 +224,7 @@ class Pretrain(BaseTask):
         return [
             *super().facts(plan, record),
             *input_facts(plan),
+            ("Samples", _samples_in_words(self.config.data)),
             ("Decoder", transformer(d.depth, d.width, d.heads)),
             ("Masked", f"{MASKS_IN_WORDS[mask.strategy]}, {share:.1%}"),
             ("Target", f"{target.kind}; loss on {target.loss_on} patches"),
@@ -232,23 +239,65 @@ class Pretrain(BaseTask):
 
 
 class MaskedSamples(RandomCrops):
-    """See `data.samples.Samples`: a random crop, and the noise of its mask."""
+    """See `data.samples.Samples`: a crop, and the noise of its mask."""
 
     def __init__(self, config: PretrainConfig, plan: Plan):
         super().__init__(config.data, plan)
         self.spec = autoencoder_in(plan)
+        self.side, self.jitter = SIDES[config.data.crop], config.data.jitter
 
     def sample(
         self, picture: Picture, key: SampleKey, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """[C, H, W] before normalisation, and one random value per patch."""
         crop = self.crop(picture, rng)
+        if self.jitter:
+            crop = colour_jitter(crop, self.jitter, rng)
         return crop, torch.from_numpy(mask_noise(self.spec.mask, self.spec.encoder.grid, rng))
+
+    def crop(self, picture: Picture, rng: np.random.Generator) -> Tensor:
+        """Of random size, of one size, or the centre."""
+        if self.side is None:
+            return super().crop(picture, rng)
+        size, s = self.image.size, self.settings
+        drawn = draw_fixed_crop(picture.size, size, self.side, s.flip, rng)
+        return apply_crop(picture, self.pixels, drawn, size, resize=not s.resize_on_device)
+
+    def share(self, image_size: Size) -> float:
+        """See `Samples`."""
+        if self.side is None:
+            return super().share(image_size)
+        return share_for_fixed_crops(image_size, self.image.size, self.side)
 
     def collate(self, samples: list[tuple[Tensor, Tensor]]) -> MaskedBatch:
         """Stacks crops and noise."""
         crops, noise = zip(*samples, strict=True)
         return MaskedBatch(pack(list(crops)), torch.stack(noise))
+
+
+def check_jitter(d: PretrainData, image: ImageSpec) -> None:
+    """Raises ValueError if colours are to be changed of what is no picture, or is resized only later."""
+    if d.jitter and not is_picture(image):
+        raise ValueError(
+            f"colour jitter is for pictures of 8 bits in 1 or 3 channels, these are {image.dtype} in "
+            f"{image.channels}: leave out --data.jitter"
+        )
+    if d.jitter and d.resize_on_device:
+        raise ValueError(
+            "colours are changed in the loader, of resized crops: leave out --data.resize-on-device, or "
+            "--data.jitter"
+        )
+
+
+def _samples_in_words(d: PretrainData) -> str:
+    least, most = d.crop_scale
+    crops = {
+        "random-size": f"crops of {least:g} to {most:g} of the area",
+        "fixed-size": f"crops of one size, {FIXED_SHARE:g} of the largest side that fits",
+        "centre": "the centre",
+    }
+    jitter = [f"colour jitter {d.jitter:g}"] if d.jitter else []
+    return ", ".join([crops[d.crop], *(["flips"] if d.flip else []), *jitter])
 
 
 def _patches_of_crops(images: Images, samples: "MaskedSamples", plan: Plan) -> Tensor:
