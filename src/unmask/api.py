@@ -47,7 +47,8 @@ from unmask.runs.run import dry_run as plan_run
 from unmask.runs.run import run
 from unmask.runs.study import Study, plan_sweep, run_sweep
 from unmask.tasks import TASKS, find_recipe, find_task, function_for
-from unmask.use.check import Check, run_check
+from unmask.use.check import run_check
+from unmask.use.check_report import Check
 from unmask.use.embed import Embedded, read_for, run_embedding
 from unmask.use.knn import run_knn
 from unmask.use.reconstruct import run_reconstruction

@@ -64,7 +64,7 @@ def test_nothing_there(source):
 
 def test_no_images(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match=r"sought .jpg.*among 1 files"):
+    with pytest.raises(DataError, match=r"sought .jpg.* and found 1 \.txt: no image of a kind"):
         find_images((str(tmp_path),))
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -60,7 +61,13 @@ threads which wait for each other take the cores from every other process, and f
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command and exits: 0 done, 2 usage, 3 data, 4 checkpoint, 130 or 143 interrupted."""
+    """Runs one command and exits: 0 done, 2 usage, 3 data, 4 checkpoint, 130 or 143 interrupted.
+
+    Terminals that lack a character get its escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS  # read when torch is imported, which is later
     sys.exit(run(sys.argv[1:] if argv is None else list(argv)))

@@ -1,7 +1,9 @@
 """What the commands print of their results: facts, tables that fit a terminal, and where the rest is."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +11,7 @@ from rich.text import Text
 
 from unmask.config.output import claim_output
 from unmask.data.decode.pictures import BadImage
-from unmask.use.check import Check
+from unmask.use.check_report import Check
 from unmask.use.detect import Detected
 from unmask.use.embed import Embedded
 from unmask.use.predict import Classified
@@ -47,10 +49,14 @@ def show_check(found: Check) -> None:
     console.print(table)
     for bad in found.inspection.bad[:SHOWN]:
         console.print(Text(f"bad: {bad.path!r}: {bad.reason}"))
+    if len(found.inspection.bad) > SHOWN:
+        console.print(f"... and {len(found.inspection.bad) - SHOWN} more, all of them with --json")
     for problem in (problem for one in found.annotations for problem in one.problems[:SHOWN]):
         console.print(Text(f"bad: {problem}"))
     for group in found.inspection.duplicates[:SHOWN]:
         console.print(Text(f"the same content: {', '.join(map(repr, group[:4]))}"))
+    for note in found.notes:
+        console.print(Text(f"note: {escaped(note)}"))
     picture = found.folder / "samples.png"
     claim_output(picture.parent)
     found.samples.save(picture)
@@ -61,6 +67,11 @@ def show_check(found: Check) -> None:
         console.print(Text(f"what is annotated: {place}"))
     for command in found.commands:
         console.print(Text(f"next: {command}"))
+
+
+def show_json(record: dict[str, Any]) -> None:
+    """Prints one JSON object, in ASCII, and nothing else."""
+    print(json.dumps(record, indent=2))
 
 
 def show_predict(done: Classified | Detected | Segmented) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from unmask.cli.arguments import parse, refuse_removed, with_full_names
+from unmask.cli.arguments import parse, refuse_removed, take_switch, with_full_names
 from unmask.config import commands
 
 
@@ -23,9 +23,10 @@ USES = {
         commands.CheckConfig,
         "data.source",
         "DATA",
-        "Counts, sizes, kinds, bad files, duplicates, mean and standard deviation of images; what a "
-        "model would see of them, as a picture in --out; time and memory of a run with --recipe, or "
-        "with the one that suits.",
+        "Counts, sizes, kinds, what is passed over, bad files, duplicates, mean and standard deviation; "
+        "what a model would see of them, as a picture in --out; time and memory of a run with "
+        "--recipe, or with the one that suits. --json: one JSON object of the images alone, and no "
+        "picture.",
     ),
     "evaluate": Use(
         commands.EvaluateConfig,
@@ -76,6 +77,7 @@ def main(command: str, argv: list[str]) -> None:
     """Reads the arguments, calls the API, and says what came of it."""
     use, flags = USES[command], with_full_names(argv)
     refuse_removed(command, flags)
+    as_json = command == "check" and take_switch(flags, "--json")
     config, words = parse(
         use.config(), flags, prog=f"unmask {command} {use.argument}", description=use.description
     )
@@ -87,7 +89,11 @@ def main(command: str, argv: list[str]) -> None:
     from unmask import api
     from unmask.cli import tables
 
-    getattr(tables, f"show_{command}")(getattr(api, command)(config))
+    found = getattr(api, command)(config)
+    if as_json:
+        tables.show_json(found.record())
+    else:
+        getattr(tables, f"show_{command}")(found)
 
 
 def export(argv: list[str]) -> None:

@@ -75,7 +75,7 @@ def none_readable(bad: list[BadImage]) -> DataError:
     """The error where not one of the images that were tried can be read."""
     return DataError(
         f"none of the {len(bad)} images that were tried can be read, the first is {bad[0].path!r} "
-        f"({bad[0].reason}): run `unmask check` on the data and mend or remove what it lists"
+        f"({bad[0].reason}): run `unmask check` on the data, and correct or remove what it lists"
     )
 
 

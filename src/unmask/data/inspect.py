@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from unmask.config.image import PixelFormat
 from unmask.core.spec import Size
@@ -32,8 +34,17 @@ class Inspection:
     decoded: int
     """How many images were decoded in full to look for damage."""
     bad: list[BadImage]
+    damaged: int
+    """How many of those that were decoded are bad."""
+    one_colour: list[str]
+    """Those among the decoded in which all pixels that are data are the same."""
     duplicates: list[list[str]]
     """Groups of files with the same content."""
+
+    @property
+    def bad_share(self) -> float:
+        """What share of all images is bad, as far as the decoded ones speak for the others."""
+        return max(len(self.bad) / self.images, self.damaged / self.decoded)
 
 
 def inspect(images: Images, wanted: PixelFormat) -> Inspection:
@@ -52,11 +63,14 @@ def inspect(images: Images, wanted: PixelFormat) -> Inspection:
                 widths.append(picture.size[1])
         except Exception as error:  # broken headers raise almost anything
             bad[name] = BadImage(name, f"{type(error).__name__}: {error}")
-    sample = measured(images)
+    sample, damaged, one_colour = measured(images), 0, list[str]()
     for i in range(len(sample)):
         result = sample.decode(i, wanted)
         if isinstance(result, BadImage):
             bad[result.path] = result
+            damaged += 1
+        elif _is_one_colour(result):
+            one_colour.append(sample.paths[i])
     sizes = _least_median_most(heights, widths)
     files = images.paths if images.opener is open_file else []
     return Inspection(
@@ -67,6 +81,8 @@ def inspect(images: Images, wanted: PixelFormat) -> Inspection:
         largest=sizes[2],
         decoded=len(sample),
         bad=sorted(bad.values(), key=lambda b: b.path),
+        damaged=damaged,
+        one_colour=one_colour,
         duplicates=find_duplicates([path for path in files if path not in bad]),
     )
 
@@ -82,6 +98,13 @@ def find_duplicates(paths: Sequence[str]) -> list[list[str]]:
             for path in group:
                 by_content[_digest(path)].append(path)
     return sorted(group for group in by_content.values() if len(group) > 1)
+
+
+def _is_one_colour(pixels: Tensor) -> bool:
+    """[C, h, w]; NaN is no-data, and a band of nothing else is of one value too."""
+    values = pixels.flatten(1).float()
+    low, high = values.nan_to_num(torch.inf).amin(1), values.nan_to_num(-torch.inf).amax(1)
+    return bool((low >= high).all())
 
 
 def _least_median_most(heights: Sequence[int], widths: Sequence[int]) -> list[Size]:

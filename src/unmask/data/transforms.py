@@ -96,10 +96,10 @@ def centre_crop(picture: Picture, wanted: PixelFormat, size: Size) -> Tensor:
     return _planar(crop_box(picture, wanted, box, size).numpy())
 
 
-def centre_box(image_size: Size, size: Size) -> Box:
-    """The largest central box with the output's aspect."""
+def centre_box(image_size: Size, size: Size, share: float = 1.0) -> Box:
+    """The largest central box with the output's aspect, or a share of its side."""
     height, width = image_size
-    scale = min(height / size[0], width / size[1])
+    scale = share * min(height / size[0], width / size[1])
     h, w = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return (height - h) // 2, (width - w) // 2, h, w
 

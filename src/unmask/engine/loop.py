@@ -14,6 +14,7 @@ from unmask.core.blocks import checkpoint_activations
 from unmask.engine.machine import autocast, is_out_of_memory, keep_freed_memory
 from unmask.engine.metrics import MetricsLog, detached_total
 from unmask.engine.optim import learning_rate, update_weights
+from unmask.engine.pace import Pace
 from unmask.engine.readings import Reading, Readings
 from unmask.engine.report import Clock, progress_record, report
 from unmask.engine.session import Session, TrainingState, check_room, check_success, restore, save
@@ -40,6 +41,7 @@ def train(session: Session) -> TrainingState:
     if plan.compile:
         session.model.compile()
     clock, readings = Clock(), Readings.on(session.processes.device)
+    pace = Pace(session.plan, state.step)
     with StopRequest() as stop, session.console.progress(state.step, plan.steps):
         if state.step == 0:
             with clock.set_aside():
@@ -60,7 +62,10 @@ def train(session: Session) -> TrainingState:
                     digest(session, state, readings.take(wait=True))
                 record = progress_record(session, state, clock) if logs else None
                 with clock.set_aside():
+                    pace.add(record)
                     report(session, state, metrics, record)
+                    if told := pace.sentence(at_end=last):
+                        session.console.say(told)
                     if saves or stopping:
                         save(session, state, metrics)
                 if stopping and not last:

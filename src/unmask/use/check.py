@@ -1,23 +1,24 @@
-"""What `unmask check` finds out and suggests."""
+"""What `unmask check` finds out and suggests; `check_report` says it."""
 
 import shlex
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 
 from unmask.config.commands import CheckConfig, PretrainConfig
 from unmask.config.fields import check, pair
-from unmask.config.image import ImageSpec
 from unmask.config.plan import DataFacts, Plan
 from unmask.config.resolve import resolve, resolve_autoencoder, resolve_encoder
 from unmask.core.masking import mask_from_noise
 from unmask.core.spec import MAESpec
-from unmask.cost.predict import Prediction, predict_here
+from unmask.cost.predict import predict_here
+from unmask.cost.reading import ReadingTime
 from unmask.data.centre_crops import load_centre_crops
 from unmask.data.images import Images
 from unmask.data.inspect import Inspection, inspect
@@ -26,7 +27,7 @@ from unmask.data.normalize import normalize
 from unmask.data.paths import slug
 from unmask.data.sampler import SampleKey, generator
 from unmask.data.samples import TrainingSamples
-from unmask.data.sources.find import find_images
+from unmask.data.sources.find import find_images, passed_over
 from unmask.data.split import default_held_out
 from unmask.engine.machine import detect_machine
 from unmask.errors import DataError
@@ -36,6 +37,7 @@ from unmask.tasks.measure import Measured, measure, read_layout
 from unmask.tasks.pretrain import MaskedSamples
 from unmask.tasks.reconstruction import display_of
 from unmask.use.check_annotations import AnnotationCheck, check_annotations
+from unmask.use.check_report import BadShare, Check, one_colour_notes
 from unmask.viz.samples import SampleRow, sample_sheet
 from unmask.viz.tiles import displayable
 
@@ -43,64 +45,6 @@ SMALL_SIDE = 64
 """Images whose shorter side is below this get small patches."""
 PICTURED, DRAWS = 6, 3
 TIMED_SAMPLES = 48
-
-
-@dataclass(frozen=True)
-class Check:
-    """A data set, looked at."""
-
-    name: str
-    inspection: Inspection
-    image: ImageSpec
-    recipe: str
-    reason: str
-    prediction: Prediction
-    samples: Image.Image
-    """What the model will see."""
-    folder: Path
-    """Where the picture belongs."""
-    commands: tuple[str, ...]
-    """What to type next."""
-    annotations: tuple[AnnotationCheck, ...] = ()
-    """What stands beside the images: label maps, for one."""
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Names and values to show."""
-        i, aside = self.inspection, default_held_out(self.inspection.images)
-        return [
-            ("images", f"{i.images}, of which a run would hold out {aside}"),
-            ("kinds", ", ".join(f"{count} {kind}" for kind, count in sorted(i.kinds.items()))),
-            ("height x width", f"{_size(i.smallest)} to {_size(i.largest)}, median {_size(i.median)}"),
-            *(row for found in self.annotations for row in found.rows),
-            ("bad files", f"{len(i.bad)} (all headers read, {i.decoded} images decoded)"),
-            ("duplicates", f"{len(i.duplicates)} groups of files with the same content"),
-            ("read as", f"{self.image.channels} channel(s) of {self.image.dtype}"),
-            ("mean", " ".join(f"{value:.4g}" for value in self.image.mean)),
-            ("standard deviation", " ".join(f"{value:.4g}" for value in self.image.std)),
-            ("recipe", f"{self.recipe}: {self.reason}"),
-            ("time", self._time()),
-            ("memory", self._memory()),
-        ]
-
-    def _time(self) -> str:
-        p, t, d = self.prediction, self.prediction.plan.training, self.prediction.plan.loading
-        decoding = t.steps * t.batch * p.sample_ms / 1000 / max(1, d.workers)
-        longer = max(p.seconds, decoding)
-        return (
-            f"about {_duration(longer)} here: {t.steps} steps of {t.batch} images, "
-            f"{_duration(p.seconds)} of arithmetic, {_duration(decoding)} of reading on {d.workers} "
-            f"process(es) at {p.sample_ms:.2g} ms a sample"
-        )
-
-    def _memory(self) -> str:
-        p, f = self.prediction, self.prediction.plan.facts
-        t = p.plan.training
-        kept = p.activation_bytes[1 if t.activation_checkpointing else 0]
-        working = p.replicated().state + kept * t.micro_batch
-        decoded = f.training_images * f.decoded_bytes if p.plan.loading.keep_decoded else 0
-        return f"about {_gib(working)} for weights, optimizer and a micro-batch of {t.micro_batch}" + (
-            f"; {_gib(decoded)} for decoded images, which all fit" if decoded else ""
-        )
 
 
 def run_check(asked: CheckConfig) -> Check:
@@ -129,23 +73,37 @@ def run_check(asked: CheckConfig) -> Check:
     config = _as_recipe(recipe, asked)
     measured = measure(config.data, images, size=pair("data.size", config.data.size))
     plan = _plan(config, images, measured)
-    decode_ms, samples = _draw(images, config, plan)
+    drawn = _draw(images, config, plan)
+    prediction = predict_here(plan, decode_ms=drawn.decode_ms)
+    bad = BadShare.of(images, inspection, config.data.max_bad_share)
     begin = ["unmask", "pretrain", *sources, "--recipe", recipe]
     return Check(
         name=images.name,
         inspection=inspection,
+        ignored=passed_over(d.source),
         image=measured.image,
         recipe=recipe,
         reason=reason,
-        prediction=predict_here(plan, decode_ms=decode_ms),
-        samples=samples,
+        prediction=prediction,
+        reading=ReadingTime(prediction=prediction, kept_ms=drawn.kept_ms),
+        samples=drawn.sheet,
         folder=Path(asked.out or f"runs/check-{slug(images.name)}"),
-        commands=(
-            shlex.join([*begin, *_flags_of(config, asked, plan)]),
-            *(found.command for found in annotations),
+        commands=tuple(
+            _commands([*begin, *_flags_of(config, asked, plan)], annotations, bad),
         ),
+        notes=(*measured.notes, *one_colour_notes(inspection), *bad.notes()),
         annotations=tuple(annotations),
     )
+
+
+def _commands(pretrain: list[str], annotations: list[AnnotationCheck], bad: BadShare) -> Iterator[str]:
+    """What to type next, and nothing that would stop at what was found."""
+    more = ["--data.max-bad-share", bad.enough] if bad.stops_a_run else []
+    if bad.held_out < 1:
+        yield shlex.join([*pretrain, *more])
+    for found in annotations:
+        if not found.problems:
+            yield shlex.join([*shlex.split(found.command), *more])
 
 
 def suggest_recipe(inspection: Inspection, *, gpu: bool) -> tuple[str, str]:
@@ -178,7 +136,7 @@ def _flags_of(config: PretrainConfig, asked: CheckConfig, plan: Plan) -> Iterato
         if field.name == "source" or value == getattr(usual, field.name, None):
             continue
         name = field.name.replace("_", "-")
-        if isinstance(value, bool):
+        if isinstance(value, bool) and getattr(usual, field.name) is not None:
             yield f"--data.{name}" if value else f"--data.no-{name}"
         else:
             values = value if isinstance(value, tuple) else (value,)
@@ -210,20 +168,31 @@ def _plan(config: PretrainConfig, images: Images, measured: Measured) -> Plan:
     return resolve(config, model=spec, image=image, facts=facts, machine=machine, world_size=1)
 
 
-def _draw(images: Images, config: PretrainConfig, plan: Plan) -> tuple[float, Image.Image]:
-    """Milliseconds per sample, and a picture of some: as they are, cropped, masked."""
-    loading = replace(plan.loading, keep_decoded=False)
-    samples = TrainingSamples(images, MaskedSamples(config, plan), plan.image, loading)
-    chosen = generator(loading.seed, len(images)).permutation(len(images))
-    times = []
-    for i in chosen[:TIMED_SAMPLES]:
-        start = time.perf_counter()
-        samples[SampleKey(0, int(i))]
-        times.append(time.perf_counter() - start)
-    rows = [_row(images, samples, int(i), plan) for i in chosen[:PICTURED]]
-    return 1000 * statistics.median(times), sample_sheet(
-        rows, f"What {images.name} looks like to the model", config.mask.ratio
-    )
+class _Drawn(NamedTuple):
+    """Milliseconds per sample, of a file and of a decoded image in memory; and a picture of samples."""
+
+    decode_ms: float
+    kept_ms: float
+    sheet: Image.Image
+
+
+def _draw(images: Images, config: PretrainConfig, plan: Plan) -> _Drawn:
+    """Times some samples, and shows a few: as they are, cropped, masked."""
+    samples = TrainingSamples(images, MaskedSamples(config, plan), plan.image, plan.loading)
+    chosen = generator(plan.loading.seed, len(images)).permutation(len(images)).tolist()
+    timed = chosen[:TIMED_SAMPLES]
+    epochs = range(2 if plan.loading.keep_decoded else 1)
+    times = [statistics.median(_seconds(samples, SampleKey(e, i)) for i in timed) for e in epochs]
+    rows = [_row(images, samples, i, plan) for i in chosen[:PICTURED]]
+    title = f"What {images.name} looks like to the model"
+    sheet = sample_sheet(rows, title, config.mask.ratio)
+    return _Drawn(1000 * times[0], 1000 * times[-1], sheet)
+
+
+def _seconds(samples: TrainingSamples, key: SampleKey) -> float:
+    start = time.perf_counter()
+    samples[key]
+    return time.perf_counter() - start
 
 
 def _row(images: Images, samples: TrainingSamples, index: int, plan: Plan) -> SampleRow:
@@ -240,18 +209,3 @@ def _row(images: Images, samples: TrainingSamples, index: int, plan: Plan) -> Sa
         crops=list(shown[1:]),
         is_masked=mask.is_masked[0].reshape(grid).numpy(),
     )
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.2g} GiB"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

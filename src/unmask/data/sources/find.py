@@ -1,6 +1,7 @@
 """From what a user names to images: folders, files, lists, containers, data sets of other libraries."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 
 from unmask.config.settings import Source as SourceSettings
@@ -8,6 +9,9 @@ from unmask.data.decode.files import SUFFIXES
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.records import Named, Parts, refuse_contradictions
+from unmask.data.sources import class_folders
+from unmask.data.sources.folder import FOLDER, walk
+from unmask.data.sources.index import Ignored
 from unmask.data.sources.registry import BUILT_IN, kinds_of
 from unmask.data.sources.source import Options
 from unmask.errors import DataError
@@ -29,12 +33,27 @@ def find_images(
     found = [kind.images(word, options) for kind, word in zip(kinds, sources, strict=True)]
     images = _joined_images(found)
     if not len(images) and not kinds[0].alone:
-        count = sum(len(files) for source in sources for _, _, files in os.walk(source))
+        others = "; ".join(sums(passed_over(sources))) or "nothing at all"
         raise DataError(
-            f"no images in {', '.join(sources)}: sought {' '.join(SUFFIXES)} at any depth among "
-            f"{count} files; give a folder that holds images"
+            f"no images in {', '.join(sources)}: sought {' '.join(SUFFIXES)} at any depth, and found "
+            f"{others}; give a folder that holds images"
         )
     return images
+
+
+def passed_over(sources: tuple[str, ...]) -> Counter[Ignored]:
+    """What is in or below the folders among the sources and is no image, by suffix and reason."""
+    folders = [w for w in sources if os.path.isdir(w) and kinds_of((w,))[0] is class_folders.SOURCE]
+    return sum((walk(folder).ignored for folder in folders), Counter[Ignored]())
+
+
+def sums(ignored: Counter[Ignored]) -> list[str]:
+    """How many of each suffix, with the reason they share: '3 .heic, 1 .gif: no image of ...'."""
+    reasons: dict[str, list[str]] = {}
+    for (suffix, reason), count in sorted(ignored.items(), key=lambda item: (-item[1], item[0])):
+        what = {"": "without a suffix", FOLDER: "folders"}.get(suffix, suffix)
+        reasons.setdefault(reason, []).append(f"{count} {what}")
+    return [f"{', '.join(counts)}: {reason}" for reason, counts in reasons.items()]
 
 
 def find_parts(sources: tuple[str, ...], options: Options) -> Parts:

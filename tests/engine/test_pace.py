@@ -1,0 +1,69 @@
+"""A run says whether reading or arithmetic was slower, and what helps."""
+
+import pytest
+
+from tests_support import resolved
+from unmask.config.commands import PretrainConfig, PretrainData
+from unmask.config.settings import Optim
+from unmask.engine.pace import ENOUGH, Pace
+
+
+def pace(*, images: int = 320, steps: int = 1000, start: int = 0) -> Pace:
+    config = PretrainConfig(
+        optim=Optim(steps=steps, warmup_steps=1, batch=32), data=PretrainData(workers=1)
+    )
+    return Pace(resolved(config, images=images, cores=2), start)
+
+
+def record(step: int, data_wait: float, images_per_second: float = 320.0) -> dict:
+    return {"step": step, "data_wait": data_wait, "images_per_second": images_per_second}
+
+
+def test_the_first_epoch_does_not_count():
+    one = pace()
+    one.add(record(10, 0.9))
+    assert one.waiting is None
+    assert one.sentence(at_end=True) is None
+    one.add(record(20, 0.1))
+    one.add(None)
+    one.add(record(50, 0.02, images_per_second=960))
+    assert one.waiting == pytest.approx((0.1 + 0.02) / 2), "one second of each"
+
+
+def test_a_resumed_run_reads_everything_anew():
+    one = pace(start=500)
+    one.add(record(510, 0.9))
+    assert one.waiting is None
+
+
+def test_a_run_of_less_than_two_epochs_counts_from_its_second_record():
+    one = pace(images=100_000)
+    for step in (1, 2, 3):
+        one.add(record(step, 0.5))
+    assert one.waiting == pytest.approx(0.5)
+
+
+def test_slow_reading_is_told_once_and_at_the_end():
+    one = pace(images=10_000, steps=10_000)
+    one.add(record(313, 0.9))
+    one.add(record(313 + ENOUGH - 1, 0.5))
+    assert one.sentence(at_end=False) is None
+    one.add(record(313 + ENOUGH, 0.5))
+    told = one.sentence(at_end=False)
+    assert told is not None
+    assert told.startswith("reading is slower than arithmetic: 50% of the time")
+    assert "--data.cache-gib" in told
+    assert "--data.workers 2 in place of 1" in told
+    assert one.sentence(at_end=False) is None
+    assert one.sentence(at_end=True) == told
+
+
+def test_a_run_that_waits_for_nothing_says_what_makes_it_faster():
+    one = pace()
+    for step in (10, 20):
+        one.add(record(step, 0.02))
+    assert one.sentence(at_end=False) is None
+    told = one.sentence(at_end=True)
+    assert told is not None
+    assert told.startswith("arithmetic is slower than reading: 2% of the time")
+    assert "a GPU" in told
