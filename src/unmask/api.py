@@ -206,6 +206,7 @@ def export(
     *,
     to: Layout = "official",
     out: str | Path | None = None,
+    encoder_only: bool = False,
     heads: int | None = None,
 ) -> Exported:
     """Writes a model in another layout, beside it a model card; returns path and largest difference.
@@ -216,12 +217,14 @@ def export(
         run_or_file: whatever `load` takes.
         to: official (.pth of the official MAE code), safetensors (one file), timm or hf (a folder each).
         out: the file or folder; beside the model if None.
+        encoder_only: leave decoder or head out.
         heads: attention heads of the encoder, for weights that do not say them.
     """
     source = Path(run_or_file)
     folder = source if source.is_dir() else source.parent
     default = default_path(to, folder)
     weights = read_asked(source, heads)
+    weights = weights.encoder_only() if encoder_only else weights
     measured = measured_in(RunDirectory(folder)) if source.is_dir() else ""
     return export_weights(weights, to, Path(out) if out else default, measured=measured)
 

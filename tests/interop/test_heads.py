@@ -278,7 +278,7 @@ def test_card():
     card = model_card(replace(d, model=many), layout="hf", name="cells", line="load()")
     assert "12: class 0; class 1;" in card
     assert "class 9; and 2 more." in card
-    assert "processor takes whole images, and evaluation here crops them." in card
+    assert "processor squeezes whole images into the input's shape" in card
 
 
 def test_export_says_what_the_run_measured(tmp_path, capsys):
@@ -289,7 +289,9 @@ def test_export_says_what_the_run_measured(tmp_path, capsys):
     assert unmask(["export", str(tmp_path), "--to", "official"]) == 0
     assert "81.25%" in (tmp_path / "official.md").read_text()
     assert unmask(["export", str(tmp_path), "--to", "hf"]) == 4
-    assert "pools the mean of the patches: export it --to timm" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "pools the mean of the patches: export it --to timm" in said
+    assert "whose folder transformers' pipeline opens" in said
 
 
 @pytest.fixture

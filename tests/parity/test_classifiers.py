@@ -206,7 +206,7 @@ def test_transformers_in_ours(tmp_path):
     theirs.save_pretrained(tmp_path / "theirs")
     ours = api.load(tmp_path / "theirs")
     d = ours.description
-    assert d.notes == ()
+    assert d.notes == ("ImageNet's mean and standard deviation are assumed, since no file says them",)
     assert head_of(d) == whole_head(classes=("cat", "dog", "eel"), pool="class")
     assert_logits_agree(ours, theirs)
     path, _ = export_weights(read_weights(tmp_path / "theirs"), "hf", tmp_path / "again")
@@ -224,4 +224,4 @@ def test_our_head_yields_to_another(tmp_path, names):
     d = read_weights(tmp_path).description
     assert d.recipe == "finetune"
     ours = names == TOKEN["classes"]
-    assert head_of(d) == (TOKEN if ours else {**TOKEN, "classes": names, "eval_crop": 1.0})
+    assert head_of(d) == (TOKEN if ours else {**TOKEN, "classes": names, "eval_crop": 24 / 26})

@@ -43,9 +43,7 @@ def test_numbers_that_stand_in_for_names_match_nothing_by_name():
         "no names and are taken for the sorted classes: 0 for '0', 1 for '1', 2 for '10'"
         in matching.note
     )
-    with pytest.raises(
-        DataError, match=r"11 outputs have no names, and the data have 2 classes \(0, 1\)"
-    ):
+    with pytest.raises(DataError, match="11 outputs have no names, and the data have 2 classes"):
         match_classes(("0", "1"), numbers, named=False)
 
 

@@ -111,7 +111,13 @@ def export(argv: list[str]) -> None:
 
     from unmask import api
 
-    done = api.export(words[0], to=asked.to, out=asked.out, heads=asked.model.heads)
+    done = api.export(
+        words[0],
+        to=asked.to,
+        out=asked.out,
+        encoder_only=asked.encoder_only,
+        heads=asked.model.heads,
+    )
     how_far = f"its outputs differ from the source's by {done.difference:.3g} at most"
     print(f"wrote {done.path}; read back, {how_far}")
     print(f"load it with: {done.line}")

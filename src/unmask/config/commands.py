@@ -299,6 +299,8 @@ class ExportConfig:
     to: Literal["official", "safetensors", "timm", "hf"] = "official"
     """The layout: .pth of the official MAE code; one safetensors file; a folder for timm, or for
     transformers."""
+    encoder_only: bool = False
+    """Leave decoder or head out: for transformers a ViTModel, whose features are not masked."""
     out: str | None = None
     """The file or folder to write. Default: beside the model."""
     model: InitModel = field(default_factory=InitModel)

@@ -1,5 +1,6 @@
 """How a model sees images."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,3 +73,14 @@ class ImageSpec:
 def usual_crop(size: Size) -> float:
     """Share of an image's side that evaluation of a classifier crops (paper: 224 of 256 pixels)."""
     return USUAL_CROP if max(size) <= LARGEST_CROPPED else 1.0
+
+
+def resized_side(side: int, share: float) -> int:
+    """What the shorter side of an image is resized to before `side` pixels are cropped: 256 for 224."""
+    return int(side / share)
+
+
+def crop_share(side: int, resized: int) -> float:
+    """The share that `resized_side` takes back to these pixels exactly."""
+    share = side / resized
+    return share if resized_side(side, share) == resized else math.nextafter(share, 0.0)

@@ -28,6 +28,7 @@ def model_card(
     """
     sections = {
         "Loading": f"```python\n{line}\n```",
+        **({"Use": use} if (use := _use(description, layout, name)) else {}),
         **({"Classes": _classes(head)} if (head := description.classifier) else {}),
         "Input": _input(description),
         "Training": _list(_training(description, measured)),
@@ -72,6 +73,37 @@ def _summary(d: Description) -> str:
         f"{summary} The decoder has {decoder.depth} blocks, {decoder.width} wide, with "
         f"{decoder.heads} heads."
     )
+
+
+def _use(d: Description, layout: str, name: str) -> str:
+    """Lines of Python that go from a picture to scores or features; empty if there are none."""
+    if layout not in LIBRARIES:
+        return ""
+    if d.classifier:
+        pipeline = f'transformers.pipeline("image-classification", model="{name}")'
+        what = "Scores of image files" + (", which timm's own transform gives too" * (layout == "timm"))
+        return f'{what}:\n\n```python\n{pipeline}("picture.jpg")\n```'
+    if layout != "hf":
+        return ""
+    load = f'encoder = transformers.ViTModel.from_pretrained("{name}", add_pooling_layer=False)'
+    call, why = "encoder(**images)", "Features of pictures"
+    if d.autoencoder:
+        load = f'encoder = transformers.ViTMAEModel.from_pretrained("{name}", mask_ratio=0.0)'
+        call = "encoder(**images, noise=order)"
+        why = (
+            "Features of pictures. ViTMAE masks at random and shuffles patches in evaluation, too: a "
+            "mask ratio of 0 and rising noise give the same features every time"
+        )
+    order = f"order = torch.arange({d.encoder.patches}.0).expand(len(images.pixel_values), -1)"
+    lines = [
+        f'processor = transformers.AutoImageProcessor.from_pretrained("{name}")',
+        load,
+        'images = processor(pictures, return_tensors="pt")',
+        *([order] if d.autoencoder else []),
+        f"patches = {call}.last_hidden_state[:, 1:]",
+        "features = patches.mean(dim=1)",
+    ]
+    return "\n".join([f"{why}:", "", "```python", *lines, "```"])
 
 
 def _classes(head: ClassifierSpec) -> str:
@@ -134,9 +166,10 @@ def _limits(d: Description, layout: str) -> list[str]:
         f"for fairness, safety or any decision about people.",
         use,
     ]
-    if d.classifier and layout == "hf" and d.image.eval_crop != 1:
+    if layout == "hf" and d.image.size[0] != d.image.size[1]:
         limits.append(
-            "Transformers' image processor takes whole images, and evaluation here crops them."
+            "Transformers' image processor squeezes whole images into the input's shape, and evaluation "
+            "here crops the centre."
         )
     if mae and mae.target.kind == "normalized-pixels":
         limits.append(

@@ -121,6 +121,7 @@ def foreign_description(
     eval_crop: float = 1.0,
     licence_note: str = UNKNOWN_LICENCE,
     notes: tuple[str, ...] = (),
+    of_input: tuple[str, ...] = (),
     recorded: Any = None,
 ) -> Description:
     """Of weights that another library wrote.
@@ -132,6 +133,7 @@ def foreign_description(
         eval_crop: share of the side that evaluation crops.
         licence_note: what is known of their licence.
         notes: what reading left out or changed.
+        of_input: notes on images, which our own description makes void.
         recorded: our own description, if the file holds one; used if it is of such an encoder.
     """
     if recorded is not None:
@@ -140,19 +142,24 @@ def foreign_description(
             ours = ours if _is_ours(ours.model, model) else _with_another_model(ours, model, eval_crop)
             return replace(ours, notes=tuple(dict.fromkeys((*ours.notes, *notes))))
     channels = model.encoder.channels
-    mean, std = _statistics(statistics, channels)
+    mean, std, assumed = _statistics(statistics, channels)
     image = ImageSpec(
         size=model.encoder.image_size, channels=channels, mean=mean, std=std, eval_crop=eval_crop
     )
+    notes = (*notes, *of_input, *assumed)
     return Description(model=model, image=image, licence_note=licence_note, notes=notes)
 
 
-def _statistics(given: tuple[Any, Any] | None, channels: int) -> tuple[Floats, Floats]:
+def _statistics(given: tuple[Any, Any] | None, channels: int) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Mean and standard deviation, with a note if they are assumed."""
+    notes: tuple[str, ...] = ()
     if given is None or not all(_one_each(values, channels) for values in given):
         usual = channels == len(IMAGENET_MEAN)
         given = (IMAGENET_MEAN, IMAGENET_STD) if usual else ((0.5,) * channels, (0.25,) * channels)
+        what = "ImageNet's mean and standard deviation" if usual else "mean 0.5, standard deviation 0.25"
+        notes = (f"{what} are assumed, since no file says them",)
     mean, std = (tuple(map(float, values)) for values in given)
-    return mean, std
+    return mean, std, notes
 
 
 def _one_each(values: Any, channels: int) -> bool:

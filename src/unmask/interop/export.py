@@ -18,7 +18,8 @@ from unmask.interop.card import model_card
 from unmask.interop.description import OUR_ENTRY, Weights
 from unmask.interop.files import read_settings, write_safetensors
 from unmask.interop.heads import without_batch_norm
-from unmask.interop.hf import hf_config, hf_preprocessor, to_hf
+from unmask.interop.hf import hf_config, to_hf
+from unmask.interop.hf_images import hf_preprocessor
 from unmask.interop.hub import CONFIG, PREPROCESSOR, WEIGHTS
 from unmask.interop.official import to_official
 from unmask.interop.timm import timm_config, to_timm

@@ -1,4 +1,4 @@
-"""Hugging Face's ViTMAE and ViT, classifiers too: names, config.json and preprocessor_config.json.
+"""Hugging Face's ViTMAE and ViT, classifiers too: names and config.json.
 
 We write the names of transformers 4, which version 5 reads too. We read those, version 5's own inside
 names, and what its save_pretrained writes: its renaming of encoder layers catches the decoder's as well
@@ -22,6 +22,7 @@ from unmask.interop.description import (
     foreign_description,
 )
 from unmask.interop.heads import ReadHead, placeholders, read_head
+from unmask.interop.hf_images import read_preprocessor
 from unmask.interop.official import check_names, from_official, mlp_ratio
 from unmask.models.classifier_spec import EncoderSpec
 
@@ -120,12 +121,14 @@ def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict
             f"config.json does not describe a {config['model_type']} ({error}): get a fresh copy"
         ) from error
     check_names(ours, encoder, decoder)
-    head = _read_head(top, config, encoder)
+    seen = read_preprocessor(preprocessor)
+    head = _read_head(top, config, encoder, seen.crop)
     description = foreign_description(
         head.classifier if head else _model(config, encoder, decoder),
         eval_crop=head.eval_crop if head else 1.0,
-        statistics=(preprocessor.get("image_mean"), preprocessor.get("image_std")),
+        statistics=seen.statistics,
         licence_note=UNKNOWN_LICENCE,
+        of_input=seen.notes if head else (),
         notes=(*(head.notes if head else ()), *_notes(state, ours, config)),
         recorded=config.get(OUR_ENTRY),
     )
@@ -171,23 +174,6 @@ def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, A
         numbers = dict(enumerate(names))
         settings |= {"id2label": numbers, "label2id": {name: i for i, name in numbers.items()}}
     return {**settings, OUR_ENTRY: plain(description)}
-
-
-def hf_preprocessor(description: Description) -> dict[str, Any]:
-    """preprocessor_config.json: resized whole to the model's size, then normalised as we do."""
-    image = description.image
-    height, width = image.size
-    return {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": height, "width": width},
-        "resample": 3,
-        "do_rescale": image.dtype == "uint8",
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": image.mean,
-        "image_std": image.std,
-    }
 
 
 def _encoder(c: dict[str, Any]) -> ViTSpec:
@@ -245,11 +231,13 @@ def _class_name(d: Description) -> str:
     return "ViTForImageClassification" if d.classifier else "ViTModel"
 
 
-def _read_head(top: dict[str, Tensor], config: dict[str, Any], encoder: ViTSpec) -> ReadHead | None:
-    """Their classifier is given the class token; their image processor takes whole images."""
+def _read_head(
+    top: dict[str, Tensor], config: dict[str, Any], encoder: ViTSpec, crop: float
+) -> ReadHead | None:
+    """Their classifier is given the class token."""
     if "head.weight" not in top:
         return None
-    return read_head(top, encoder, names=config.get("id2label"), pool="class", crop=1.0)
+    return read_head(top, encoder, names=config.get("id2label"), pool="class", crop=crop)
 
 
 def _check_holds(d: Description, *, has_norm: bool) -> None:
@@ -271,7 +259,8 @@ def _check_holds(d: Description, *, has_norm: bool) -> None:
     if odd:
         raise CheckpointError(
             f"transformers' {'ViTMAE' if mae else 'ViT'} holds {odd[0]}: export it --to timm, "
-            f"which takes {'it' if head else 'the encoder'}, or --to safetensors"
+            f"which takes {'it' if head else 'the encoder'} and whose folder transformers' "
+            f"{'pipeline' if head else 'AutoModel'} opens, or --to safetensors"
         )
 
 

@@ -3,6 +3,7 @@ shards.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
 from unmask.interop.files import read_pth, read_safetensors, read_settings, weights_in
+from unmask.interop.fit import at_size
 from unmask.interop.hf import read_hf
+from unmask.interop.hf_images import read_preprocessor
 from unmask.interop.timm import read_timm
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -37,9 +40,23 @@ def is_hub_file(name: str) -> bool:
 def read_hub(folder: Path, config: dict[str, Any]) -> Weights:
     """Weights and settings of a folder. Raises CheckpointError with a fix."""
     state = _state(folder)
-    if "model_type" in config:
-        return read_hf(state, config, read_settings(folder / PREPROCESSOR))
-    return read_timm(state, config)
+    if "model_type" not in config:
+        return read_timm(state, config)
+    settings = read_settings(folder / PREPROCESSOR)
+    return _as_processed(read_hf(state, config, settings), settings)
+
+
+def _as_processed(weights: Weights, settings: dict[str, Any]) -> Weights:
+    """A classifier for the size of images that its own image processor makes."""
+    d, size = weights.description, read_preprocessor(settings).size
+    if d.classifier is None or size is None or size == d.encoder.image_size:
+        return weights
+    if any(side % patch or not side for side, patch in zip(size, d.encoder.patch_size, strict=True)):
+        return weights
+    weights, (h, w) = at_size(weights, size), size
+    said = f"positions are interpolated for images of {h} x {w}, which its image processor makes"
+    d = weights.description
+    return replace(weights, description=replace(d, notes=(*d.notes, said)))
 
 
 def _state(folder: Path) -> dict[str, Tensor]:

@@ -21,10 +21,12 @@ from unmask.interop.attention_heads import (
     heads_of_name,
     usual_heads,
 )
-from unmask.interop.description import Weights, foreign_description
+from unmask.interop.description import IMAGENET_MEAN, IMAGENET_STD, Weights, foreign_description
 
 DECODER_NAMES = ("decoder_", "mask_token")
 HEAD_NAMES = ("head.", "fc_norm.")
+OFFICIAL_STATISTICS = (IMAGENET_MEAN, IMAGENET_STD)
+"""The official code knows no others."""
 TARGET_ASSUMED = (
     "the decoder is taken to predict pixels, since its file does not say: reconstruct takes --target "
     "normalized-pixels"
@@ -102,7 +104,10 @@ def read_official(
         mask=MaskSpec(ratio=trainer.mask_ratio or MaskSpec().ratio),
         target=TargetSpec(kind="normalized-pixels" if trainer.normalized else "pixels"),
     )
-    return Weights(from_official(state), foreign_description(model, licence_note=LICENCE, notes=notes))
+    description = foreign_description(
+        model, statistics=OFFICIAL_STATISTICS, licence_note=LICENCE, notes=notes
+    )
+    return Weights(from_official(state), description)
 
 
 def infer_encoder(

@@ -15,7 +15,6 @@ from unmask.errors import CheckpointError
 from unmask.interop.attention_heads import HEADS, PLAIN_NAME, assumed_heads
 from unmask.interop.description import (
     HEAD_LEFT_OUT,
-    IMAGENET_MEAN,
     NORM_LEFT_OUT,
     OUR_ENTRY,
     UNKNOWN_LICENCE,
@@ -28,6 +27,7 @@ from unmask.interop.official import (
     HEAD_NAMES,
     LICENCE,
     NO_TRAINER,
+    OFFICIAL_STATISTICS,
     Trainer,
     check_names,
     from_official,
@@ -110,12 +110,11 @@ def read_timm(
     head = _read_head(from_official(top), config, pool, encoder)
     licence, origin = data.get("license"), UNKNOWN_LICENCE if config else LICENCE
     notes = head.notes if head else _left_out(top)
-    if not (data.get("mean") or trainer.has_settings):
-        notes = (*notes, _statistics_assumed(encoder.channels))
+    statistics = (data.get("mean"), data.get("std"))
     description = foreign_description(
         head.classifier if head else EncoderSpec(encoder=encoder, final_norm=has_norm),
         eval_crop=head.eval_crop if head else 1.0,
-        statistics=(data.get("mean"), data.get("std")),
+        statistics=OFFICIAL_STATISTICS if trainer.has_settings else statistics,
         licence_note=f"{licence}, says timm's config.json" if licence else origin,
         notes=(*notes, *assumed_heads(encoder, None, written or heads)),
         recorded=config.get(OUR_ENTRY),
@@ -220,12 +219,6 @@ def _read_head(
 def _left_out(top: dict[str, Tensor]) -> tuple[str, ...]:
     left_out = [HEAD_LEFT_OUT] * ("head.weight" in top) + [NORM_LEFT_OUT] * ("fc_norm.weight" in top)
     return tuple(left_out)
-
-
-def _statistics_assumed(channels: int) -> str:
-    imagenet = channels == len(IMAGENET_MEAN)
-    what = "ImageNet's mean and standard deviation" if imagenet else "mean 0.5, standard deviation 0.25"
-    return f"{what} are assumed, since its file does not say them"
 
 
 def _is_plain(key: str, value: Any) -> bool:
