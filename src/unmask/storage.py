@@ -112,6 +112,16 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
         os.close(descriptor)
 
 
+def make_shareable(path: Path) -> None:
+    """Gives a file the mode of any new one, by the umask: some libraries write for the owner alone."""
+    probe = path.with_name(aside_name(f"{path.name}.mode"))
+    probe.touch()
+    try:
+        path.chmod(stat.S_IMODE(probe.stat().st_mode))
+    finally:
+        probe.unlink()
+
+
 def remove(path: Path) -> None:
     """A file, a folder with what is in it, or a link itself; nothing if it is not there.
 

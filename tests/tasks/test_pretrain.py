@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 
 import unmask
 from conftest import photograph
+from tests_support import mae_spec, random_weights
 from unmask.core.mae import MaskedAutoencoder
 from unmask.core.spec import LossOn
 from unmask.engine.machine import detect_machine
+from unmask.interop.official import to_official
+from unmask.interop.weights import write_model
 
 BF16_TOLERANCE = 2e-3
 """Relative, of losses; 3e-4 is usual here."""
@@ -159,3 +162,22 @@ def test_a_device_that_is_not_there():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"--run.device cpu"):
             detect_machine("cuda")
+
+
+def test_images_are_seen_as_the_weights_of_init_saw_them(tiny, tmp_path):
+    """With their mean and standard deviation, of a run or the official code, unless told otherwise."""
+    spec = mae_spec(
+        image_size=(16, 16), patch_size=(4, 4), channels=3, width=16, depth=2, heads=2,
+        decoder_width=8, decoder_depth=2, decoder_heads=2,
+    )  # fmt: skip
+    weights = random_weights(spec)
+    write_model(tmp_path, weights.state, weights.description)
+    torch.save({"model": to_official(weights.state)}, tmp_path / "official.pth")
+    known = weights.description.image
+    image = unmask.pretrain(tiny, init=tmp_path, dry_run=True).image
+    assert (image.mean, image.std) == (known.mean, known.std)
+    image = unmask.pretrain(tiny, init=tmp_path / "official.pth", dry_run=True).image
+    assert (image.mean, image.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    image = unmask.pretrain(tiny, init=tmp_path, dry_run=True, data_mean=(0.1, 0.2, 0.3)).image
+    assert (image.mean, image.std) == ((0.1, 0.2, 0.3), known.std)
+    assert unmask.pretrain(tiny, dry_run=True).image.mean != known.mean

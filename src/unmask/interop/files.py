@@ -37,7 +37,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             return state, file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+        raise cannot_be_read(path, error) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -47,7 +47,16 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+        raise cannot_be_read(path, error) from error
+
+
+def cannot_be_read(path: Path, error: Exception) -> CheckpointError:
+    """The error to raise for a file that is there."""
+    if isinstance(error, PermissionError):
+        return CheckpointError(
+            f"{path} is not yours to read: ask its owner for chmod a+r, and a+x for the folders above it"
+        )
+    return CheckpointError(f"{path} cannot be read ({error}): get a fresh copy")
 
 
 def write_safetensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -73,7 +82,7 @@ def check_sha256(path: Path, checksum: Any, description: Path) -> None:
     try:
         found = sha256_of(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+        raise cannot_be_read(path, error) from error
     if found != checksum:
         raise CheckpointError(
             f"{path} is damaged, or another file than the one that {description} describes (its SHA-256 "
@@ -106,6 +115,8 @@ def read_pth(path: Path) -> dict[str, Any]:
             f"save the weights alone, as safetensors, where the file comes from"
         ) from error
     except Exception as error:  # what is no checkpoint raises almost anything out of torch's reader
+        if isinstance(error, PermissionError):
+            raise cannot_be_read(path, error) from error
         raise CheckpointError(f"{path} cannot be read as a checkpoint: get a fresh copy") from error
     return content if isinstance(content, dict) else {"model": content}
 
@@ -134,10 +145,12 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no file. Raises CheckpointError."""
-    if not path.exists():
-        return {}
     try:
+        if not path.exists():
+            return {}
         values = read_json(path)
+    except OSError as error:
+        raise cannot_be_read(path, error) from error
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     if not isinstance(values, dict):
@@ -162,7 +175,7 @@ def _check_pth(path: Path) -> None:
             with zipfile.ZipFile(file) as archive:
                 unpacked = sum(entry.file_size for entry in archive.infolist())
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): get a fresh copy") from error
+        raise cannot_be_read(path, error) from error
     if unpacked > path.stat().st_size:
         raise CheckpointError(
             f"{path} is compressed ({unpacked} bytes in {path.stat().st_size}) and torch.save "

@@ -15,6 +15,7 @@ from unmask.errors import CheckpointError
 from unmask.interop.dall_e import is_dall_e, read_dall_e
 from unmask.interop.description import OUR_ENTRY, Description, Weights, parse_description
 from unmask.interop.files import (
+    cannot_be_read,
     check_sha256,
     read_metadata,
     read_pth,
@@ -86,12 +87,16 @@ def model_type(source: str | Path) -> str:
 
     Only descriptions are read; empty if there is none. Raises CheckpointError if it is not readable.
     """
-    path, run = Path(source), run_folder(source)
-    origin, values, entry = path, dict[str, Any](), ""
-    if run is not None:
-        origin, values = run / DESCRIPTION, read_settings(run / DESCRIPTION)
-    elif path.suffix == ".safetensors" and path.is_file():
-        entry = read_metadata(path).get(OUR_ENTRY, "")
+    path = origin = Path(source)
+    values, entry = dict[str, Any](), ""
+    try:
+        run = run_folder(source)
+        if run is not None:
+            origin, values = run / DESCRIPTION, read_settings(run / DESCRIPTION)
+        elif path.suffix == ".safetensors" and path.is_file():
+            entry = read_metadata(path).get(OUR_ENTRY, "")
+    except PermissionError as error:  # of a folder, into which one may not look
+        raise cannot_be_read(path, error) from error
     if not values and not entry:
         return ""
     try:
@@ -128,9 +133,12 @@ def read_weights(source: str | Path, *, heads: int | None = None) -> Weights:
     Raises CheckpointError with a fix; never unpickles objects.
     """
     path = Path(source)
-    if not path.exists():
-        raise CheckpointError(f"there is no file or run directory {path}: check the path")
-    weights = _read_folder(path, heads) if path.is_dir() else _read_file(path, heads)
+    try:
+        if not path.exists():
+            raise CheckpointError(f"there is no file or run directory {path}: check the path")
+        weights = _read_folder(path, heads) if path.is_dir() else _read_file(path, heads)
+    except PermissionError as error:  # of a folder, into which one may not look
+        raise cannot_be_read(path, error) from error
     state = {n: v.float() if v.is_floating_point() else v for n, v in weights.state.items()}
     if name := first_not_finite(state):
         raise CheckpointError(

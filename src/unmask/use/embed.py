@@ -28,6 +28,7 @@ from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
 from unmask.interop.weights import read_asked
 from unmask.models.classifier import Classifier
+from unmask.storage import make_shareable
 
 
 class NamedRows(NamedTuple):
@@ -129,6 +130,7 @@ def _write_safetensors(path: Path, rows: Iterator[NamedRows]) -> int:
     if not parts:
         return 0
     save_file({"features": np.concatenate([part.features for part in parts])}, path)
+    make_shareable(path)
     names = [name for part in parts for name in part.names]
     with path.with_suffix(".csv").open(
         "w", newline="", encoding="utf-8", errors="backslashreplace"
