@@ -1,4 +1,4 @@
-"""Classifiers: read, built, resized, started from, embedded with, in the reference's layout."""
+"""Classifiers: read, built, resized, started from, embedded with, in the official layout."""
 
 import argparse
 import json
@@ -198,7 +198,7 @@ def test_batch_norm_becomes_part_of_the_head(head):
     assert (folded is weights) == (not head["batch_norm"])
 
 
-def test_the_references_names():
+def test_the_official_names():
     """Fine-tuned, and a linear probe, whose head is a sequence."""
     names = {name for name in to_official(classifier(MEAN).state) if not name.startswith("blocks.")}
     assert names == {
@@ -213,7 +213,7 @@ def test_the_references_names():
 
 
 @HEADS
-def test_the_references_file_alone(tmp_path, head):
+def test_the_official_file_alone(tmp_path, head):
     weights = classifier(head, SQUARE)
     content = {"model": to_official(weights.state), "epoch": 9, "args": argparse.Namespace(lr=1.0)}
     torch.save(content, tmp_path / "finetuned.pth")

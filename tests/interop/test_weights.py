@@ -68,7 +68,7 @@ def test_the_type_of_a_model_is_read_from_its_description(tmp_path):
         model_type(damaged)
 
 
-def test_reference_file_alone_says_enough(tmp_path):
+def test_official_file_alone_says_enough(tmp_path):
     weights = weights_of(SMALL)
     official = to_official(weights.state)
     assert {

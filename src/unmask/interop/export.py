@@ -137,7 +137,9 @@ def _write_official(weights: Weights, path: Path) -> None:
     if mae and mae.target.kind in ("pca", "tokens"):
         odd = f"pixels as the target and this model predicts {mae.target.kind}"
     if odd:
-        raise CheckpointError(f"the reference's layout holds {odd}: export it --to safetensors instead")
+        raise CheckpointError(
+            f"the official MAE code's layout holds {odd}: export it --to safetensors instead"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     entry = {"model": to_official(weights.state), OUR_ENTRY: to_json(weights.description)}
     torch.save(entry, path)

@@ -91,7 +91,7 @@ def to_hf(state: dict[str, Tensor], *, has_decoder: bool) -> dict[str, Tensor]:
 
 
 def from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's weights under the reference's names."""
+    """Hugging Face's weights under the names of the official MAE code."""
     ours: dict[str, Tensor] = {}
     thirds: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():

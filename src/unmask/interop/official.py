@@ -1,6 +1,6 @@
-"""The layout of the reference implementation's checkpoints: one flat dictionary of weights.
+"""The layout of the official MAE code's checkpoints: one flat dictionary of weights.
 
-Our encoder has timm's names and our decoder the reference's, so the two differ by a prefix. A fine-tuned
+Our encoder has timm's names and our decoder the official code's, so the two differ by a prefix. A fine-tuned
 model has timm's `head` and `fc_norm`; a linear probe's head is a sequence of BatchNorm and linear layer.
 """
 
@@ -42,13 +42,13 @@ DECODER_TABLES = {"mask_token", "decoder_pos_embed"}
 
 
 def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the reference's names."""
+    """Our weights under the official code's names."""
     is_probe = any(name.startswith("feature_norm.") for name in state)
     return {_their_name(name, is_probe): value for name, value in state.items()}
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The reference's weights under our names."""
+    """The official code's weights under our names."""
     return {_our_name(name): value for name, value in state.items()}
 
 
@@ -130,7 +130,7 @@ def infer_encoder(
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
             f"these weights are not a masked autoencoder or Vision Transformer in the layout of the "
-            f"reference or of timm (no {error}): give a checkpoint of theirs, a folder with its "
+            f"official MAE code or of timm (no {error}): give a checkpoint of theirs, a folder with its "
             f"config.json, or a run of unmask"
         ) from error
     heads = heads or usual_heads(width)

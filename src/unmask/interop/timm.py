@@ -68,7 +68,7 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm(state: dict[str, Tensor], *, prefix_has_positions: bool = True) -> dict[str, Tensor]:
-    """timm's weights under the reference's names: tokens in one, and a position for each."""
+    """timm's weights under the official MAE code's names: tokens in one, and a position for each."""
     if "pos_embed" not in state:
         return state
     positions = state["pos_embed"]
