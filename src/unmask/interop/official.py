@@ -1,7 +1,8 @@
 """The layout of the official MAE code's checkpoints: one flat dictionary of weights.
 
-Our encoder has timm's names and our decoder the official code's, so the two differ by a prefix. A fine-tuned
-model has timm's `head` and `fc_norm`; a linear probe's head is a sequence of BatchNorm and linear layer.
+Our encoder has timm's names and our decoder the official code's, so the two differ by a prefix. A
+fine-tuned model has timm's `head` and `fc_norm`; a linear probe's head is a sequence of BatchNorm and
+linear layer.
 """
 
 import math
