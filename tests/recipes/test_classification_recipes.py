@@ -6,7 +6,7 @@ import pytest
 
 from tests_support import CPU, facts, image_spec
 from unmask.config.classify import Augment
-from unmask.config.commands import ClassifyConfig, FinetuneConfig
+from unmask.config.commands import ClassifyConfig, FinetuneConfig, ScratchConfig
 from unmask.config.resolve import resolve, resolve_encoder
 from unmask.config.settings import Encoder
 from unmask.models.classifier_spec import ClassifierSpec
@@ -86,7 +86,8 @@ def test_fits_together(command, name):
     """On images of ImageNet's number, in eight processes."""
     config: ClassifyConfig = find_recipe(command, name)
     image = image_spec((224, 224))
-    encoder = resolve_encoder(getattr(config, "model", Encoder()), size=image.size, channels=3)
+    new = config.model if isinstance(config, ScratchConfig) else Encoder()
+    encoder = resolve_encoder(new, size=image.size, channels=3)
     head = config.head
     model = ClassifierSpec(
         encoder=encoder, classes=("a", "b"), pool=head.pool, batch_norm=head.batch_norm

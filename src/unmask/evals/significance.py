@@ -78,7 +78,8 @@ def student_p(t: float, freedom: float) -> float:
     """Probability that Student's t is further from 0 than this, on either side."""
     if math.isinf(t):
         return 0.0
-    return _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    total = freedom + t * t
+    return _incomplete_beta(freedom / total, t * t / total, freedom / 2, 0.5)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -94,14 +95,17 @@ def _finite(values: Sequence[float]) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """I_x(a, b), regularised, by its continued fraction (DLMF 8.17.22); SciPy is no dependency."""
-    if x in (0.0, 1.0):
-        return x
+def _incomplete_beta(x: float, rest: float, a: float, b: float) -> float:
+    """I_x(a, b), regularised, by its continued fraction (DLMF 8.17.22); SciPy is no dependency.
+
+    `rest` is 1 - x, which may be too small to be subtracted.
+    """
+    if x == 0 or rest == 0:
+        return float(rest == 0)
     if x > (a + 1) / (a + b + 2):  # there the fraction converges faster for the complement
-        return 1 - _incomplete_beta(1 - x, b, a)
+        return 1 - _incomplete_beta(rest, x, b, a)
     logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    front = math.exp(logarithm + a * math.log(x) + b * math.log1p(-x)) / a
+    front = math.exp(logarithm + a * math.log(x) + b * math.log(rest)) / a
     return front / _fraction(x, a, b)
 
 
