@@ -112,6 +112,27 @@ def test_scores_of_the_same_files(tmp_path, pictures, monkeypatch, layout, pool,
         assert result.record["top1"] == pytest.approx((theirs.argmax(axis=1) == labels).mean())
 
 
+@pytest.mark.parametrize(
+    ("layout", "pool", "library", "near"),
+    [
+        ("timm", "mean", by_timm, NEAR),
+        ("timm", "class", by_transformers, NEAR),
+        ("hf", "class", by_transformers, 0.01),  # which resizes tensors, not pictures
+    ],
+)
+def test_scores_of_larger_files(tmp_path, layout, pool, library, near):
+    """Resized and cropped: an evaluation crop of 0.8, pictures of many shapes."""
+    pytest.importorskip("unmask.data.evaluation_crop")
+    (tmp_path / "pictures").mkdir()
+    for i in range(12):
+        photograph(i, 48 + 7 * (i % 3), 60 + 5 * (i % 4)).save(tmp_path / "pictures" / f"{i:02d}.png")
+    folder, _ = export_weights(classifier(pool, eval_crop=0.8), layout, tmp_path / layout)
+    ours = probabilities(folder, tmp_path / "pictures", tmp_path / "ours")
+    theirs = library(folder, tmp_path / "pictures")
+    assert np.abs(ours - theirs).max() < near
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
+
+
 def test_a_classifier_of_transformers_as_its_pipeline_sees_it(tmp_path, pictures):
     """Their own folder, with an image processor that crops, read here."""
     config = transformers.ViTConfig(
