@@ -18,6 +18,9 @@ from unmask.config.classify import Augment, Head, LabelledData, LabelledRun, Tun
 from unmask.config.commands import EvaluateConfig, EvaluateData, ScratchConfig
 from unmask.config.output import MARKER, claim_output
 from unmask.config.settings import Encoder, View
+from unmask.data.centre_crops import load_centre_crops
+from unmask.data.normalize import normalize
+from unmask.data.sources.find import find_images
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError, DataError
@@ -364,8 +367,10 @@ def test_outputs_without_names_follow_the_sorted_folders(tmp_path, listed):
     model, data = unmask.load(tmp_path / "bare.pth"), tmp_path / "data"
     write_folders(tmp_path / "unsorted", ("all",), 60)
     files = sorted((tmp_path / "unsorted" / "all").iterdir())
+    image = model.description.image
+    crops = load_centre_crops(find_images((str(tmp_path / "unsorted"),)), image)
     with torch.inference_mode():
-        chosen = model(unmask.read(tmp_path / "unsorted", model)).argmax(dim=1).tolist()
+        chosen = model(normalize(crops, image.mean, image.std)).argmax(dim=1).tolist()
     assert len(set(chosen)) > 5
     for name in folders:
         (data / name).mkdir(parents=True)
