@@ -215,7 +215,7 @@ def test_the_official_names():
 @HEADS
 def test_the_official_file_alone(tmp_path, head):
     weights = classifier(head, SQUARE)
-    content = {"model": to_official(weights.state), "epoch": 9, "args": argparse.Namespace(lr=1.0)}
+    content = {"model": to_official(weights.state), "epoch": 9, "args": argparse.Namespace(nb_classes=3)}
     torch.save(content, tmp_path / "finetuned.pth")
     read = read_weights(tmp_path / "finetuned.pth")
     numbered = {"classes": ("0", "1", "2"), "eval_crop": 224 / 256, "precision": "fp32"}

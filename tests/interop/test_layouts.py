@@ -80,7 +80,8 @@ def test_heads_that_the_file_says(tmp_path):
         ({"arch": "vit_small"}, None),
         ({"arch": "vit_base_patch16_224"}, 12),
         ({"args": argparse.Namespace(model="mae_vit_huge_patch14_dec512d8b")}, 16),
-        ({"args": argparse.Namespace(model=3)}, None),
+        ({"args": argparse.Namespace(model=3, model_kwargs=None)}, None),
+        ({"args": argparse.Namespace(model="vit_tiny", model_kwargs={"num_heads": 6})}, 6),
     ],
 )
 def test_names_of_models_say_heads(tmp_path, entries, heads):
@@ -249,6 +250,22 @@ def test_what_training_goes_on_with_is_what_it_learned(tmp_path):
     model = MaskedAutoencoder(changed(SPEC, target="normalized-pixels"))
     said = initialize_from(model, read_weights(path), "x")
     assert "the decoder has learned" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "is_said"),
+    [
+        ({"nb_classes": 3}, (0.485, 0.456, 0.406), False),
+        ({"mean": [0.5, 0.5, 0.5], "std": (0.5, 0.5, 0.5)}, (0.5, 0.5, 0.5), False),
+        ({"mean": None, "std": None}, (0.485, 0.456, 0.406), True),
+    ],
+)
+def test_mean_and_standard_deviation_of_a_trainer(tmp_path, settings, mean, is_said):
+    """The official code always takes ImageNet's; timm's what it is told, or the model's own."""
+    path = saved(tmp_path, {"state_dict": ENCODER, "args": argparse.Namespace(**settings)})
+    d = read_weights(path).description
+    assert d.image.mean == mean
+    assert any("standard deviation are assumed" in note for note in d.notes) == is_said
 
 
 class Other:

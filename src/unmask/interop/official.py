@@ -26,6 +26,8 @@ from unmask.interop.description import IMAGENET_MEAN, IMAGENET_STD, Weights, for
 
 DECODER_NAMES = ("decoder_", "mask_token")
 HEAD_NAMES = ("head.", "fc_norm.")
+OFFICIAL_SETTINGS = {"norm_pix_loss", "nb_classes"}
+"""Names that the command lines of its pre-training, and of its other two scripts, have."""
 OFFICIAL_STATISTICS = (IMAGENET_MEAN, IMAGENET_STD)
 """The official code knows no others."""
 TARGET_ASSUMED = (
@@ -55,20 +57,22 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What a checkpoint says of its training: the command line, as the official code saves it."""
+    """What a checkpoint says of its training: the command line of the official code, or of timm's."""
 
-    has_settings: bool = False
-    """Whether there is a command line at all."""
     model: str = ""
     """Name of the architecture."""
+    num_heads: int | None = None
+    """Attention heads of the encoder, if the command line says them itself."""
+    statistics: tuple[Any, Any] | None = None
+    """Mean and standard deviation; the official code's are always ImageNet's."""
     normalized: bool | None = None
     """Whether patches were normalised as the target (--norm_pix_loss)."""
     mask_ratio: float | None = None
 
     @property
     def heads(self) -> int | None:
-        """Attention heads of the encoder, if the name of the model says them."""
-        return heads_of_name(self.model)
+        """Attention heads of the encoder, if the command line or the name of the model says them."""
+        return self.num_heads or heads_of_name(self.model)
 
 
 NO_TRAINER = Trainer()
@@ -79,9 +83,12 @@ def trainer_of(content: Mapping[str, Any]) -> Trainer:
     args = content.get("args")
     values = vars(args) if isinstance(args, Namespace) else args if isinstance(args, dict) else {}
     model, normalized = values.get("model", content.get("arch")), values.get("norm_pix_loss")
-    ratio = values.get("mask_ratio")
+    ratio, statistics = values.get("mask_ratio"), (values.get("mean"), values.get("std"))
+    more = values.get("model_kwargs")
+    num_heads = more.get("num_heads") if isinstance(more, dict) else None
     return Trainer(
-        has_settings=bool(values),
+        num_heads=num_heads if isinstance(num_heads, int) else None,
+        statistics=OFFICIAL_STATISTICS if OFFICIAL_SETTINGS & values.keys() else statistics,
         model=model if isinstance(model, str) else "",
         normalized=normalized if isinstance(normalized, bool) else None,
         mask_ratio=float(ratio) if isinstance(ratio, int | float) and 0 < ratio < 1 else None,

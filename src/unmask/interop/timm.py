@@ -27,7 +27,6 @@ from unmask.interop.official import (
     HEAD_NAMES,
     LICENCE,
     NO_TRAINER,
-    OFFICIAL_STATISTICS,
     Trainer,
     check_names,
     from_official,
@@ -110,11 +109,11 @@ def read_timm(
     head = _read_head(from_official(top), config, pool, encoder)
     licence, origin = data.get("license"), UNKNOWN_LICENCE if config else LICENCE
     notes = head.notes if head else _left_out(top)
-    statistics = (data.get("mean"), data.get("std"))
+    statistics = (data.get("mean"), data.get("std")) if config else trainer.statistics
     description = foreign_description(
         head.classifier if head else EncoderSpec(encoder=encoder, final_norm=has_norm),
         eval_crop=head.eval_crop if head else 1.0,
-        statistics=OFFICIAL_STATISTICS if trainer.has_settings else statistics,
+        statistics=statistics,
         licence_note=f"{licence}, says timm's config.json" if licence else origin,
         notes=(*notes, *assumed_heads(encoder, None, written or heads)),
         recorded=config.get(OUR_ENTRY),
