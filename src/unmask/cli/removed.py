@@ -53,6 +53,9 @@ REMOVED: dict[str, dict[str, str]] = {
         ),
         **dict.fromkeys(("data.cache-gib", "data.held-out", "data.other", "init"), OF_RECIPE),
     },
+    "tokenizer": {
+        "run.activation-checkpointing": "it has no Transformer blocks, so it did nothing",
+    },
     "plan": {
         **dict.fromkeys(("data.source", "data.root", "data.download", "init", "out"), NO_DATA),
         **dict.fromkeys(("data.workers", "data.cache-gib", "data.held-out", "data.other"), NO_DATA),

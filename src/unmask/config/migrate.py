@@ -17,6 +17,10 @@ OTHERS = ("recipe", "data", "steps", "weights", "licence_note", "notes")
 """Names that model.json has kept."""
 
 
+WITHOUT_EFFECT = {"tokenizer": ("run", "activation_checkpointing")}
+"""Section and setting that a command once had, and that did nothing."""
+
+
 def config_record(config: Any, command: str) -> dict[str, Any]:
     """What config.json holds: the format, the command, and what was asked."""
     return {"format": CONFIG_FORMAT, "command": command, **plain(config)}
@@ -25,7 +29,7 @@ def config_record(config: Any, command: str) -> dict[str, Any]:
 def read_config(values: dict[str, Any], cls: type[T]) -> T:
     """The configuration that a config.json holds.
 
-    Format 1 had settings that did nothing; they are left out. Raises ValueError if a newer version wrote
+    Settings that did nothing are left out. Raises ValueError if a newer version wrote
     it, or for names that the configuration does not have.
     """
     written = values.get("format", 1)
@@ -35,6 +39,9 @@ def read_config(values: dict[str, Any], cls: type[T]) -> T:
             f"install the newer version that wrote it"
         )
     asked = {name: value for name, value in values.items() if name not in ("format", "command")}
+    section, setting = WITHOUT_EFFECT.get(values.get("command", ""), ("", ""))
+    if isinstance(asked.get(section), dict):
+        asked[section] = {name: one for name, one in asked[section].items() if name != setting}
     return from_dict(cls, _known(asked, cls) if written == 1 else asked)
 
 

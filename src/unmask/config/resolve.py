@@ -7,7 +7,7 @@ from typing import Any, Literal
 from unmask.config.fields import check, pair
 from unmask.config.image import ImageSpec
 from unmask.config.plan import DataFacts, LoadingPlan, Machine, Plan, TrainingPlan
-from unmask.config.settings import Autoencoder, Encoder, Mask, Optim, Run, Target
+from unmask.config.settings import Autoencoder, Encoder, Mask, Optim, PlainRun, Target
 from unmask.core.spec import SIZES, DecoderSpec, MAESpec, MaskSpec, ModelSpec, Size, TargetSpec, ViTSpec
 
 GPU_MICRO_BATCH = 128
@@ -171,7 +171,7 @@ def _check_dimensions(part: str, width: int, depth: int, heads: int) -> None:
 
 def _training_plan(
     o: Optim,
-    run: Run,
+    run: PlainRun,
     facts: DataFacts,
     world_size: int,
     machine: Machine,
@@ -268,7 +268,7 @@ def _micro_batch(o: Optim, process_batch: int, machine: Machine, repeats: int) -
     return min(process_batch, o.micro_batch)
 
 
-def _intervals(run: Run, steps: int, steps_per_epoch: float, *, evaluation: int) -> dict[str, int]:
+def _intervals(run: PlainRun, steps: int, steps_per_epoch: float, *, evaluation: int) -> dict[str, int]:
     """An evaluation, which costs about so many steps, takes no longer than the training between two."""
     epoch = max(500, math.ceil(steps_per_epoch))
     return {
@@ -279,7 +279,7 @@ def _intervals(run: Run, steps: int, steps_per_epoch: float, *, evaluation: int)
     }
 
 
-def _precision(run: Run, machine: Machine, notes: list[str]) -> Literal["bf16", "fp32"]:
+def _precision(run: PlainRun, machine: Machine, notes: list[str]) -> Literal["bf16", "fp32"]:
     if run.precision == "auto":
         choice: Literal["bf16", "fp32"] = "bf16" if machine.fast_bf16 else "fp32"
         has = "has" if machine.fast_bf16 else "has no"

@@ -292,11 +292,12 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class PlainRun:
     """How to run; nothing here changes what is learned, except the seed and the precision."""
 
     pictures: ClassVar[int] = 10
     """Times that sample pictures are drawn in a run, unless it says otherwise."""
+    activation_checkpointing: ClassVar[bool] = False
 
     seed: int = setting(0, least=0, most=2**63 - 1)
     """Decides initial weights, order, crops and masks."""
@@ -306,8 +307,6 @@ class Run:
     """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
     compile: Switch = setting("auto", may_change=True)  # noqa: RUF009  # a field
     """Compile the model with torch.compile; auto does so on a GPU that has Triton."""
-    activation_checkpointing: bool = setting(False, may_change=True)
-    """Keep less for the backward and compute it again: far less memory, a third more computation."""
     log_every: int | None = setting(None, least=1)
     """Steps between entries in metrics.jsonl. Default: a thousandth of the run."""
     evaluate_every: int | None = setting(None, least=1, may_change=True)
@@ -319,6 +318,14 @@ class Run:
     """Steps between checkpoints. Default: a twentieth of the run, at most an epoch or 500 steps."""
     keep_checkpoints: int = setting(2, least=1, may_change=True)
     """Checkpoints to keep; older ones are removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(PlainRun):
+    """The same of models that are made of Transformer blocks."""
+
+    activation_checkpointing: bool = setting(False, may_change=True)  # type: ignore[misc]  # fixed above
+    """Keep less for the backward and compute it again: far less memory, a third more computation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from unmask.config.commands import TrainingConfig
 from unmask.config.fields import setting
-from unmask.config.settings import Bands, Cache, Crops, Optim, Reading, Run, Source
+from unmask.config.settings import Bands, Cache, Crops, Optim, PlainRun, Reading, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,4 +55,4 @@ class TokenizerConfig(TrainingConfig):
     model: TokenizerModel = field(default_factory=TokenizerModel)
     relaxation: Relaxation = field(default_factory=Relaxation)
     optim: Optim = field(default_factory=Optim)
-    run: Run = field(default_factory=Run)
+    run: PlainRun = field(default_factory=PlainRun)
