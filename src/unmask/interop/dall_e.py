@@ -17,7 +17,9 @@ from unmask.interop.description import Description, Weights
 from unmask.models.tokenizer_spec import TokenizerSpec
 
 FIRST, LAST = "encoder.blocks.input.w", "encoder.blocks.output.conv.w"
-LICENCE = "DALL-E's discrete VAE: modified MIT licence, look up its terms"
+LICENCE = "DALL-E's discrete VAE, (c) 2021 OpenAI, Modified MIT License: say that it was used"
+"""The file LICENSE of github.com/openai/DALL-E, which the package on PyPI holds too; that package's
+metadata say BSD."""
 NAME = re.compile(
     r"(?P<half>encoder|decoder)\.blocks\."
     r"(?:(?P<end>input|output\.conv)|group_(?P<group>\d+)\.block_(?P<block>\d+)\."
