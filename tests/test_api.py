@@ -77,7 +77,7 @@ def swept(monkeypatch) -> list:
     """The configurations of the runs of the sweeps that a function begins."""
     found: list = []
     monkeypatch.setattr(
-        unmask.api, "run_sweep", lambda runs, base: found.extend(task.config for _, task in runs)
+        "unmask.runs.train.run_sweep", lambda runs, base: found.extend(task.config for _, task in runs)
     )
     return found
 

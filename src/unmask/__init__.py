@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unmask.api import (
+        ablate,
         bench,
         check,
         detect,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "ablate",
     "bench",
     "check",
     "detect",

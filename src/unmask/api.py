@@ -1,7 +1,6 @@
 """The public functions: one for each command, with the same name and the same options as keywords."""
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from torch import Tensor
 import unmask
 from unmask.bench.run import run_bench
 from unmask.bench.setting import BenchConfig
+from unmask.config.ablation import AblateConfig
 from unmask.config.commands import (
     CheckConfig,
     EmbedConfig,
@@ -22,15 +22,7 @@ from unmask.config.commands import (
     ReconstructConfig,
 )
 from unmask.config.fields import check as check_settings
-from unmask.config.keywords import (
-    name_of,
-    swept_name,
-    with_named,
-    with_sections,
-    with_setting,
-    with_settings,
-)
-from unmask.config.plan import Plan
+from unmask.config.keywords import with_sections, with_setting, with_settings
 from unmask.cost.cards import Card
 from unmask.cost.predict import Prediction
 from unmask.cost.predict import predict as predict_cost
@@ -40,13 +32,13 @@ from unmask.interop.export import Exported, Layout, default_path, export_weights
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
 from unmask.interop.weights import model_type, read_asked
+from unmask.runs.ablate import Ablated, run_ablation
+from unmask.runs.ablation_cost import Foreseen
 from unmask.runs.pages import measured_in
 from unmask.runs.quickstart import Comparison, quickstart_stages
 from unmask.runs.quickstart import run_stages as run_quickstart
-from unmask.runs.run import dry_run as plan_run
-from unmask.runs.run import run
-from unmask.runs.study import Study, plan_sweep, run_sweep
-from unmask.tasks import TASKS, find_recipe, find_task, function_for
+from unmask.runs.train import train
+from unmask.tasks import find_recipe, function_for
 from unmask.use.check import run_check
 from unmask.use.check_report import Check
 from unmask.use.embed import Embedded, read_for, run_embedding
@@ -56,39 +48,6 @@ from unmask.use.results import Result
 
 Source = str | Path | Sequence[str | Path]
 C = TypeVar("C")
-
-
-def train(
-    command: str,
-    data: Any,
-    *,
-    recipe: str | None = None,
-    dry_run: bool = False,
-    seeds: Sequence[int] | None = None,
-    sweep: Mapping[str, Sequence[Any]] | None = None,
-    **settings: Any,
-) -> Path | Plan | Study | dict[str, Plan]:
-    """Trains any task of the registry; `pretrain` and its like say what the arguments mean."""
-    task = find_task(command)
-    base = data
-    if not isinstance(data, task.config_class):
-        base = find_recipe(command, recipe or TASKS[command].recipe)
-        base = with_setting(base, "data.source", data)
-    named = {name_of(base, keyword): value for keyword, value in settings.items()}
-    config = with_named(base, named)
-    check_settings(config)
-    axes = {**(sweep or {}), **({"run.seed": seeds} if seeds is not None else {})}
-    if not axes:
-        return plan_run(task(config)) if dry_run else run(task(config))
-    fields = [swept_name(config, name) for name in axes]
-    for name, values in axes.items():
-        _check_swept(name, values)
-    runs = []
-    for values in product(*axes.values()):
-        one = with_named(base, {**named, **dict(zip(fields, values, strict=True))})
-        check_settings(one)
-        runs.append((dict(zip(fields, map(_word, values), strict=True)), task(one)))
-    return plan_sweep(runs) if dry_run else run_sweep(runs, base=task(config))
 
 
 def pretrain(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
@@ -145,6 +104,17 @@ def segment(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
     Arguments as of `pretrain`.
     """
     return train("segment", data, recipe=recipe, **settings)
+
+
+def ablate(data: Source | AblateConfig, **settings: Any) -> Ablated | Foreseen:
+    """Asks one of the paper's questions of your own images: runs, a table with spread, a report.
+
+    `settings` are flags of `unmask ablate`: `axis="mask_ratio"`, `values=[0.5, 0.75]`,
+    `seeds=[0, 1, 2]`, `budget="smoke"`. With `dry_run=True` it says what would happen, and returns that.
+    """
+    if "values" in settings:
+        settings["values"] = tuple(map(str, settings["values"]))
+    return run_ablation(_config(AblateConfig, data, "data.source", settings))
 
 
 def check(data: Source | CheckConfig, **settings: Any) -> Check:
@@ -319,23 +289,10 @@ def _words(source: Source) -> tuple[str, ...]:
     return tuple(map(str, several))
 
 
-def _check_swept(name: str, values: Any) -> None:
-    several = isinstance(values, Sequence) and not isinstance(values, str)
-    if not several or not values or len(set(map(_word, values))) < len(values):
-        example = "seeds=[0, 1]" if name == "run.seed" else f"sweep={{{name!r}: [...]}}"
-        raise ValueError(
-            f"several runs need different values in a list, as in {example}, and got {values!r}"
-        )
-
-
-def _word(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
 __all__ = [
-    "pretrain", "tokenizer", "finetune", "probe", "scratch", "detect", "segment", "check", "evaluate",
-    "knn", "predict", "reconstruct", "embed", "export", "plan", "bench", "quickstart", "load", "read",
-    "train",
+    "pretrain", "tokenizer", "finetune", "probe", "scratch", "detect", "segment", "ablate", "check",
+    "evaluate", "knn", "predict", "reconstruct", "embed", "export", "plan", "bench", "quickstart", "load",
+    "read", "train",
 ]  # fmt: skip
 
 # Importing the room of that name has made it an attribute of the package; the function is meant.

@@ -91,6 +91,7 @@ EXTRA = {
     "detect": DETECTOR,
     "segment": "--head.width 8",
     "bench": "--model small-step --batch 2 --rounds 1",
+    "ablate": "--dry-run",
 }
 SHORT = "--optim.steps 2 --optim.warmup-steps 1 --optim.batch 4 --data.workers 0"
 

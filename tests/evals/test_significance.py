@@ -1,4 +1,4 @@
-"""What a few seeds show: parity with SciPy, and the false alarms of studies without a difference."""
+"""What a few seeds show: parity with SciPy, and false alarms of studies without a difference."""
 
 import math
 

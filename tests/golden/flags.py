@@ -5,11 +5,13 @@ from pathlib import Path
 from unmask.bench.setting import BenchConfig
 from unmask.cli.main import commands
 from unmask.cli.use import USES
+from unmask.config.ablation import AblateConfig
 from unmask.config.commands import ExportConfig, PlanConfig, QuickstartConfig
 from unmask.config.fields import settings_of
 from unmask.tasks import TASKS, find_recipe
 
 OTHERS = {
+    "ablate": AblateConfig,
     "quickstart": QuickstartConfig,
     "export": ExportConfig,
     "plan": PlanConfig,

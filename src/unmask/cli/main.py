@@ -36,6 +36,7 @@ AFTER_TRAINING = {
     "reconstruct": Command("show what a model makes of masked images", "use"),
     "embed": Command("features of images, in a file", "use"),
     "export": Command("write a model in another library's layout", "use:export"),
+    "ablate": Command("one of the paper's tables on your own images, as a report", "ablate:main"),
     "plan": Command(
         "hours, memory and loader cores of a pre-training run elsewhere, by arithmetic", "plan:main"
     ),

@@ -18,10 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.core.blocks import Attention, Block
-from unmask.core.spec import MAESpec, ModelSpec
+from unmask.core.spec import MAESpec, ModelSpec, Size
 from unmask.cost.memory import Kept, saved_bytes, storage_of
 from unmask.engine.machine import arithmetic
 from unmask.models.classifier_spec import EncoderSpec
+from unmask.models.tokenizer import Tokenizer
+from unmask.models.tokenizer_spec import TokenizerSpec
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -140,6 +142,40 @@ def count_state(
         moments=2 * FLOAT * cost.trained,
         average=FLOAT * cost.parameters if average else 0,
         half_weights=count_activations(spec, precision, device).weight_copies,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerCost:
+    """Of a discrete VAE: parameters, and operations of one image."""
+
+    parameters: int
+    encoder_flops: int
+    """That make tokens of an image."""
+    flops: int
+    """Also of the half that draws."""
+
+    @property
+    def training_flops(self) -> int:
+        """Of one image in its own training."""
+        return BACKWARD_FACTOR * self.flops
+
+
+@cache
+def count_tokenizer(spec: TokenizerSpec, grid: Size) -> TokenizerCost:
+    """Of a tokenizer on images of so many tokens."""
+    with torch.device("meta"):
+        model = Tokenizer(spec)
+        sides = [side * spec.downsampling for side in grid]
+        images = torch.empty(1, spec.channels, *sides)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        logits = model.logits(images)
+        encoder_flops = counter.get_total_flops()
+        model.decoder(model.embedding(logits))
+    return TokenizerCost(
+        parameters=sum(p.numel() for p in model.parameters()),
+        encoder_flops=encoder_flops,
+        flops=counter.get_total_flops(),
     )
 
 

@@ -18,7 +18,7 @@ from unmask.data.sources.find import sums
 from unmask.data.sources.index import Ignored
 from unmask.data.split import default_held_out
 from unmask.use.check_annotations import AnnotationCheck
-from unmask.viz.words import percent
+from unmask.viz.words import duration, percent
 
 NAMED = 10
 """Of the images that a sentence is about."""
@@ -94,8 +94,8 @@ class Check:
         reading = self.reading.seconds
         kept = f", then {self.reading.later_ms:.2g} from memory" if d.keep_decoded else ""
         return (
-            f"about {_duration(max(p.seconds, reading))} here: {t.steps} steps of {t.batch} images, "
-            f"{_duration(p.seconds)} of arithmetic, {_duration(reading)} of reading on {d.workers} "
+            f"about {duration(max(p.seconds, reading))} here: {t.steps} steps of {t.batch} images, "
+            f"{duration(p.seconds)} of arithmetic, {duration(reading)} of reading on {d.workers} "
             f"process(es) at {p.sample_ms:.2g} ms a sample{kept}"
         )
 
@@ -174,10 +174,3 @@ def _size(size: tuple[int, int]) -> str:
 
 def _gib(count: float) -> str:
     return f"{count / 2**30:.2g} GiB"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
