@@ -133,7 +133,11 @@ def test_targets_compare_without_labels(flat, tmp_path):
 def test_runs_that_diverge_are_named_and_the_others_go_on(flat, tmp_path, monkeypatch):
     wild = with_settings(pretrain.PRETRAIN["tiny-pretrain"](), {"base_lr": 1e38})
     monkeypatch.setitem(pretrain.PRETRAIN, "wild", lambda: wild)
-    monkeypatch.setitem(BUDGETS, "smoke", replace(BUDGETS["smoke"], lengths=Lengths(16, 2, 2, 2)))
+    monkeypatch.setitem(
+        BUDGETS,
+        "smoke",
+        replace(BUDGETS["smoke"], lengths=Lengths(pretrain=16, finetune=2, probe=2, tokenizer=2)),
+    )
     found = ablate(flat, tmp_path / "out", axis="loss_on", recipe="wild").findings
     assert [row.diverged for row in found.rows] == [["loss_on=masked_seed=0"], ["loss_on=all_seed=0"]]
     assert not found.missing
