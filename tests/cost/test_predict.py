@@ -13,6 +13,8 @@ from unmask.cost.paper import TABLE_2, of_model, variant_of
 from unmask.cost.predict import predict, predict_here
 from unmask.cost.predict_card import prediction_cards, scaled
 from unmask.cost.setting import named_model
+from unmask.errors import CheckpointError
+from unmask.models.classifier_spec import EncoderSpec
 from unmask.recipes.pretrain import PRETRAIN
 
 LARGE = named_model("vit-large-800")
@@ -40,6 +42,27 @@ def test_the_papers_hours_come_back_with_the_utilisation_that_they_imply(run):
     )
     p = predict(config, devices="128xtpu-v3", utilisation=run.utilisation())
     assert p.hours == pytest.approx(run.hours, rel=1e-4)
+
+
+def test_a_token_target_pays_for_its_tokenizer(tmp_path):
+    """DALL-E's encoder takes about 40 % of a ViT-L's operations (paper, Reconstruction target)."""
+    tokens = replace(LARGE, target=replace(LARGE.target, kind="tokens"))
+    plain, p = predict(LARGE, devices="8xh100"), predict(tokens, devices="8xh100")
+    whole = count(EncoderSpec(encoder=p.model.encoder)).flops
+    assert p.tokens.encoder_flops / whole == pytest.approx(0.4, abs=0.1)
+    samples = p.plan.training.steps * p.plan.training.batch
+    made = p.total_flops - samples * count(p.model).training_flops
+    assert made == samples * p.tokens.encoder_flops
+    assert p.hours > plain.hours
+    (card, _) = prediction_cards(p)
+    assert "more for the tokens of an image" in dict(card.rows)["tokenizer"]
+    assert card.record["tokenizer_forward_flops"] == p.tokens.encoder_flops
+    assert prediction_cards(plain)[0].record["tokenizer_forward_flops"] == 0
+    held = p.replicated().state - replace(p, tokenizer=None).replicated().state
+    assert held == 4 * p.tokens.parameters
+    missing = replace(tokens, target=replace(tokens.target, tokenizer=str(tmp_path / "gone")))
+    with pytest.raises(CheckpointError, match="gone"):
+        predict(missing, devices="8xh100")
 
 
 def test_table_2_is_consistent():

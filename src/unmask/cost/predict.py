@@ -8,12 +8,21 @@ import torch
 from unmask.config.commands import PretrainConfig
 from unmask.config.plan import Machine, Plan
 from unmask.core.spec import MAESpec
-from unmask.cost.count import FLOAT, StateBytes, count, count_activations, count_state
+from unmask.cost.count import (
+    FLOAT,
+    StateBytes,
+    TokenizerCost,
+    count,
+    count_activations,
+    count_state,
+    count_tokenizer,
+)
 from unmask.cost.devices import Device, find_device, parse_devices
 from unmask.cost.memory import total_bytes
-from unmask.cost.setting import IMAGENET_IMAGES, planned, planned_model
+from unmask.cost.setting import IMAGENET_IMAGES, planned, planned_model, tokenizer_of
 from unmask.cost.speed import square_rate
 from unmask.engine.machine import detect_machine
+from unmask.models.tokenizer_spec import TokenizerSpec
 
 MEASURED = ("cpu", "cuda")
 """Devices of this machine, whose speed is measured."""
@@ -55,6 +64,8 @@ class Prediction:
     """Operations per second of one device, in the plan's precision."""
     utilisation: float
     decode_ms: float
+    tokenizer: TokenizerSpec | None = None
+    """What makes the tokens that are predicted, on the same devices."""
 
     @property
     def model(self) -> MAESpec:
@@ -65,7 +76,14 @@ class Prediction:
     def total_flops(self) -> int:
         """Of the whole run."""
         t = self.plan.training
-        return count(self.model).training_flops * t.batch * t.steps
+        tokens = self.tokens.encoder_flops if self.tokens else 0
+        return (count(self.model).training_flops + tokens) * t.batch * t.steps
+
+    @property
+    def tokens(self) -> TokenizerCost | None:
+        """What tokens of images cost; made in each step, without a backward."""
+        grid = self.model.encoder.grid
+        return count_tokenizer(self.tokenizer, grid) if self.tokenizer else None
 
     @property
     def seconds(self) -> float:
@@ -102,13 +120,17 @@ class Prediction:
     def replicated(self) -> DeviceMemory:
         """DDP: everything on each device, and buckets for the gradients' exchange."""
         state = self._state()
-        return self._memory(state.total + (state.gradients if self.count > 1 else 0))
+        return self._memory(state.total + (state.gradients if self.count > 1 else 0) + self._held())
 
     def sharded(self) -> DeviceMemory:
         """FSDP, full shard: a part of everything, two gathered blocks and the gradients of one."""
         state, block = self._state(), FLOAT * count(self.model).largest_block
         parts = (state.total - state.half_weights) / self.count
-        return self._memory(math.ceil(parts) + 3 * block)
+        return self._memory(math.ceil(parts) + 3 * block + self._held())
+
+    def _held(self) -> int:
+        """Bytes of the tokenizer's weights, on each device."""
+        return FLOAT * self.tokens.parameters if self.tokens else 0
 
     def _state(self) -> StateBytes:
         t = self.plan.training
@@ -157,6 +179,7 @@ def predict(
         peak=device.peak(plan.training.precision),
         utilisation=utilisation or (CPU_UTILISATION if name == "cpu" else UTILISATION),
         decode_ms=decode_ms,
+        tokenizer=tokenizer_of(config),
     )
 
 

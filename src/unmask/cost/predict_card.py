@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unmask.cost.cards import Card
-from unmask.cost.count import count, decoder_share_per_token
+from unmask.cost.count import TokenizerCost, count, decoder_share_per_token
 from unmask.cost.paper import CORES, EPOCHS, TABLE_2
 from unmask.cost.predict import DeviceMemory, Prediction
 
@@ -58,6 +58,7 @@ def _rows(p: Prediction) -> list[tuple[str, str]]:
             f"{scaled(cost.flops, 'FLOP')}: encoder {encoder:.0%}, decoder {1 - encoder:.0%}; "
             f"per token the decoder is {decoder_share_per_token(p.model):.0%} of the encoder",
         ),
+        *([("tokenizer", _tokenizer_row(p.tokens))] if p.tokens else []),
         (
             "training",
             f"{scaled(cost.training_flops, 'FLOP')} an image, {scaled(p.total_flops, 'FLOP')} in all",
@@ -78,6 +79,13 @@ def _rows(p: Prediction) -> list[tuple[str, str]]:
         ),
         *memory,
     ]
+
+
+def _tokenizer_row(cost: TokenizerCost) -> str:
+    return (
+        f"{scaled(cost.encoder_flops, 'FLOP')} more for the tokens of an image, "
+        f"{cost.parameters / 1e6:.1f} million parameters"
+    )
 
 
 def _memory_row(p: Prediction, memory: DeviceMemory) -> str:
@@ -120,6 +128,7 @@ def _record(p: Prediction) -> dict[str, Any]:
         "forward_flops": cost.flops,
         "encoder_forward_flops": cost.encoder_flops,
         "training_flops": cost.training_flops,
+        "tokenizer_forward_flops": p.tokens.encoder_flops if p.tokens else 0,
         "total_flops": p.total_flops,
         "decoder_share_per_token": decoder_share_per_token(p.model),
         "peak_flops_per_second": p.peak,

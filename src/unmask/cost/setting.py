@@ -10,9 +10,11 @@ from unmask.config.resolve import resolve, resolve_autoencoder, resolve_encoder
 from unmask.config.settings import Autoencoder, ModelSize
 from unmask.core.spec import MAESpec
 from unmask.data.mask_strategies import asked_mask
+from unmask.interop.weights import read_weights
 from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.recipes.pretrain import PRETRAIN, laptop
 from unmask.tasks import find_recipe
+from unmask.tasks.tokens import tokenizer_spec
 
 IMAGENET_IMAGES = 1_281_167
 """ImageNet-1K's training images."""
@@ -46,6 +48,7 @@ def autoencoder_of(config: PretrainConfig) -> MAESpec:
     d = config.data
     size, channels = pair("data.size", d.size), d.channels or 3
     encoder = resolve_encoder(config.model, size=size, channels=channels)
+    tokenizer = tokenizer_of(config)
     return resolve_autoencoder(
         config.model,
         config.mask,
@@ -53,8 +56,21 @@ def autoencoder_of(config: PretrainConfig) -> MAESpec:
         size=size,
         channels=channels,
         given=asked_mask(config.mask, encoder.grid),
-        vocabulary=TokenizerSpec.vocabulary,
+        vocabulary=tokenizer.vocabulary if tokenizer else None,
     )
+
+
+def tokenizer_of(config: PretrainConfig) -> TokenizerSpec | None:
+    """What gives the tokens of a configuration, if these are the target; DALL-E's if it does not say.
+
+    Raises CheckpointError if what it names is no tokenizer.
+    """
+    target = config.target
+    if target.kind != "tokens":
+        return None
+    if target.tokenizer is None:
+        return TokenizerSpec(image_size=None, channels=config.data.channels or 3)
+    return tokenizer_spec(read_weights(target.tokenizer).description, target.tokenizer)
 
 
 def planned(
