@@ -27,7 +27,7 @@ def test_students_tail_at_its_ends():
 
 def test_welch_is_scipys():
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(100):
         one = rng.normal(0, rng.uniform(0.1, 3), rng.integers(2, 8)).tolist()
         other = rng.normal(1, rng.uniform(0.1, 3), rng.integers(2, 8)).tolist()
         expected = stats.ttest_ind(one, other, equal_var=False).pvalue
@@ -71,9 +71,7 @@ def false_alarms(draw, *, values, quantities, step=0.0):
     return sum(study() for _ in range(STUDIES))
 
 
-@pytest.mark.parametrize("values", [2, 3, 6])
-@pytest.mark.parametrize("runs", [3, 5])
-@pytest.mark.parametrize("quantities", [1, 2])
+@pytest.mark.parametrize(("values", "runs", "quantities"), [(2, 3, 1), (2, 5, 1), (3, 3, 2), (6, 3, 2)])
 def test_false_alarms_of_1000_studies_of_normal_spread(values, runs, quantities):
     rng = np.random.default_rng(values + 10 * runs + 100 * quantities)
     count = false_alarms(
@@ -82,8 +80,9 @@ def test_false_alarms_of_1000_studies_of_normal_spread(values, runs, quantities)
     assert count <= MOST_FALSE_ALARMS
 
 
-@pytest.mark.parametrize(("images", "accuracy"), [(50, 0.9), (50, 0.98), (657, 0.78)])
-@pytest.mark.parametrize("values", [2, 5])
+@pytest.mark.parametrize(
+    ("images", "accuracy", "values"), [(50, 0.9, 2), (50, 0.98, 5), (657, 0.78, 2), (657, 0.78, 5)]
+)
 def test_false_alarms_of_1000_studies_of_accuracies(images, accuracy, values):
     """Accuracies over few images are often equal in all of three runs."""
     rng = np.random.default_rng(images + values)
@@ -94,15 +93,14 @@ def test_false_alarms_of_1000_studies_of_accuracies(images, accuracy, values):
     assert false_alarms(draw, values=values, quantities=2, step=1 / images) <= MOST_FALSE_ALARMS
 
 
-@pytest.mark.parametrize("values", [2, 5])
-def test_false_alarms_of_seeds_that_hardly_matter(values):
+def test_false_alarms_of_seeds_that_hardly_matter():
     """All runs come to about the same, so that the accuracy is one of two neighbouring numbers."""
-    rng = np.random.default_rng(values)
+    rng = np.random.default_rng(0)
 
     def draw():
         return ((45 + (rng.random(3) < 0.3)) / 50).tolist()
 
-    assert false_alarms(draw, values=values, quantities=2, step=1 / 50) <= MOST_FALSE_ALARMS
+    assert false_alarms(draw, values=5, quantities=2, step=1 / 50) <= MOST_FALSE_ALARMS
 
 
 def test_a_large_difference_is_shown_and_named():

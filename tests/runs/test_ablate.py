@@ -119,7 +119,7 @@ def test_targets_compare_without_labels(flat, tmp_path):
     assert all(math.isfinite(row.mean(q.name)) for row in found.rows for q in found.quantities)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "measured without labels: " in page
-    assert "without labels: the error in normalised pixels" in page
+    assert "without labels: by the held-out error" in page
     assert (tmp_path / "out" / "target=tokens_seed=0" / "tokenizer" / "model.safetensors").exists()
     again = ablate(
         flat, tmp_path / "two", axis="target", values=["normalized-pixels", "pixels"], seeds=[0, 1, 2]

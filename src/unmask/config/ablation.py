@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from unmask.config.fields import setting
 from unmask.config.settings import Bands, Device, Labels, Reading, Source, Switch
 
 BudgetName = Literal["smoke", "small", "full"]
@@ -93,7 +92,7 @@ class AblateConfig:
     each seed."""
     out: str | None = None
     """Folder for the runs and the report. Default: runs/ablate-<axis>-<data>."""
-    device: Device = setting("auto", may_change=True)  # noqa: RUF009  # a field
+    device: Device = "auto"
     """Where to compute. Default: a GPU if there is one."""
     dry_run: bool = False
     """Say what would run, how long that takes and what it needs on the disk; train nothing."""

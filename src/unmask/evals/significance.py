@@ -70,8 +70,8 @@ def welch_p(one: Sequence[float], other: Sequence[float], *, step: float = 0.0) 
     if a + b == 0:
         return 1.0
     t = (fmean(one) - fmean(other)) / math.sqrt(a + b)
-    freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
-    return student_p(t, freedom)
+    mine, theirs = a / (a + b), b / (a + b)
+    return student_p(t, 1 / (mine**2 / (len(one) - 1) + theirs**2 / (len(other) - 1)))
 
 
 def student_p(t: float, freedom: float) -> float:

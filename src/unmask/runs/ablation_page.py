@@ -86,8 +86,7 @@ def _facts(ablation: Ablation, foreseen: Foreseen, found: Findings) -> list[tupl
         f"{len(labels.training)} labelled images to learn from, {len(labels.validation)} to validate "
         f"on, {len(labels.training.classes)} classes; pre-training may see the latter without labels"
         if labels
-        else "without labels: the error in normalised pixels at random masks of 75 %, which targets and "
-        "strategies share, and the effective rank of the features"
+        else "without labels: by the held-out error and the effective rank of the features"
     )
     facts = [
         ("What is shown", found.shown),
@@ -99,6 +98,11 @@ def _facts(ablation: Ablation, foreseen: Foreseen, found: Findings) -> list[tupl
         ("Budget", f"{config.budget}: {t.steps} steps of {t.batch} images in pre-training"),
         ("Model", f"{e.depth} blocks, {e.width} wide, {f.training_images} training images"),
         ("Measured", measured),
+        (
+            "Held-out error",
+            "mean square in normalised pixels at random masks of 75 %, whatever target and masks were "
+            "trained with",
+        ),
         ("Cost", f"operations of pre-training on one image, relative to {ablation.baseline}"),
         ("Time", "of all runs of a value and seed, on the machine that ran them"),
         ("Paper", f"{paper}; {axis.note}" if axis.note else paper),
