@@ -291,8 +291,8 @@ def _words(source: Source) -> tuple[str, ...]:
 
 __all__ = [
     "pretrain", "tokenizer", "finetune", "probe", "scratch", "detect", "segment", "ablate", "check",
-    "evaluate", "knn", "predict", "reconstruct", "embed", "export", "plan", "bench", "quickstart", "load",
-    "read", "train",
+    "evaluate", "knn", "predict", "reconstruct", "embed", "export", "plan", "bench", "quickstart",
+    "load", "read", "train",
 ]  # fmt: skip
 
 # Importing the room of that name has made it an attribute of the package; the function is meant.
