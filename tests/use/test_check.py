@@ -21,10 +21,12 @@ from unmask.config.settings import Optim
 from unmask.cost.predict import predict
 from unmask.cost.reading import ReadingTime
 from unmask.data.sources.find import find_images
+from unmask.tasks import find_recipe
+from unmask.use.advise import advised_steps, measured_here
 from unmask.use.check_report import BadShare
 
 SIZE = ["--data.size", "16", "--data.workers", "0"]
-SMALL = "--model.patch 8 --model.width 16 --model.depth 1 --model.heads 1 --model.decoder-width 8"
+SMALL = "--model.width 16 --model.depth 1 --model.heads 1 --model.decoder-width 8"
 BROKEN = ("broken.jpg", "below/cut.png", "below/empty.jpg")
 STEPS = "--model.decoder-depth 1 --model.decoder-heads 1 --optim.steps 2 --optim.warmup-steps 1"
 
@@ -175,7 +177,7 @@ def test_flags_of_the_check_are_recommended_as_they_are_typed(place, capsys):
         write_dicom(place / f"scans/{i}.dcm", values, RescaleSlope=1, RescaleIntercept=0)
     output = checked(capsys, "scans", "--data.rescale", "False")
     line = re.findall("^next: unmask (.*)$", output, re.MULTILINE)[-1]
-    assert run([*shlex.split(line), *SMALL.split(), *STEPS.split(), "--dry-run"]) == 0
+    assert run([*shlex.split(line), "--dry-run"]) == 0
 
 
 def test_no_run_is_recommended_that_has_nothing_to_measure(place, capsys):
@@ -196,6 +198,71 @@ def test_shares_of_bad_images():
     assert (share.stops_a_run, share.enough) == (True, "0.08")
     assert BadShare(training=1, held_out=0, allowed=0.05).enough == "1"
     assert not BadShare(training=0.05, held_out=0, allowed=0.05).stops_a_run
+
+
+# What is advised.
+
+
+def write_texture(folder, sigma: float):
+    """Noise through a Gaussian, whose correlation falls to one half in 1.67 sigma."""
+    folder.mkdir()
+    turns = 2 * np.pi * np.fft.fftfreq(64)
+    gaussian = np.exp(-(sigma**2) / 2 * (turns[:, None] ** 2 + turns**2))
+    for i in range(16):
+        noise = np.fft.fft2(np.random.default_rng(i).standard_normal((64, 64)))
+        texture = np.fft.ifft2(noise * gaussian).real
+        scaled = 127 + 40 * texture / texture.std()
+        Image.fromarray(np.uint8(scaled.clip(0, 255))).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("sigma", "half", "flags", "expect"),
+    [
+        (2, 3.3, [], "structure that spans patches"),
+        (6, 10, ["--mask.ratio", "0.9"], "smooth or nearly empty"),
+        (0.3, 0.6, ["--model.patch", "4", "--mask.ratio", "0.5"], "fine texture"),
+    ],
+)
+def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, capsys):
+    write_texture(place / "texture", sigma)
+    assert run(["check", "texture", "--data.workers", "0"]) == 0
+    output = capsys.readouterr().out
+    words = re.sub(r"\s+", " ", output)
+    found = re.search(r"looked at (\d+) images as 64 x 64 pixels, .* one half in ([\d.]+) pixels", words)
+    assert found
+    assert (found[1], float(found[2])) == ("16", pytest.approx(half, rel=0.15))
+    assert f"expect {expect}" in words
+    line = shlex.split(re.findall("^next: unmask (.*)$", output, re.MULTILINE)[-1])
+    assert line[line.index("--data.size") :][:2] == ["--data.size", "64"], "images are not enlarged"
+    chosen = line[line.index("64") + 1 :]
+    assert chosen[: len(flags)] == flags
+    assert set(chosen[len(flags) :: 2]) <= {"--optim.steps"}
+    assert run([*line, "--dry-run"]) == 0
+
+
+def test_a_recipe_that_is_asked_for_stays_as_it_is(place, capsys):
+    write_texture(place / "texture", 6)
+    output = checked(capsys, "texture", "--recipe", "laptop")
+    assert "looked at" not in output
+    assert not re.search("--(mask.ratio|model.patch|optim.steps)", output)
+
+
+def test_speed_is_measured_where_that_is_short():
+    small = replace(find_recipe("pretrain", "laptop"), data=PretrainData(size=(32,), workers=0))
+    predicted = predict(small, devices="cpu", images=100)
+    measured = measured_here(predicted)
+    assert measured.seconds > 0
+    assert measured.utilisation != predicted.utilisation
+    large = predict(PretrainConfig(optim=Optim(batch=32)), devices="1xh100", images=100)
+    assert measured_here(large) is large, "it is not here"
+
+
+def test_half_an_hour_of_steps():
+    """Of 32 images at 20 ms for two processes, of which each is decoded anew: 0.32 s."""
+    steps = advised_steps(reading(20, 2, images=10_000))
+    assert steps == 5600
+    assert advised_steps(reading(20, 2, images=100)) == 6200, "at most 2000 epochs"
+    assert advised_steps(reading(100, 2, images=10_000)) == 1000, "it would take longer: 1.6 s a step"
 
 
 # What is slower.

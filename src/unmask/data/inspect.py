@@ -19,6 +19,9 @@ from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.statistics import measured
 
+GLANCE = 1000
+"""Pixels that are compared before all are."""
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -102,8 +105,14 @@ def find_duplicates(paths: Sequence[str]) -> list[list[str]]:
 
 def _is_one_colour(pixels: Tensor) -> bool:
     """[C, h, w]; NaN is no-data, and a band of nothing else is of one value too."""
-    values = pixels.flatten(1).float()
-    low, high = values.nan_to_num(torch.inf).amin(1), values.nan_to_num(-torch.inf).amax(1)
+    values = pixels.flatten(1)
+    few = values[:, :: max(1, values.shape[1] // GLANCE)]  # of most images these already differ
+    return _is_constant(few) and _is_constant(values)
+
+
+def _is_constant(values: Tensor) -> bool:
+    low = values.nan_to_num(torch.inf).amin(1)
+    high = values.nan_to_num(-torch.inf).amax(1)
     return bool((low >= high).all())
 
 

@@ -36,6 +36,7 @@ from unmask.tasks import find_recipe
 from unmask.tasks.measure import Measured, measure, read_layout
 from unmask.tasks.pretrain import MaskedSamples
 from unmask.tasks.reconstruction import display_of
+from unmask.use.advise import advised_steps, fit_to_images, measured_here, usual_patch
 from unmask.use.check_annotations import AnnotationCheck, check_annotations
 from unmask.use.check_report import BadShare, Check, one_colour_notes
 from unmask.viz.samples import SampleRow, sample_sheet
@@ -70,13 +71,23 @@ def run_check(asked: CheckConfig) -> Check:
     recipe, reason = asked.recipe, "as asked"
     if not recipe:
         recipe, reason = suggest_recipe(inspection, gpu=torch.cuda.is_available())
-    config = _as_recipe(recipe, asked)
-    measured = measure(config.data, images, size=pair("data.size", config.data.size))
+    config, fitted = _as_recipe(recipe, asked), None
+    if not asked.recipe:
+        fitted = fit_to_images(config, images, inspection, keep_size=d.size is not None)
+        config, measured = fitted.config, fitted.measured
+    else:
+        measured = measure(config.data, images, size=pair("data.size", config.data.size))
     plan = _plan(config, images, measured)
     drawn = _draw(images, config, plan)
-    prediction = predict_here(plan, decode_ms=drawn.decode_ms)
+    prediction = measured_here(predict_here(plan, decode_ms=drawn.decode_ms))
+    reading = ReadingTime(prediction=prediction, kept_ms=drawn.kept_ms)
+    if fitted and plan.training.device == "cpu":
+        config = replace(config, optim=replace(config.optim, steps=advised_steps(reading)))
+        prediction = replace(prediction, plan=_plan(config, images, measured))
+        reading = replace(reading, prediction=prediction)
     bad = BadShare.of(images, inspection, config.data.max_bad_share)
     begin = ["unmask", "pretrain", *sources, "--recipe", recipe]
+    flags = [*_flags_of(config, asked, plan), *_fitted_flags(config, _as_recipe(recipe, asked))]
     return Check(
         name=images.name,
         inspection=inspection,
@@ -85,14 +96,13 @@ def run_check(asked: CheckConfig) -> Check:
         recipe=recipe,
         reason=reason,
         prediction=prediction,
-        reading=ReadingTime(prediction=prediction, kept_ms=drawn.kept_ms),
+        reading=reading,
         samples=drawn.sheet,
         folder=Path(asked.out or f"runs/check-{slug(images.name)}"),
-        commands=tuple(
-            _commands([*begin, *_flags_of(config, asked, plan)], annotations, bad),
-        ),
+        commands=tuple(_commands([*begin, *flags], annotations, bad)),
         notes=(*measured.notes, *one_colour_notes(inspection), *bad.notes()),
         annotations=tuple(annotations),
+        advice=fitted.advice if fitted else None,
     )
 
 
@@ -143,6 +153,18 @@ def _flags_of(config: PretrainConfig, asked: CheckConfig, plan: Plan) -> Iterato
             yield from (f"--data.{name}", *map(str, values))
     if plan.training.batch != config.optim.batch:
         yield from ("--optim.batch", str(plan.training.batch))
+
+
+def _fitted_flags(config: PretrainConfig, recipe: PretrainConfig) -> Iterator[str]:
+    """What was fitted to images and machine, if it differs from the recipe."""
+    if config.data.size != recipe.data.size:
+        yield from ("--data.size", *map(str, config.data.size))
+    if usual_patch(config) != usual_patch(recipe):
+        yield from ("--model.patch", str(usual_patch(config)))
+    if config.mask.ratio != recipe.mask.ratio:
+        yield from ("--mask.ratio", f"{config.mask.ratio:g}")
+    if config.optim.steps != recipe.optim.steps:
+        yield from ("--optim.steps", str(config.optim.steps))
 
 
 def _plan(config: PretrainConfig, images: Images, measured: Measured) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from unmask.config.advice import Advice
 from unmask.config.image import ImageSpec
 from unmask.cost.predict import Prediction
 from unmask.cost.reading import ReadingTime
@@ -47,6 +48,8 @@ class Check:
     """Sentences on what was decided about the images, and on what a run would stop at."""
     annotations: tuple[AnnotationCheck, ...] = ()
     """What stands beside the images: label maps, for one."""
+    advice: Advice | None = None
+    """What suits the images, if no recipe was asked for."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values to show."""
@@ -64,6 +67,7 @@ class Check:
             ("mean", " ".join(f"{value:.4g}" for value in self.image.mean)),
             ("standard deviation", " ".join(f"{value:.4g}" for value in self.image.std)),
             ("recipe", f"{self.recipe}: {self.reason}"),
+            *(self.advice.sentences() if self.advice else ()),
             ("time", self._time()),
             ("slower", self.reading.verdict),
             ("memory", self._memory()),
