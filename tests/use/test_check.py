@@ -147,6 +147,7 @@ def test_refused_data(make, sentence, place, capsys):
 
 def test_a_terminal_of_ascii(messy, monkeypatch):
     written = io.BytesIO()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # otherwise the command sets another variable
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     with pytest.raises(SystemExit) as end:
         main(["check", "messy", *SIZE])
