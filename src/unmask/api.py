@@ -1,11 +1,10 @@
 """The public functions: one for each command, with the same name and the same options as keywords."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 import unmask
 from unmask.bench.run import run_bench
@@ -26,27 +25,26 @@ from unmask.config.keywords import with_sections, with_setting, with_settings
 from unmask.cost.cards import Card
 from unmask.cost.predict import Prediction
 from unmask.cost.predict import predict as predict_cost
-from unmask.data.sources.find import find_images
+from unmask.data.images import Images
+from unmask.data.in_memory import images_in_memory
 from unmask.engine.run_directory import RunDirectory
 from unmask.interop.export import Exported, Layout, default_path, export_weights
-from unmask.interop.fit import at_size
-from unmask.interop.models import Model, build
-from unmask.interop.weights import model_type, read_asked
+from unmask.interop.weights import read_asked
 from unmask.runs.ablate import Ablated, run_ablation
 from unmask.runs.ablation_cost import Foreseen
 from unmask.runs.pages import measured_in
 from unmask.runs.quickstart import Comparison, quickstart_stages
 from unmask.runs.quickstart import run_stages as run_quickstart
 from unmask.runs.train import train
-from unmask.tasks import find_recipe, function_for
+from unmask.tasks import find_recipe
 from unmask.use.check import run_check
 from unmask.use.check_report import Check
-from unmask.use.embed import Embedded, read_for, run_embedding
+from unmask.use.embed import Embedded, run_embedding
 from unmask.use.knn import run_knn
+from unmask.use.model import Pictures, Source, load, read, serving
 from unmask.use.reconstruct import run_reconstruction
 from unmask.use.results import Result
 
-Source = str | Path | Sequence[str | Path]
 C = TypeVar("C")
 
 
@@ -131,7 +129,8 @@ def evaluate(data: Source | EvaluateConfig, **settings: Any) -> Any:
     `settings` are flags of `unmask evaluate`: `init=RUN` (a run, or a classifier of timm, Hugging Face
     or the official MAE code), `split="all"`.
     """
-    return _for_model("evaluate", _config(EvaluateConfig, data, "data.source", settings))
+    config = _config(EvaluateConfig, data, "data.source", settings)
+    return serving("evaluate", config.init)(config)
 
 
 def knn(data: Source | KnnConfig, **settings: Any) -> Result:
@@ -142,33 +141,37 @@ def knn(data: Source | KnnConfig, **settings: Any) -> Result:
     return run_knn(_config(KnnConfig, data, "data.source", settings))
 
 
-def predict(images: Source | PredictConfig, **settings: Any) -> Any:
+def predict(images: Pictures | PredictConfig, **settings: Any) -> Any:
     """Writes the classes that a classifier takes images for, with probabilities, and a contact sheet.
 
-    `settings` are flags of `unmask predict`: `init=RUN`, `top=5`.
+    `images` may be files or in memory, see `read`. `settings` are flags of `unmask predict`:
+    `init=RUN`, `top=5`.
     """
-    return _for_model("predict", _config(PredictConfig, images, "source", settings))
+    config, given = _of_images(PredictConfig, images, settings)
+    return serving("predict", config.init)(config, given)
 
 
 def reconstruct(
-    images: Source | ReconstructConfig, *, mask: np.ndarray | None = None, **settings: Any
+    images: Pictures | ReconstructConfig, *, mask: np.ndarray | None = None, **settings: Any
 ) -> list[Path]:
     """Draws what a model makes of masked images; returns the paths of the pictures.
 
     Args:
-        images: a folder, several, or a whole ReconstructConfig.
+        images: a folder, several, or a whole ReconstructConfig; or images in memory, see `read`.
         mask: of your own, bool [h, w] of the model's patches, true where one is masked.
         settings: flags of `unmask reconstruct`: `init=RUN`, `mask_ratio=0.9`, `strategy="block"`.
     """
-    return run_reconstruction(_config(ReconstructConfig, images, "source", settings), mask)
+    config, given = _of_images(ReconstructConfig, images, settings)
+    return run_reconstruction(config, mask, given)
 
 
-def embed(images: Source | EmbedConfig, **settings: Any) -> Embedded:
+def embed(images: Pictures | EmbedConfig, **settings: Any) -> Embedded:
     """Writes a feature per image, unmasked and in the order of the data.
 
-    `settings` are flags of `unmask embed`: `init=RUN`, `out="features.parquet"`, `pool="class"`.
+    `images` may be files or in memory, see `read`. `settings` are flags of `unmask embed`: `init=RUN`,
+    `out="features.parquet"`, `pool="class"`.
     """
-    return run_embedding(_config(EmbedConfig, images, "source", settings))
+    return run_embedding(*_of_images(EmbedConfig, images, settings))
 
 
 def export(
@@ -235,40 +238,10 @@ def quickstart(config: QuickstartConfig | None = None, **settings: Any) -> Compa
     return run_quickstart(quickstart_stages(asked), print)
 
 
-def load(
-    run_or_file: str | Path, size: int | tuple[int, int] | None = None, *, heads: int | None = None
-) -> Model:
-    """A model in evaluation mode: a run directory's, or the official MAE code's, timm's or Hugging
-    Face's.
-
-    A classifier if there is a head, the encoder alone if there is neither that nor a decoder.
-    `model.description` says what it is, and how it sees images.
-
-    Args:
-        run_or_file: a run directory, a hub folder, or a file of weights.
-        size: pixels of the images, one number or height and width, for which positions are
-            interpolated; as it was trained if None.
-        heads: attention heads of the encoder, for weights that do not say them.
-    """
-    weights = read_asked(run_or_file, heads)
-    return build(weights if size is None else at_size(weights, size))
-
-
-def read(images: Source, model: Model) -> Tensor:
-    """Images as a loaded model takes them: centre crops [n, C, H, W], normalised.
-
-    If the model is a classifier, crops are those of its evaluation.
-    """
-    return read_for(model, find_images(_words(images)))
-
-
-def _for_model(use: str, config: Any) -> Any:
-    """Calls the function of the task whose model `--init` is; a classifier's if no other claims it."""
-    if not config.init:
-        raise ValueError(f"{use} needs a model: write --init RUN, a run directory or a file")
-    serve = function_for(model_type(config.init), use) or function_for("classifier", use)
-    assert serve is not None
-    return serve(config)
+def _of_images(cls: Callable[[], C], images: Any, settings: dict[str, Any]) -> tuple[C, Images | None]:
+    """The configuration, and the images themselves if they are in memory."""
+    given = images_in_memory(images)
+    return _config(cls, () if given is not None else images, "source", settings), given
 
 
 def _config(cls: Callable[[], C], data: Any, place: str, settings: dict[str, Any]) -> C:
@@ -282,11 +255,6 @@ def _asked(config: C, settings: dict[str, Any]) -> C:
     asked = with_settings(config, settings)
     check_settings(asked)
     return asked
-
-
-def _words(source: Source) -> tuple[str, ...]:
-    several = (source,) if isinstance(source, str | Path) else source
-    return tuple(map(str, several))
 
 
 __all__ = [

@@ -96,6 +96,7 @@ class SharedCrops:
                 workers=self.loading.workers,
                 timeout=self.loading.timeout,
                 indices=processes.share(len(self.images)),
+                keep=True,
             )
         return self._crops
 

@@ -306,19 +306,18 @@ def saved(tmp_path):
 
 @HEADS
 def test_embedding_by_a_classifier(saved, photos, tmp_path, head):
-    """Without more said, features are those that the head is given, of its evaluation's crops."""
+    """With the head's own pool, features are those that it is given, of its evaluation's crops."""
     run = saved(head)
     model = api.load(run)
-    images = api.read(photos, model)
+    images = api.read(photos, model).images
     d = model.description
     whole = build(Weights(model.state_dict(), replace(d, image=replace(d.image, eval_crop=1.0))))
-    assert not images.equal(api.read(photos, whole))
-    with torch.no_grad():
-        wanted = {
-            (head["pool"], None): model.features(images),
-            ("class", 1): model.encoder.features(images, pool="class", layer=1),
-            ("patches", 2): model.encoder.features(images, pool="patches", layer=2),
-        }
+    assert not images.equal(api.read(photos, whole).images)
+    wanted = {
+        (head["pool"], None): model.pooled(images).detach(),
+        ("class", 1): model.encoder.features(images, pool="class", layer=1),
+        ("patches", 2): model.encoder.features(images, pool="patches", layer=2),
+    }
     for (pool, layer), features in wanted.items():
         out = api.embed(photos, init=run, out=tmp_path / "f.safetensors", pool=pool, layer=layer)
         assert np.allclose(load_file(out.path)["features"], features, atol=1e-5)

@@ -66,7 +66,7 @@ def test_new_heads():
 def test_probe_normalises_the_features(pool):
     model = disturbed(classifier(pool, normalize_features=True))
     images = torch.randn(32, 3, 16, 24) * torch.rand(32, 1, 1, 1)
-    features = model.features(images)
+    features = model.pooled(images)
     expected = (features - features.mean(0)) / (features.var(0, unbiased=False) + 1e-6).sqrt()
     torch.testing.assert_close(model(images), model.head(expected), atol=1e-5, rtol=1e-5)
 
@@ -79,7 +79,7 @@ def test_folded_head_is_norm_and_head_in_one():
     images = torch.randn(4, 3, 16, 24)
     weight, bias = model.folded_head()
     torch.testing.assert_close(
-        F.linear(model.features(images), weight, bias), model(images), atol=1e-5, rtol=1e-5
+        F.linear(model.pooled(images), weight, bias), model(images), atol=1e-5, rtol=1e-5
     )
     plain = classifier()
     assert plain.folded_head()[0] is plain.head.weight
@@ -88,7 +88,7 @@ def test_folded_head_is_norm_and_head_in_one():
 def test_class_tokens_are_not_among_the_patches():
     model = Classifier(encoder(class_tokens=2), classes=CLASSES, pool="mean").eval()
     tokens = model.encoder(images := torch.randn(2, 3, 16, 24))
-    torch.testing.assert_close(model.features(images), model.fc_norm(tokens[:, 2:].mean(1)))
+    torch.testing.assert_close(model.pooled(images), model.fc_norm(tokens[:, 2:].mean(1)))
     with pytest.raises(ValueError, match="no class token"):
         Classifier(encoder(class_tokens=0), classes=CLASSES, pool="class")
     bare = Classifier(encoder(class_tokens=0), classes=CLASSES, pool="mean")

@@ -39,7 +39,7 @@ class Rotation(nn.Module):
         self.encoder, self.head = spec.encoder.build(), nn.Linear(spec.encoder.width, 4)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder.features(images))
+        return self.head(self.encoder.pool(self.encoder(images), "mean"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,7 @@ def test_crops_are_decoded_once_where_they_fit(photos, monkeypatch, limit):
     monkeypatch.setattr(centre_crops, "CACHED_BYTES", limit)
     decoded = []
     monkeypatch.setattr(CentreCrops, "__getitem__", _counted(CentreCrops.__getitem__, decoded))
-    looked = CentreCrops(find_images((str(photos),)), image_spec((8, 8)), batch=10)
+    looked = CentreCrops(find_images((str(photos),)), image_spec((8, 8)), batch=10, keep=True)
     first, again = list(looked), list(looked)
     assert [len(batch.indices) for batch in first] == [10, 10, 4]
     assert all(a.images.equal(b.images) for a, b in zip(first, again, strict=True))

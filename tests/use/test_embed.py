@@ -36,8 +36,8 @@ def test_rows_are_the_models_features(run, photos, tmp_path, pool, shape, layer)
     features = load_file(out)["features"]
     assert features.shape == (24, *shape)
     model = unmask.load(run)
-    expected = model.features(unmask.read(photos, model), pool=pool, layer=layer)
-    assert np.allclose(features, expected.detach(), atol=1e-6)
+    expected = model.features(unmask.read(photos, model).images, pool=pool, layer=layer)
+    assert np.allclose(features, expected.numpy(), atol=1e-6)
     names = [row["path"] for row in csv.DictReader(out.with_suffix(".csv").read_text().splitlines())]
     assert names == sorted(names)
     assert len(names) == 24

@@ -76,7 +76,7 @@ def expected_logits(run: Path, folder: Path) -> torch.Tensor:
     """By way of the public functions alone, in the order of the files' names."""
     model = unmask.load(run)
     with torch.inference_mode():
-        return model(unmask.read(folder, model))
+        return model(unmask.read(folder, model).images)
 
 
 @pytest.fixture
@@ -347,7 +347,7 @@ def test_a_perfect_classifier_has_no_mistakes_to_draw(tmp_path):
     run = write_classifier(tmp_path / "run", ("a", "b"))
     model = unmask.load(run)
     with torch.inference_mode():
-        features = model.features(unmask.read(folder, model))
+        features = model.features(unmask.read(folder, model).images)
     dark, bright = features[0], features[-1]
     state = {name: value.clone() for name, value in model.state_dict().items()}
     state["head.weight"] = torch.stack([dark - bright, bright - dark])

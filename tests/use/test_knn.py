@@ -139,7 +139,7 @@ def test_features_of_a_classifier(stripes, tmp_path):
     model, split = unmask.load(run), find_labelled((str(stripes),))
     with torch.inference_mode():
         known, asked = (
-            model.features(torch.cat([unmask.read(path, model) for path in part.images.paths]))
+            model.features(torch.cat([unmask.read(path, model).images for path in part.images.paths]))
             for part in split[:2]
         )
     from unmask.evals.knn import knn_accuracy

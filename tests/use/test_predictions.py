@@ -50,7 +50,7 @@ def test_probabilities_are_the_classifiers(photos, run, tmp_path):
     done = predict(photos, run, tmp_path)
     model = unmask.load(run)
     with torch.inference_mode():
-        expected = model(unmask.read(photos, model)).softmax(dim=1)
+        expected = model(unmask.read(photos, model).images).softmax(dim=1)
     records = lines(done.path / "predictions.jsonl")
     found = torch.tensor([[record["probabilities"][name] for name in CLASSES] for record in records])
     assert torch.allclose(found, expected, atol=1e-5)

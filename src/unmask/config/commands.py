@@ -245,7 +245,7 @@ class EmbedConfig:
     out: str = "features.safetensors"
     """The file to write: .safetensors, or .parquet, which is written piece by piece."""
     pool: Pool = "mean"
-    """The class token, the mean over patches, or every patch."""
+    """The class token (also "cls"), the mean over patches, or every patch."""
     layer: int | None = None
     """The block whose output is taken, counted from 1. Default: the last, after the final norm."""
     size: tuple[int, ...] | None = None

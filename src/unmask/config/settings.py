@@ -17,7 +17,7 @@ MaskStrategy = Literal["random", "block", "grid"]
 ModelSize = Literal["tiny", "small", "base", "large", "huge"]
 OptimizerName = Literal["adamw", "lars", "sgd"]
 ScheduleName = Literal["cosine", "linear"]
-Pool = Literal["class", "mean", "patches"]
+Pool = Literal["class", "mean", "patches", "cls"]
 HeadPool = Literal["class", "mean"]
 
 

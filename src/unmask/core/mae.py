@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from unmask.core.components import PCATarget
 from unmask.core.decoder import Decoder
+from unmask.core.features import BATCH
 from unmask.core.masking import Mask, mask_from_noise, take
 from unmask.core.patches import patchify
 from unmask.core.spec import MAESpec
 from unmask.core.targets import NormalizedPixelTarget, PixelTarget, Target, TokenTarget
-from unmask.core.vit import Pool
 
 
 class MAEOutput(NamedTuple):
@@ -116,10 +116,15 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder.predict_all(latent, mask)
 
     def features(
-        self, images: Float[Tensor, "B C H W"], *, pool: Pool = "mean", layer: int | None = None
+        self,
+        images: Float[Tensor, "B C H W"],
+        *,
+        pool: str = "mean",
+        layer: int | None = None,
+        batch: int = BATCH,
     ) -> Float[Tensor, "B *N D"]:
         """The encoder's features of whole images; see `VisionTransformer.features`."""
-        return self.encoder.features(images, pool=pool, layer=layer)
+        return self.encoder.features(images, pool=pool, layer=layer, batch=batch)
 
     def mask(
         self, noise: Float[Tensor, "B N"], mask_ratio: float | None = None, *, partial: bool = False

@@ -6,7 +6,6 @@ Parameters carry timm's names.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,13 +13,12 @@ from torch import Tensor, nn
 
 from unmask.core.attention_mask import without_padding
 from unmask.core.blocks import LAYER_NORM_EPS, BiasFunction, Block
+from unmask.core.features import BATCH, check_pool, in_batches, pooled
 from unmask.core.grid import Size, grid_of
 from unmask.core.initialize import initialize
 from unmask.core.masking import take
 from unmask.core.patches import PatchEmbed, pad_to_patches, patchify
 from unmask.core.position import place_positions, sincos_positions
-
-Pool = Literal["class", "mean", "patches"]
 
 
 class VisionTransformer(nn.Module):
@@ -64,25 +62,39 @@ class VisionTransformer(nn.Module):
         return self.encode(self.patchify(images), keep=keep)
 
     def features(
-        self, images: Float[Tensor, "B C H W"], *, pool: Pool = "mean", layer: int | None = None
+        self,
+        images: Float[Tensor, "B C H W"],
+        *,
+        pool: str = "mean",
+        layer: int | None = None,
+        batch: int = BATCH,
     ) -> Float[Tensor, "B *N D"]:
-        """What the encoder makes of whole images, nothing masked.
+        """What the encoder makes of whole images, nothing masked, without gradients.
+
+        What is to be trained through takes `pool(forward(images), ...)`.
 
         Args:
-            images: normalised images.
-            pool: the class token, the mean over patches (both [B, D]), or all patches [B, N, D].
+            images: normalised images, on any device.
+            pool: the class token ("class" or "cls"), the mean over patches ("mean"; both [B, D]), or
+                all "patches" [B, N, D].
             layer: the block whose output is taken, counted from 1; the last one, followed by the
                 final norm, if None.
+            batch: images at a time.
 
-        Raises ValueError where the encoder has no such layer, or no class token.
+        Raises ValueError for another pool, and if the encoder has no such layer, or no class token.
         """
         depth = len(self.blocks)
         if layer is not None and not 1 <= layer <= depth:
             raise ValueError(f"the encoder has blocks 1 to {depth} and no block {layer}: choose one")
-        x = self.embed(self.patchify(images))
-        for block in self.blocks[:layer]:
-            x = block(x)
-        return self.pool(self.norm(x) if layer is None else x, pool)
+        check_pool(pool, self.class_tokens)
+
+        def of_some(images: Tensor) -> Tensor:
+            x = self.embed(self.patchify(images))
+            for block in self.blocks[:layer]:
+                x = block(x)
+            return self.pool(self.norm(x) if layer is None else x, pool)
+
+        return in_batches(self, of_some, images, batch)
 
     def maps(
         self,
@@ -122,14 +134,9 @@ class VisionTransformer(nn.Module):
             found[i + 1] = x[:, -(grid[0] * grid[1]) :].mT.unflatten(2, grid)
         return [found[layer] for layer in layers]
 
-    def pool(self, tokens: Float[Tensor, "B T D"], pool: Pool) -> Float[Tensor, "B *N D"]:
-        """The class token, the mean over patches, or the patches themselves."""
-        if pool == "class":
-            if not self.class_tokens:
-                raise ValueError("the encoder has no class token: choose the mean over patches")
-            return tokens[:, 0]
-        patches = tokens[:, self.class_tokens :]
-        return patches.mean(dim=1) if pool == "mean" else patches
+    def pool(self, tokens: Float[Tensor, "B T D"], pool: str) -> Float[Tensor, "B *N D"]:
+        """The class token, the mean over patches, or the patches themselves; see `features`."""
+        return pooled(tokens, self.class_tokens, pool)
 
     def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
         """Cuts images into this model's patches, or raises ValueError where they do not fit it."""

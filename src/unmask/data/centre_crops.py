@@ -1,6 +1,6 @@
 """Whole images as evaluation sees them: one centre crop each, nothing drawn at random."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class CropBatch(NamedTuple):
 
 
 class CentreCrops(Dataset[Tensor | BadImage]):
-    """The centre crops of some images, in order; small data sets are decoded once.
+    """The centre crops of some images, in order.
 
     `indices` are the images that this process looks at, all by default: it decodes no others.
     """
@@ -46,12 +46,15 @@ class CentreCrops(Dataset[Tensor | BadImage]):
         timeout: float = READ_SECONDS,
         indices: Sequence[int] | None = None,
         cut: Callable[[Picture], Tensor] | None = None,
+        keep: bool = False,
     ):
-        """`cut` makes something else of a picture, [C, h, w], whose sizes may differ if `batch` is 1."""
+        """`keep`: those of small data sets are decoded once, for who goes through them again.
+
+        `cut` makes something else of a picture, [C, h, w], whose sizes may differ if `batch` is 1."""
         self.images, self.image, self.batch, self.workers = images, image, batch, workers
         self.indices = range(len(images)) if indices is None else indices
         self.pixels, self.cut = image.pixels(max_megapixels), cut or self.centre
-        self.timeout = timeout
+        self.timeout, self.keep = timeout, keep
         self._cached: list[CropBatch] | None = None
 
     def __len__(self) -> int:
@@ -73,7 +76,7 @@ class CentreCrops(Dataset[Tensor | BadImage]):
         if self._cached is not None:
             yield from self._cached
             return
-        keep = list[CropBatch]() if self.cut == self.centre and self._bytes() <= CACHED_BYTES else None
+        keep = list[CropBatch]() if self.keep and self._bytes() <= CACHED_BYTES else None
         with closing(self._decode()) as batches:
             for batch in batches:
                 if keep is not None:
@@ -108,8 +111,25 @@ class CentreCrops(Dataset[Tensor | BadImage]):
 
 def load_centre_crops(images: Images, image: ImageSpec, *, max_megapixels: float = 200.0) -> Tensor:
     """All readable images [n, C, H, W], before normalisation; raises DataError if there are none."""
-    crops = CentreCrops(images, image, max_megapixels=max_megapixels, batch=max(1, len(images)))
-    batches = list(crops)
-    if not any(batch.indices for batch in batches):
-        raise none_readable([bad for batch in batches for bad in batch.bad])
-    return torch.cat([batch.images for batch in batches])
+    bad = list[BadImage]()
+
+    def crops() -> Iterator[Tensor]:
+        for batch in CentreCrops(images, image, max_megapixels=max_megapixels):
+            bad.extend(batch.bad)
+            yield batch.images
+
+    found = in_one(crops(), len(images))
+    if not len(found):
+        raise none_readable(bad)
+    return found
+
+
+def in_one(parts: Iterable[Tensor], most: int) -> Tensor:
+    """Batches one behind another, `most` rows at most, without keeping the parts beside the whole."""
+    whole, count = torch.empty(0), 0
+    for part in parts:
+        if not count:
+            whole = part.new_empty(most, *part.shape[1:])
+        whole[count : count + len(part)] = part
+        count += len(part)
+    return whole[:count]

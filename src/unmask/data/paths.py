@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+LONGEST_NAME = 150
+"""Of characters; file systems take 255 bytes."""
 AT_ONCE = 4096
 """Paths that exist as Python objects while all are gone through."""
 
@@ -14,6 +16,19 @@ AT_ONCE = 4096
 def slug(source: str) -> str:
     """What a source is called in the names of directories."""
     return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name)
+
+
+def slugs(sources: Sequence[str]) -> str:
+    """What several sources together are called there."""
+    return together([slug(source) for source in sources]) or "images"
+
+
+def together(names: Sequence[str]) -> str:
+    """The names of several data sets as one; of very many the first, and the number of the others."""
+    joined = "-".join(names)
+    if len(joined) <= LONGEST_NAME:
+        return joined
+    return f"{names[0][:LONGEST_NAME]}-and-{len(names) - 1}-more"
 
 
 class PathList(Sequence[str]):

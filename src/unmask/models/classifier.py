@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unmask.core.blocks import LAYER_NORM_EPS
+from unmask.core.features import BATCH, check_pool, in_batches
 from unmask.core.vit import VisionTransformer
 from unmask.models.classifier_spec import HeadPool
 from unmask.models.feature_norm import FeatureNorm
@@ -62,9 +63,35 @@ class Classifier(nn.Module):
         self, images: Float[Tensor, "B C H W"], *, keep: Float[Tensor, "depth 2 B"] | None = None
     ) -> Float[Tensor, "B classes"]:
         """Logits; `keep` is drop path, as `drop_path_keep` draws it."""
-        return self.head(self.feature_norm(self.features(images, keep=keep)))
+        return self.head(self.feature_norm(self.pooled(images, keep=keep)))
 
     def features(
+        self,
+        images: Float[Tensor, "B C H W"],
+        *,
+        pool: str = "mean",
+        layer: int | None = None,
+        batch: int = BATCH,
+    ) -> Float[Tensor, "B *N D"]:
+        """The encoder's features of whole images, without gradients; see `VisionTransformer.features`.
+
+        With pool "mean" those of a classifier that pools the mean are what its head is given, a
+        probe's before the BatchNorm.
+
+        Raises ValueError as the encoder does, and if the classifier's final norm, which stands behind
+        the mean, would have to stand on anything else.
+        """
+        if self.pool == "class" or layer is not None:
+            return self.encoder.features(images, pool=pool, layer=layer, batch=batch)
+        check_pool(pool, self.encoder.class_tokens)
+        if pool != "mean":
+            raise ValueError(
+                f"this classifier's final norm is for the mean of the patches: choose --pool mean, or "
+                f"take what its last block gives, --layer {len(self.encoder.blocks)}"
+            )
+        return in_batches(self, self.pooled, images, batch)
+
+    def pooled(
         self, images: Float[Tensor, "B C H W"], *, keep: Float[Tensor, "depth 2 B"] | None = None
     ) -> Float[Tensor, "B D"]:
         """One vector per image: what the head, and the probe's norm before it, are given."""

@@ -16,7 +16,7 @@ from unmask.config.resolve import resolve_encoder
 from unmask.core.spec import ModelSpec, Size, ViTSpec
 from unmask.core.vit import VisionTransformer
 from unmask.data.images import Images
-from unmask.data.paths import slug
+from unmask.data.paths import slugs
 from unmask.data.samples import Samples
 from unmask.data.sources.find import find_images
 from unmask.data.split import default_held_out
@@ -104,7 +104,7 @@ class BaseTask:
 
     def path(self) -> Path:
         """The run directory: --out, or a name made of the command and the data's."""
-        names = "-".join(slug(source) for source in self.config.data.source)
+        names = slugs(self.config.data.source)
         return Path(self.config.out or f"runs/{self.name}-{names}")
 
     def find(self) -> Data:

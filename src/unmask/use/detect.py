@@ -16,8 +16,9 @@ from unmask.core.spec import Size
 from unmask.data.bad_images import none_readable
 from unmask.data.decode.pictures import BadImage
 from unmask.data.detections import find_boxes, find_detections
+from unmask.data.images import Images
 from unmask.data.instances import Detections
-from unmask.data.paths import slug
+from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 from unmask.evals.detection import recall_at
@@ -72,7 +73,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     )
     model = _detector(trained)
     data, notes = _find(config, model.spec.classes)
-    folder = result_folder(config.out or f"runs/evaluate-{'-'.join(map(slug, d.source))}")
+    folder = result_folder(config.out or f"runs/evaluate-{slugs(d.source)}")
     with trained.arithmetic(), torch.inference_mode():
         judged = judge(model, data, trained.image, trained.loading, title="evaluation")
         assert judged is not None, "there is one process"
@@ -204,7 +205,7 @@ class Detected:
     """The folder of the pictures, if any were drawn."""
 
 
-def run_prediction(config: PredictConfig) -> Detected:
+def run_prediction(config: PredictConfig, given: Images | None = None) -> Detected:
     """Writes what is found in all readable images, in the order of the data.
 
     detections.json is in COCO's format with a score for each annotation; pictures/ shows the first
@@ -218,8 +219,8 @@ def run_prediction(config: PredictConfig) -> Detected:
     model, notes = _detector(trained), list(trained.description.notes)
     if config.top is not None:
         notes.append("--top changes nothing here: every detection has one class")
-    images = find_images(config.source, root=config.root)
-    folder = result_folder(config.out or f"runs/predict-{'-'.join(map(slug, config.source))}")
+    images = find_images(config.source, root=config.root) if given is None else given
+    folder = result_folder(config.out or f"runs/predict-{slugs(config.source)}")
     names, drawn = file_names(images), 0
     finder = Finder(model, trained.image.size, tile=config.tile)
     found, bad = list[tuple[str, FoundObjects]](), list[BadImage]()

@@ -15,19 +15,16 @@ from unmask.config.fields import check, pair
 from unmask.config.resolve import default_workers, either
 from unmask.config.settings import Pool
 from unmask.data.bad_images import none_readable
-from unmask.data.centre_crops import CentreCrops, load_centre_crops
+from unmask.data.centre_crops import CentreCrops
 from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
-from unmask.data.normalize import normalize
 from unmask.data.sources.find import find_images
 from unmask.engine.machine import detect_machine
 from unmask.errors import CheckpointError
 from unmask.inference import infer
-from unmask.interop.description import Description
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
 from unmask.interop.weights import read_asked
-from unmask.models.classifier import Classifier
 from unmask.storage import make_shareable
 
 
@@ -48,8 +45,8 @@ class Embedded(NamedTuple):
     """What was left out or changed when another library's weights were read."""
 
 
-def run_embedding(config: EmbedConfig) -> Embedded:
-    """Writes the features of all readable images.
+def run_embedding(config: EmbedConfig, given: Images | None = None) -> Embedded:
+    """Writes the features of all readable images: those of the configuration, or those given.
 
     Raises ValueError, DataError or CheckpointError with a fix.
     """
@@ -71,7 +68,7 @@ def run_embedding(config: EmbedConfig) -> Embedded:
 
     # What cannot be is refused before data are read.
     embed(torch.zeros(1, d.image.channels, *d.image.size, device=device))
-    images = find_images(config.source, root=config.root)
+    images = find_images(config.source, root=config.root) if given is None else given
     workers = either(config.workers, default_workers(machine))
     crops = CentreCrops(images, d.image, batch=config.batch, workers=workers)
     bad: list[BadImage] = []
@@ -93,35 +90,17 @@ def run_embedding(config: EmbedConfig) -> Embedded:
 def features_of(
     model: Model, images: Tensor, *, pool: Pool = "mean", layer: int | None = None
 ) -> Tensor:
-    """The encoder's features of normalised images [B, C, H, W], as `VisionTransformer.features`.
+    """A model's features of one batch of normalised images [B, C, H, W]; see its method.
 
-    A classifier that pools the mean of the patches has its final norm behind the pooling: with pool
-    "mean" its features are those that its head is given, a probe's before the BatchNorm.
-
-    Raises ValueError where that norm would have to stand on anything else, and as the encoder does;
-    CheckpointError if the model is of a kind that looks at whole scenes.
+    Raises ValueError as that does, and CheckpointError if the model is of a kind that looks at whole
+    scenes.
     """
-    if not hasattr(model, "features") and not isinstance(model, Classifier):
+    if not hasattr(model, "features"):
         kind, give = type(model).__name__.lower(), "the run or the file that its training started from"
         if kind == "tokenizer":  # whose training starts from nothing
             give = "a run of pre-training or classification"
         raise CheckpointError(f"a {kind} gives no features of whole images: give {give}")
-    if not isinstance(model, Classifier):
-        return model.features(images, pool=pool, layer=layer)
-    if model.pool == "class" or layer is not None:
-        return model.encoder.features(images, pool=pool, layer=layer)
-    if pool != "mean":
-        raise ValueError(
-            f"this classifier's final norm is for the mean of the patches: choose --pool mean, or take "
-            f"what its last block gives, --layer {len(model.encoder.blocks)}"
-        )
-    return model.fc_norm(model.encoder.features(images, pool=pool))
-
-
-def read_for(model: Model, images: Images) -> Tensor:
-    """Images as the model takes them: centre crops [n, C, H, W], normalised."""
-    image = _description(model).image
-    return normalize(load_centre_crops(images, image), image.mean, image.std)
+    return model.features(images, pool=pool, layer=layer, batch=len(images))
 
 
 def _write_safetensors(path: Path, rows: Iterator[NamedRows]) -> int:
@@ -168,7 +147,3 @@ def _write_parquet(path: Path, rows: Iterator[NamedRows]) -> int:
 
 
 WRITERS = {".safetensors": _write_safetensors, ".parquet": _write_parquet}
-
-
-def _description(model: Model) -> Description:
-    return model.description  # type: ignore[return-value]  # set when the model was built

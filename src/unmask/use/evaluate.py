@@ -14,7 +14,7 @@ from unmask.data.decode.pictures import Picture
 from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.labels import find_every
-from unmask.data.paths import PathList, slug
+from unmask.data.paths import PathList, slugs
 from unmask.data.records import Labelled
 from unmask.data.split import take_fraction
 from unmask.evals.classification import classification_scores
@@ -60,7 +60,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     refuse_if_given(
         "--data.single-class", d.single_class, of="detectors", init=config.init, kind="classifier"
     )
-    out = config.out or f"runs/evaluate-{'-'.join(map(slug, d.source))}"
+    out = config.out or f"runs/evaluate-{slugs(d.source)}"
     if config.robustness == "c":
         return evaluate_corruptions(trained, config, out)
     labelled, notes = _find(config)

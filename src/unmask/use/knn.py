@@ -13,7 +13,7 @@ from unmask.data.bad_images import none_readable
 from unmask.data.centre_crops import CentreCrops
 from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
-from unmask.data.paths import slug
+from unmask.data.paths import slugs
 from unmask.data.records import Labelled
 from unmask.data.split import take_fraction
 from unmask.evals.classification import Scores, classification_scores
@@ -88,7 +88,7 @@ def run_knn(config: KnnConfig) -> Result:
     training = take_fraction(
         split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed
     )
-    folder = result_folder(config.out or f"runs/knn-{'-'.join(map(slug, d.source))}")
+    folder = result_folder(config.out or f"runs/knn-{slugs(d.source)}")
     with trained.arithmetic():
         known = extract_features(training.images, trained, extracts, title="training images")
         asked = extract_features(split.validation.images, trained, extracts, title="validation images")

@@ -17,8 +17,9 @@ from unmask.config.fields import check
 from unmask.data.bad_images import none_readable
 from unmask.data.centre_crops import CentreCrops, load_centre_crops
 from unmask.data.decode.pictures import BadImage
+from unmask.data.images import Images
 from unmask.data.normalize import normalize
-from unmask.data.paths import slug
+from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
 from unmask.inference import infer
 from unmask.tasks.reconstruction import display_of
@@ -65,7 +66,7 @@ class Classified(NamedTuple):
         return [(one_line(name, 60), str(count)) for name, count in self.counts.items()]
 
 
-def run_prediction(config: PredictConfig) -> Classified:
+def run_prediction(config: PredictConfig, given: Images | None = None) -> Classified:
     """Writes the probabilities of all readable images, in the order of the data.
 
     Raises ValueError, DataError or CheckpointError with the mend.
@@ -76,8 +77,8 @@ def run_prediction(config: PredictConfig) -> Classified:
     )
     model, classes = trained.classifier(config.init), readable(trained.classes)
     refuse_if_given("--tile", config.tile, of="detectors", init=config.init, kind="classifier")
-    images = find_images(config.source, root=config.root)
-    folder = result_folder(config.out or f"runs/predict-{'-'.join(map(slug, config.source))}")
+    images = find_images(config.source, root=config.root) if given is None else given
+    folder = result_folder(config.out or f"runs/predict-{slugs(config.source)}")
     crops = CentreCrops(images, trained.image, workers=trained.loading.workers)
     counts, bad, first = Counter[str](), list[BadImage](), list[tuple[int, Tensor]]()
     with trained.arithmetic(), _tables(folder, classes, config.top) as write:

@@ -13,6 +13,7 @@ from unmask.core.mae import MaskedAutoencoder
 from unmask.core.objective import GRID_RATIO
 from unmask.core.spec import MAESpec, MaskSpec, Strategy
 from unmask.data.centre_crops import load_centre_crops
+from unmask.data.images import Images
 from unmask.data.mask_strategies import given_mask, read_mask
 from unmask.data.normalize import normalize, valid_pixels
 from unmask.data.sources.find import find_images
@@ -26,10 +27,13 @@ from unmask.tasks.tokens import tokens_of
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
 
 
-def run_reconstruction(config: ReconstructConfig, mask: np.ndarray | None = None) -> list[Path]:
+def run_reconstruction(
+    config: ReconstructConfig, mask: np.ndarray | None = None, given: Images | None = None
+) -> list[Path]:
     """Writes a grid at one mask ratio and a strip over 75 to 95 %; returns both paths.
 
     `mask` is bool [h, w], true where a patch is masked: a user's own, in place of strategy and ratio.
+    `given` images take the place of the configuration's.
     Raises CheckpointError if the weights have no decoder, DataError if there are no images, ValueError
     if the mask does not suit the model.
     """
@@ -43,7 +47,7 @@ def run_reconstruction(config: ReconstructConfig, mask: np.ndarray | None = None
     image = weights.description.image
     tokens = tokens_of(config.init, spec, image)
     spec.mask.visible(model.encoder.grid)  # refuses a ratio that cannot be met
-    images = find_images(config.source)
+    images = find_images(config.source) if given is None else given
     first = images.subset(range(min(config.count, len(images))))
     crops = load_centre_crops(first, image)
     noise = fixed_noise(len(crops), model.spec.mask, model.encoder.grid, config.seed)

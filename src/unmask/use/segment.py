@@ -22,7 +22,7 @@ from unmask.data.images import Images
 from unmask.data.label_maps import find_label_maps, find_map_parts
 from unmask.data.maps import LabelMaps
 from unmask.data.normalize import normalize
-from unmask.data.paths import slug
+from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 from unmask.evals.segmentation import SegmentationScores, segmentation_scores
@@ -74,7 +74,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     parts, notes = _find(config, model_spec(trained.description.model).classes)
     if d.size is not None or d.eval_crop is not None:
         notes.append("--data.size and --data.eval-crop change nothing here: whole images are measured")
-    folder = result_folder(config.out or f"runs/evaluate-{'-'.join(map(slug, d.source))}")
+    folder = result_folder(config.out or f"runs/evaluate-{slugs(d.source)}")
     model = _segmenter(trained)
     with trained.arithmetic(), torch.inference_mode():
         found = [
@@ -203,7 +203,7 @@ class Segmented:
     """The first images with their classes."""
 
 
-def run_prediction(config: PredictConfig) -> Segmented:
+def run_prediction(config: PredictConfig, given: Images | None = None) -> Segmented:
     """Writes label maps, overlays, and each image's shares of the classes, in the order of the data.
 
     labels/ holds a PNG for each image, as large as it: the values are the places of the classes in
@@ -217,8 +217,8 @@ def run_prediction(config: PredictConfig) -> Segmented:
         "predict", config.init, heads=config.model.heads, device=config.device, workers=config.workers
     )
     model, classes = _segmenter(trained), model_spec(trained.description.model).classes
-    images = find_images(config.source, root=config.root)
-    folder = result_folder(config.out or f"runs/predict-{'-'.join(map(slug, config.source))}")
+    images = find_images(config.source, root=config.root) if given is None else given
+    folder = result_folder(config.out or f"runs/predict-{slugs(config.source)}")
     names, total = file_names(images), np.zeros(len(classes), dtype=np.int64)
     bad, done = list[BadImage](), list[int]()
     _write_classes(folder / CLASSES, classes)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from unmask.config.settings import Source as SourceSettings
 from unmask.data.decode.files import SUFFIXES
 from unmask.data.images import Images
-from unmask.data.paths import PathList
+from unmask.data.paths import PathList, together
 from unmask.data.records import Named, Parts, refuse_contradictions
 from unmask.data.sources import class_folders
 from unmask.data.sources.folder import FOLDER, walk
@@ -81,12 +81,12 @@ def _joined_images(several: list[Images]) -> Images:
     if len(several) == 1:
         return several[0]
     paths = PathList.joined([images.paths for images in several])
-    return Images("-".join(images.name for images in several), paths)
+    return Images(together([images.name for images in several]), paths)
 
 
 def _joined(several: list[Parts]) -> Parts:
     """Folders and lists together; raises DataError if an image is in two classes or two parts."""
-    name = "-".join(parts.training.images.name for parts in several)
+    name = together([parts.training.images.name for parts in several])
 
     def part(which: str) -> Named | None:
         members = [named for parts in several if (named := getattr(parts, which)) is not None]
