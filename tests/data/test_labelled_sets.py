@@ -352,6 +352,16 @@ def test_hub_parts(hub):
     assert (len(alone.training), len(alone.validation)) == (3, 1)
 
 
+def test_a_set_for_validation_may_know_fewer_classes(hub, tmp_path):
+    """As a folder or a list; what it names in another order is the same class."""
+    fewer = hub.library.ClassLabel(names=["cow", "ant"])
+    hub.rows([0, 1, 1], fewer).save_to_disk(tmp_path / "fewer")
+    split = find_labelled(hub(train=hub.rows([2, 0, 1])), val=(f"hf:{tmp_path / 'fewer'}",))
+    assert split.validation.classes == split.training.classes == ("ant", "bee", "cow")
+    assert split.validation.labels.tolist() == [2, 0, 0]
+    assert "1 of 3 classes have no images for validation: 'bee'" in split.notes
+
+
 def test_hub_sets_of_one_name_in_two_folders(hub, tmp_path):
     """They are different images; where a set lies does not change what is chosen of it."""
     rows, sources = hub.rows([0, 1, 2] * 8), list[str]()

@@ -238,6 +238,7 @@ SPREADSHEETS = {
     "excel-that-says-so.csv": ("sep=|\r\n" + table("|")).encode("utf-8-sig"),
     "excel unicode text.csv": table("\t").encode("utf-16"),
     "excel unicode text.tsv": table("\t").encode("utf-16-le").join([b"\xff\xfe", b""]),
+    "excel unicode text.txt": table("\t").encode("utf-16"),
     "big-endian.csv": b"\xfe\xff" + table(";").encode("utf-16-be"),
     "libreoffice.csv": table(",", "\n", quoted=True).encode(),
     "libreoffice-tab.csv": table("\t", "\n").encode(),

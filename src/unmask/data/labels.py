@@ -72,17 +72,15 @@ def _refuse_one_class(training: Named) -> None:
 
 
 def _classes_of(training: Named, validation: Named) -> tuple[str, ...]:
-    """All classes in their order; raises DataError where the two parts do not agree on them."""
+    """All classes in their order, of which validation may lack some.
+
+    Raises DataError if an image for validation is of a class that training does not have.
+    """
     classes = training.classes or in_order(training.names)
-    both_know = training.classes and validation.classes
-    mine, theirs = set(classes), set((both_know and validation.classes) or validation.names)
-    missing = mine - theirs if both_know else set()
-    unknown = theirs - mine
-    if unknown or missing:
-        which = [f"only validation has {some(in_order(unknown))}"] if unknown else []
-        which += [f"only training has {some(in_order(missing))}"] if missing else []
+    if unknown := set(validation.names) - set(classes):
         raise DataError(
-            f"the classes for training and validation differ, {' and '.join(which)}: give both the same"
+            f"the classes for training and validation differ, only validation has "
+            f"{some(in_order(unknown))}: give both the same"
         )
     return classes
 

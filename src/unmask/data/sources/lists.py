@@ -39,11 +39,11 @@ SPACES = " \t\u00a0"
 def paths_in_list(file: str) -> list[str]:
     """The paths that a list names, in its order; relative ones start at the list's own folder.
 
-    A .txt file has one path per line; .csv, .tsv and .jsonl have a column of paths.
-    Raises DataError where there is none.
+    A .txt file has one path per line, unless it is a table; .csv, .tsv and .jsonl have a column of
+    paths. Raises DataError where there is none.
     """
     folder = os.path.dirname(file)
-    if Path(file).suffix.lower() == ".txt":
+    if _has_a_path_per_line(file):
         return [os.path.join(folder, line) for line in _lines(file) if line.strip()]
     return [os.path.join(folder, path_in(file, row)) for row in rows_of(file)]
 
@@ -59,7 +59,7 @@ def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str
         yield from _json_rows(file)
         return
     try:
-        delimiter, text = _delimiter(_text(file), "\t" if suffix == ".tsv" else ",", known)
+        delimiter, text = _delimiter(_text(file), "," if suffix == ".csv" else "\t", known)
         lines = io.StringIO(text, newline="")  # a quoted field may hold ends of lines
         rows = csv.reader(lines, delimiter=delimiter)
         names = [name.strip(SPACES) for name in next(rows, [])]
@@ -88,6 +88,14 @@ def _delimiter(text: str, usual: str, known: Sequence[str]) -> tuple[str, str]:
         if first_column(dict.fromkeys(name.strip(SPACES) for name in names), known):
             return delimiter, text
     return usual, text
+
+
+def _has_a_path_per_line(file: str) -> bool:
+    """Of a .txt file; spreadsheets give tables with tabs that suffix as well."""
+    if Path(file).suffix.lower() != ".txt":
+        return False
+    names = _lines(file)[0].split("\t")
+    return len(names) == 1 or not first_column({n.strip(SPACES): "" for n in names}, PATH_COLUMNS)
 
 
 def column(row: Mapping[str, Any], wanted: str) -> str | None:
@@ -182,7 +190,7 @@ def _images(word: str, options: Options) -> Images:
 
 def _labelled(word: str, options: Options) -> Parts:
     """Rows are for training if there is no column split."""
-    if word.lower().endswith(".txt"):
+    if _has_a_path_per_line(word):
         raise no_labels(word)
     rows = [_row(word, row, options.label_column) for row in rows_of(word)]
     if not rows:
