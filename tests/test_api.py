@@ -21,7 +21,7 @@ def test_every_command_has_its_function():
             assert inspect.getdoc(getattr(unmask, name)), name
     assert dir(unmask) == unmask.__all__
     assert unmask.__version__ == version("unmask")
-    with pytest.raises(AttributeError, match="has no attribute 'pretrian'"):
+    with pytest.raises(AttributeError, match="has no attribute 'pretrian'; did you mean pretrain"):
         unmask.pretrian  # noqa: B018  # the look-up itself
 
 

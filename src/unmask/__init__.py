@@ -1,5 +1,6 @@
 """Masked autoencoders on your own images."""
 
+import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,9 @@ def __getattr__(name: str) -> Any:
         return version("unmask")
     if name in __all__:
         return getattr(importlib.import_module("unmask.api"), name)
-    raise AttributeError(f"module 'unmask' has no attribute {name!r}")
+    likely = difflib.get_close_matches(name, __all__, n=1)
+    hint = f"; did you mean {likely[0]}?" if likely else ""
+    raise AttributeError(f"module 'unmask' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

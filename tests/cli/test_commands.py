@@ -210,7 +210,7 @@ def test_recipe_from_a_module(photos, capsys):
         ("pretrian", 2, "there is no command pretrian: did you mean pretrain?"),
         ("pretrain {photos} --recipe nothing", 2, "there is no recipe nothing"),
         ("pretrain {photos} --recipe", 2, "needs a value"),
-        ("pretrain {photos} --recipe no.module:function", 2, "cannot be imported"),
+        ("pretrain {photos} --recipe no.module:function", 2, "cannot be called (No module named"),
         ("pretrain {photos} --data.size 97 --optim.batch 4 --out x", 2, "does not divide"),
         ("pretrain {photos} --mask.ratio 1.0 --optim.batch 4 --out x", 2, "keeps 0 of 144"),
         ("pretrain {photos} --mask.ratio 0.0 --optim.batch 4 --out x", 2, "keeps 144 of 144"),
@@ -244,6 +244,80 @@ def test_mistakes_get_a_sentence(words, code, sentence, photos, tmp_path, monkey
     assert sentence in error
     assert error.count("\n") == 1
     assert "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"], "a failed start leaves nothing"
+
+
+RECIPE = """
+from dataclasses import replace
+from unmask.recipes.pretrain import laptop
+
+def mine():
+    return replace(laptop(), optim=replace(laptop().optim, batch=3))
+
+def broken():
+    return 1 / 0
+"""
+
+
+def test_a_recipe_in_the_current_folder(tmp_path, monkeypatch, capsys):
+    """The installed command does not have it on Python's path, as `python -m unmask` has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    before = list(sys.path)
+    (tmp_path / "recipes_of_mine.py").write_text(RECIPE)
+    assert run(["pretrain", "--recipe", "recipes_of_mine:mine", "--print-config"]) == 0
+    assert json.loads(capsys.readouterr().out)["optim"]["batch"] == 3
+    for name, reason in (("broken", "ZeroDivisionError"), ("nothing", "has no attribute 'nothing'")):
+        assert run(["pretrain", "--recipe", f"recipes_of_mine:{name}", "--print-config"]) == 2
+        assert reason in capsys.readouterr().err
+    assert sys.path == before
+
+
+def test_the_installed_command_finds_it(tmp_path):
+    script = Path(sys.executable).with_name("unmask")
+    if not script.exists():
+        pytest.skip("the package is not installed as a command here")
+    (tmp_path / "my_recipes.py").write_text(RECIPE)
+    words = [str(script), "pretrain", "--recipe", "my_recipes:mine", "--print-config"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["optim"]["batch"] == 3
+
+
+@pytest.mark.parametrize("out", ["missing/deep", "there"])
+@pytest.mark.parametrize("more", [[], ["--seeds", "0,1"]])
+def test_a_failed_start_leaves_what_was_there(out, more, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / ".DS_Store").touch()
+    words = ["pretrain", str(photos), "--out", out, "--init", "nowhere", *more]
+    assert run(words) == 4
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
+        "there",
+        "there/.DS_Store",
+    }
+
+
+def test_data_stand_anywhere_among_the_flags(photos, capsys):
+    """Before, between and after them, also behind a flag of several numbers."""
+    flags = (
+        "--data.size 16 24 --recipe laptop --data.no-flip --data.mean -0.5 1 2e-1 --optim.betas 0.9 0.95"
+        " --data.rescale None --out=there"
+    ).split()
+    found = []
+    for place in (0, 3, 5, 6, 10, 13, 15, 16):
+        words = [*flags[:place], str(photos), "more photos", *flags[place:]]
+        assert run(["pretrain", *words, "--print-config"]) == 0, words
+        found.append(json.loads(capsys.readouterr().out))
+    assert all(config == found[0] for config in found)
+    assert found[0]["data"]["source"] == [str(photos), "more photos"]
+    assert (found[0]["data"]["size"], found[0]["data"]["mean"]) == ([16, 24], [-0.5, 1, 0.2])
+
+
+def test_words_behind_a_flag_of_several_texts_are_its(photos, capsys):
+    words = ["finetune", str(photos), "--data.val", "a", "b", "--init", "run", "--print-config"]
+    assert run(words) == 0
+    config = json.loads(capsys.readouterr().out)
+    assert (config["data"]["source"], config["data"]["val"]) == ([str(photos)], ["a", "b"])
 
 
 def test_unknown_flag_gets_a_suggestion(photos, capsys):

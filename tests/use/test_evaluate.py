@@ -1,5 +1,6 @@
 """Evaluation gives training's numbers, and takes other libraries' classifiers; robustness by folders."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -160,7 +161,9 @@ def test_what_is_left_behind(animals, classifier, tmp_path):
         ".unmask",
         "calibration.png",
         "confusion.png",
+        "errors.csv",
         "mistakes.png",
+        "predictions.csv",
         "report.html",
         "scores.json",
     }
@@ -179,6 +182,38 @@ def test_what_is_left_behind(animals, classifier, tmp_path):
     assert page.count("data:image/png;base64,") == 3
     assert "<b>" not in page
     assert "\x1b" not in page
+    for row in table(result.path / "errors.csv")[:24]:
+        assert Path(row["path"]).name in page
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_row_for_each_image_and_each_error(tmp_path):
+    """Which file was taken for what, and how sure the classifier was; the most confident error first."""
+    folder = write_folders(tmp_path / "data", ("a", "b", "c"), 6)
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    run = write_classifier(tmp_path / "run", ("a", "b", "c"))
+    asked = config(folder, run, tmp_path, split="all")
+    result = unmask.evaluate(replace(asked, data=replace(asked.data, max_bad_share=0.1)))
+    shares = expected_logits(run, folder).softmax(dim=1)
+    rows, files = table(result.path / "predictions.csv"), sorted(folder.rglob("[0-9].png"))
+    assert [row["path"] for row in rows] == [str(file) for file in files]
+    for row, file, share in zip(rows, files, shares, strict=True):
+        assert (row["class"], row["predicted class"]) == (file.parent.name, "abc"[share.argmax()])
+        assert float(row["probability"]) == pytest.approx(share.max().item(), abs=1e-5)
+        truth = share["abc".index(row["class"])].item()
+        assert float(row["probability of the class"]) == pytest.approx(truth, abs=1e-5)
+        assert row["correct"] == str(int(row["class"] == row["predicted class"]))
+    wrong = [row for row in rows if row["correct"] == "0"]
+    errors = table(result.path / "errors.csv")
+    assert errors == sorted(wrong, key=lambda row: -float(row["probability"]))
+    assert 0 < len(errors) < len(rows)
+    (shown,) = (found for found in result.tables if found.caption.startswith("Most confident errors"))
+    assert [row[0] for row in shown.rows] == [row["path"][-100:] for row in errors]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -102,7 +102,9 @@ def test_what_is_left_behind(stripes, autoencoder, tmp_path):
         ".unmask",
         "calibration.png",
         "confusion.png",
+        "errors.csv",
         "mistakes.png",
+        "predictions.csv",
         "report.html",
         "scores.json",
     }

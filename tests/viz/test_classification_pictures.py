@@ -118,10 +118,12 @@ def pictures(count: int) -> np.ndarray:
 
 
 def test_mistakes_say_what_was_taken_for_what(sheets):
-    mistakes_sheet(pictures(5), PROBABILITIES, LABELS, ["cat", "dog", "new\ncow"])
+    files = ["a/1.png", "b/1.png", "c/photograph-of-2026-11-26-0001.jpg", "images#3", "d/\n.png"]
+    mistakes_sheet(pictures(5), PROBABILITIES, LABELS, ["cat", "dog", "new\ncow"], files)
     captions = [caption for row in sheets[0].captions for caption in row]
     assert captions[:3] == [
-        "90 % cat\n10 % dog (true)", "80 % dog\n80 % dog (true)", ">99 % new cow\n<1 % cat (true)"
+        "90 % cat\n10 % dog (true)\n1.png", "80 % dog\n80 % dog (true)\n1.png",
+        ">99 % new cow\n<1 % cat (true)\n…26-11-26-0001.jpg",
     ]  # fmt: skip
     assert captions[5] == ""
     assert [len(row) for row in sheets[0].rows] == [3, 3]
@@ -129,8 +131,10 @@ def test_mistakes_say_what_was_taken_for_what(sheets):
 
 
 def test_contact_sheet_says_what_it_sees(sheets):
-    contact_sheet(pictures(5), PROBABILITIES, ["cat", "dog", "cow"], title="Farm")
-    assert [caption for row in sheets[0].captions for caption in row][:2] == ["90 % cat", "80 % dog"]
+    files = [f"photos/{i}.jpg" for i in range(5)]
+    contact_sheet(pictures(5), PROBABILITIES, ["cat", "dog", "cow"], files, title="Farm")
+    captions = [caption for row in sheets[0].captions for caption in row]
+    assert captions[:2] == ["90 % cat\n0.jpg", "80 % dog\n1.jpg"]
     assert sheets[0].title == "Farm"
 
 
@@ -139,9 +143,10 @@ def test_sheets_of_any_number_of_images_with_hostile_names(count):
     made = torch.Generator().manual_seed(0)
     probabilities = (torch.randn(count, len(HOSTILE), generator=made) * 3).softmax(1)
     labels = torch.randint(len(HOSTILE), (count,), generator=made)
+    files = [HOSTILE[i % len(HOSTILE)] for i in range(count)]
     for picture in (
-        mistakes_sheet(pictures(count), probabilities, labels, HOSTILE),
-        contact_sheet(pictures(count), probabilities, HOSTILE),
+        mistakes_sheet(pictures(count), probabilities, labels, HOSTILE, files),
+        contact_sheet(pictures(count), probabilities, HOSTILE, files),
     ):
         assert margins_are_blank(picture)
         assert int((np.asarray(picture) == 200).all(-1).sum()) >= count * 192 * 144

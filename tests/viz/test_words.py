@@ -1,6 +1,6 @@
 import pytest
 
-from unmask.viz.words import one_line, percent
+from unmask.viz.words import last_part, one_line, percent
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,14 @@ from unmask.viz.words import one_line, percent
 )
 def test_names_become_one_printable_line(text, shown):
     assert one_line(text, 10 if len(text) < 14 and text[0] in "em" else 40) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("a/b.png", "a/b.png"), ("photos/2026/b.png", "…026/b.png"), ("", "(no name)"), ("a\nb", "a b")],
+)
+def test_a_path_keeps_its_end(path, shown):
+    assert last_part(path, 10) == shown
 
 
 def test_shares_are_not_rounded_to_none_or_all():

@@ -1,12 +1,13 @@
 """What the commands share in reading their arguments."""
 
+import math
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import tyro
 
 from unmask.cli.removed import REMOVED
-from unmask.config.fields import settings_of
+from unmask.config.fields import options_of, settings_of
 
 T = TypeVar("T")
 
@@ -66,21 +67,61 @@ def refuse_removed(command: str, flags: list[str]) -> None:
 
 
 def parse(base: T, argv: list[str], *, prog: str, description: str) -> tuple[T, list[str]]:
-    """Flags over defaults, and the words before and after them.
+    """Flags over defaults, and the words before, between and after them.
 
-    Exits with 2 and suggestions if a flag is unknown, as tyro does. Raises ValueError for True or False
-    behind a flag that takes no value.
+    A flag of several numbers ends where a word is none; one of several texts takes all words up to the
+    next flag. Exits with 2 and suggestions if a flag is unknown, as tyro does. Raises ValueError for
+    True or False behind a flag that takes no value.
     """
     _refuse_words_behind_switches(base, argv)
-    first = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
-    words, flags = argv[:first], argv[first:]
-    options: dict[str, Any] = {"default": base, "prog": prog, "description": description}
-    config, others = tyro.cli(type(base), args=flags, return_unknown_args=True, **options)
-    if any(word.startswith("-") for word in others):
-        tyro.cli(
-            type(base), args=[word for word in flags if word not in others or word[0] == "-"], **options
-        )
-    return config, [*words, *others]
+    words, flags = _apart(base, argv)
+    config = tyro.cli(type(base), args=flags, default=base, prog=prog, description=description)
+    return config, words
+
+
+class _Values(NamedTuple):
+    """What stands behind a flag."""
+
+    most: float
+    numbers: bool = False
+    """Whether each must be one."""
+
+    @classmethod
+    def of(cls, kind: Any) -> "_Values":
+        """By the type of its setting."""
+        several = next((one for one in options_of(kind) if get_origin(one) is tuple), None)
+        if several is None:
+            return cls(0 if kind is bool else 1)
+        first, *others = get_args(several)
+        return cls(math.inf if others == [Ellipsis] else 1 + len(others), first is not str)
+
+
+def _apart(config: Any, argv: list[str]) -> tuple[list[str], list[str]]:
+    """Words that belong to no flag, and flags with their values."""
+    takes = {one.flag: _Values.of(one.field.type) for one in settings_of(config)}
+    words, flags, wanted, numbers = list[str](), list[str](), 0.0, False
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, _ = word.replace("_", "-").partition("=")
+            wanted, numbers = takes.get(name, _Values(0)) if not equals else _Values(0)
+            flags.append(word)
+        elif wanted and (not numbers or _is_number(word)):
+            wanted -= 1
+            flags.append(word)
+        elif word.startswith("-"):
+            flags.append(word)
+        else:
+            wanted = 0
+            words.append(word)
+    return words, flags
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return word == "None"
+    return True
 
 
 def switches(config: Any) -> dict[str, str]:

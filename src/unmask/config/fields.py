@@ -52,14 +52,15 @@ def check_types(config: Any) -> None:
     """Raises ValueError if a value is not of its field's type, or none of its choices."""
     for one in settings_of(config):
         if not _fits(one.field.type, one.value):
-            choices = [choice for kind in _options(one.field.type) for choice in _choices(kind)]
+            choices = [choice for kind in options_of(one.field.type) for choice in _choices(kind)]
             must = f": choose one of {', '.join(choices)}" if choices else None
             raise ValueError(
                 f"{one.flag} is {one.value!r}{must or f' and must be {_named(one.field.type)}'}"
             )
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
+def options_of(kind: Any) -> tuple[Any, ...]:
+    """The types that a union names; one of its own for any other."""
     return get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
 
 
@@ -68,7 +69,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    return any(_is_one(option, value) for option in _options(kind))
+    return any(_is_one(option, value) for option in options_of(kind))
 
 
 def _is_one(kind: Any, value: Any) -> bool:
@@ -89,7 +90,7 @@ def _is_one(kind: Any, value: Any) -> bool:
 
 def _named(kind: Any) -> str:
     """A type in words, None last."""
-    return " or ".join(map(_name_of_one, _options(kind)))
+    return " or ".join(map(_name_of_one, options_of(kind)))
 
 
 def _name_of_one(kind: Any) -> str:

@@ -1,5 +1,8 @@
 """What we write is never taken for what a user gave: a marker in each folder that we write."""
 
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from unmask.errors import CheckpointError
@@ -20,6 +23,37 @@ def mark_output(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
         (folder / MARKER).write_text(CONTENT)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What there was where a folder is to be written, so that a failed start leaves nothing else."""
+
+    folder: Path
+    missing: tuple[Path, ...]
+    """The folder and those above it that were not there, the innermost first."""
+    content: frozenset[Path]
+
+    @classmethod
+    def of(cls, folder: Path) -> "Before":
+        """As it is now."""
+        missing = tuple(place for place in (folder, *folder.parents) if not place.exists())
+        return cls(folder, missing, frozenset(folder.iterdir() if folder.is_dir() else ()))
+
+    def restore(self) -> None:
+        """Removes what has come since, unless others have put files into the folders above."""
+        for path in self.new():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for place in self.missing:
+            with suppress(OSError):
+                place.rmdir()
+
+    def new(self) -> set[Path]:
+        """What has come since."""
+        return set(self.folder.iterdir() if self.folder.is_dir() else ()) - self.content
 
 
 def claim_output(folder: Path) -> None:

@@ -1,7 +1,10 @@
 """Recipes: functions that return a config. The docstring states claim, cost and command."""
 
 import importlib
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,14 +50,28 @@ def _from_file(path: Path, kind: type[C], command: str) -> C:
     return config
 
 
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    """Modules are sought there first, as `python -m unmask` does and the installed command does not."""
+    before = list(sys.path)
+    sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()  # the file may have been written a moment ago
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def _from_module(name: str, kind: type[C]) -> C:
     module_name, function = name.split(":", 1)
     try:
-        config = getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError) as error:
+        with _current_folder_first():
+            config = getattr(importlib.import_module(module_name), function)()
+    except Exception as error:  # it is the user's code
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
         raise ValueError(
-            f"the recipe {name} cannot be imported ({error}): write module:function, with the module "
-            f"on Python's path"
+            f"the recipe {name} cannot be called ({reason}): write module:function, with the module "
+            f"in this folder or on Python's path, and correct what it raises"
         ) from error
     if not isinstance(config, kind):
         raise ValueError(f"the recipe {name} must return a {kind.__name__}, not {type(config).__name__}")

@@ -12,6 +12,7 @@ from unmask.config.fields import check
 from unmask.config.image import ImageSpec
 from unmask.config.io import from_dict, spec_from_dict, to_json
 from unmask.config.migrate import migrate_plan, read_config
+from unmask.config.output import Before
 from unmask.config.plan import DataFacts, Machine, Plan
 from unmask.config.resolve import resolve
 from unmask.core.spec import ModelSpec
@@ -70,12 +71,14 @@ def run(task: BaseTask) -> Path:
             learned_from = _finished_on(task, RunDirectory(path))
             console.say(f"nothing to do: {path} is finished{learned_from}; see {path / 'report.html'}")
             return path
+        before = Before.of(path)
         with _run_directory(path, task, processes) as directory:
-            console.log_to(directory.path / "train.log")
-            prepared = prepare(task, machine, processes, directory)
-            directory = replace(directory, changed=prepared.changed)
-            announce(task, prepared, directory, processes, console)
-            session = assemble(task, prepared, directory, processes, console)
+            with _removed_if_it_fails(before, directory, processes):
+                console.log_to(directory.path / "train.log")
+                prepared = prepare(task, machine, processes, directory)
+                directory = replace(directory, changed=prepared.changed)
+                announce(task, prepared, directory, processes, console)
+                session = assemble(task, prepared, directory, processes, console)
             state = _train(task, session)
             if processes.is_main:
                 _finish(task, session, state, prepared.data)
@@ -280,6 +283,19 @@ def _run_directory(path: Path, task: BaseTask, processes: Processes) -> Iterator
     with opened(path, task.config, task.name) as directory:
         processes.wait()
         yield directory
+
+
+@contextmanager
+def _removed_if_it_fails(
+    before: Before, directory: RunDirectory, processes: Processes
+) -> Iterator[None]:
+    """A start that fails leaves no run directory behind; one that goes on from a checkpoint stays."""
+    try:
+        yield
+    except BaseException:
+        if processes.is_main and not directory.has_begun:
+            before.restore()
+        raise
 
 
 def _train(task: BaseTask, session: Session) -> TrainingState:

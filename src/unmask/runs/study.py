@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unmask.config.output import claim_output
+from unmask.config.output import MARKER, Before, claim_output
 from unmask.config.plan import Plan
 from unmask.distributed.processes import connected
 from unmask.engine.machine import detect_machine
@@ -127,6 +127,7 @@ def run_stages(
     """Runs every stage below `out`; what each came to, by its name, on all processes."""
     outcomes: dict[str, Outcome] = {}
     with connected(_device(stages)) as processes:
+        before = Before.of(out)
         if processes.is_main:
             claim_output(out)
         for stage in stages:
@@ -138,6 +139,10 @@ def run_stages(
                 if processes.is_main:
                     say(f"{stage.name} diverged and counts as not measured: {error}")
                 continue
+            except BaseException:
+                if processes.is_main and before.new() <= {out / MARKER}:  # no run has begun
+                    before.restore()
+                raise
             # The others may be here before the main process has written it.
             outcomes[stage.name] = Outcome(processes.from_main(last_value(directory, by.key)))
             if processes.is_main:

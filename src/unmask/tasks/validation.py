@@ -90,11 +90,12 @@ def pictures(labelled: Labelled, image: ImageSpec, scored: Scored) -> Iterator[t
     yield "confusion", confusion_picture(scores.confusion, labelled.classes)
     worst = worst_mistakes(probabilities, labels, PICTURED_MISTAKES)
     crops = torch.empty(0, image.channels, *image.size)
+    chosen = labelled.images.subset([predicted.indices[i] for i in worst.tolist()])
     if len(worst):
-        chosen = labelled.images.subset([predicted.indices[i] for i in worst.tolist()])
         crops = normalize(load_centre_crops(chosen, image), image.mean, image.std)
     shown = displayable(crops, display_of(image))
-    yield "mistakes", mistakes_sheet(shown, probabilities[worst], labels[worst], labelled.classes)
+    of_worst = probabilities[worst], labels[worst], labelled.classes, chosen.paths
+    yield "mistakes", mistakes_sheet(shown, *of_worst)
     yield "calibration", reliability_picture(calibration(probabilities, labels))
 
 

@@ -32,6 +32,7 @@ from unmask.use.results import (
     write_result,
 )
 from unmask.use.robustness import evaluate_corruptions, find_variant
+from unmask.use.rows import write_rows
 from unmask.use.trained import Trained, as_in_training, notes_on_labels, read_trained, refuse_if_given
 
 PARTS: dict[Part, str] = {"val": "validation", "train": "training", "all": "all"}
@@ -164,10 +165,11 @@ def _evaluate(
         if outputs is not None:
             predicted = predicted._replace(output=predicted.output[:, outputs])
         scores = classification_scores(predicted.output, labels_of(labelled, predicted.indices))
+    scored = Scored(scores, predicted)
     result = Result(
         title=f"Evaluation: {labelled.images.name}",
         facts=[*_setting(config, labelled), *score_facts(scores)],
-        tables=score_tables(scores, labelled.classes),
+        tables=[*score_tables(scores, labelled.classes), *write_rows(folder, labelled, scored)],
         record={
             **_setting_record(config, len(predicted.unreadable)),
             **score_record(scores, labelled.classes),
@@ -175,7 +177,7 @@ def _evaluate(
         notes=tuple(notes),
         bad=predicted.unreadable,
     )
-    return write_result(result, folder, pictures(labelled, trained.image, Scored(scores, predicted)))
+    return write_result(result, folder, pictures(labelled, trained.image, scored))
 
 
 def _setting(config: EvaluateConfig, labelled: Labelled) -> list[tuple[str, str]]:

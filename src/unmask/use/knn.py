@@ -1,6 +1,7 @@
 """What frozen features are worth: neighbours among the training images, and a quick linear probe."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from unmask.use.results import (
     score_tables,
     write_result,
 )
+from unmask.use.rows import write_rows
 from unmask.use.trained import Trained, read_trained
 from unmask.viz.report import Table
 
@@ -107,6 +109,8 @@ def run_knn(config: KnnConfig) -> Result:
     best = compared[ENCODER]
     logits, scores = best.knn[best.best]
     scored = Scored(scores, Rows(logits, asked.indices, asked.bad))
+    rows = write_rows(folder, split.validation, scored)
+    result = replace(result, tables=[*result.tables, *rows])
     return write_result(result, folder, pictures(split.validation, trained.image, scored))
 
 

@@ -101,7 +101,8 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Classi
         shown = displayable(normal, display_of(trained.image))
         probabilities = torch.stack([row for _, row in first])
         title = f"{one_line(images.name, 60)}: {len(first)} of {counts.total()} images"
-        contact_sheet(shown, probabilities, classes, title=title).save(sheet)
+        files = [images.paths[index] for index, _ in first]
+        contact_sheet(shown, probabilities, classes, files, title=title).save(sheet)
     return Classified(folder, dict(counts.most_common()), bad, trained.description.notes, sheet)
 
 

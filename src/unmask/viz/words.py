@@ -9,6 +9,12 @@ def one_line(text: str, most: int) -> str:
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
+def last_part(text: str, most: int) -> str:
+    """The same of a path, which is told from others by its end."""
+    line = one_line(text, len(text) + len(NO_NAME))
+    return line if len(line) <= most else "…" + line[1 - most :].lstrip()
+
+
 def escaped(text: str) -> str:
     """Any text as one printable line; escapes stand for what is not printable."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
