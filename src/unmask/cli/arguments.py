@@ -11,7 +11,7 @@ from unmask.config.fields import options_of, settings_of
 
 T = TypeVar("T")
 
-SHORT_NAMES = {"tune-blocks": "head.tune-blocks", "head": "head.kind"}
+SHORT_NAMES = {"tune-blocks": "head.tune-blocks", "head": "head.kind", "time": "run.time"}
 """Settings that have a short name, as flags and in --sweep."""
 
 

@@ -44,7 +44,15 @@ def with_named(config: T, settings: dict[str, Any]) -> T:
 
 
 def in_epochs(config: T, asked: Collection[str]) -> T:
-    """Without the length in steps, which would win, if the settings asked for name one in epochs."""
+    """Without the length in steps, which would win, if the settings asked for name one in epochs.
+
+    Raises ValueError if the length is asked for as time, too.
+    """
+    lengths = [name for name in ("optim.steps", "optim.epochs") if name in asked]
+    if "run.time" in asked and lengths:
+        raise ValueError(
+            f"--time decides the number of steps, and --{lengths[0]} was given too: leave one out"
+        )
     for epochs, steps in IN_STEPS.items():
         if epochs in asked and steps not in asked:
             config = with_setting(config, steps, None)

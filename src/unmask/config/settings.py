@@ -7,6 +7,7 @@ that do something. None means: decided by `resolve`, which says what it chose.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from unmask.config.budget import seconds_in
 from unmask.config.fields import setting
 from unmask.core.spec import LossOn, TargetKind
 
@@ -26,8 +27,9 @@ class Source:
     """Which images."""
 
     source: tuple[str, ...] = setting((), may_change=True)
-    """Folders, image files, or lists of them (.txt, .csv, .jsonl); or one data set: elpv, fashion-mnist,
-    torchvision:NAME[:SPLIT], hf:NAME_OR_FOLDER[:SPLIT], an IDX file. Usually the first words."""
+    """Folders, image files, or lists of them (.txt, .csv, .jsonl); or one data set: digits, elpv,
+    fashion-mnist, torchvision:NAME[:SPLIT], hf:NAME_OR_FOLDER[:SPLIT], an IDX file. Usually the first
+    words."""
     root: str = "data"
     """Where torchvision keeps its data sets."""
     download: bool = False
@@ -301,6 +303,9 @@ class PlainRun:
 
     seed: int = setting(0, least=0, most=2**63 - 1)
     """Decides initial weights, order, crops and masks."""
+    time: str | None = None
+    """Length of the run as time on this machine, in place of steps: 90s, 10m, 1h30m. Steps are timed
+    once, at the start; the warm-up keeps its share of them."""
     device: Device = setting("auto", may_change=True)  # noqa: RUF009  # a field
     """Where to compute. Default: a GPU if there is one."""
     precision: Precision = "auto"
@@ -318,6 +323,11 @@ class PlainRun:
     """Steps between checkpoints. Default: a twentieth of the run, at most an epoch or 500 steps."""
     keep_checkpoints: int = setting(2, least=1, may_change=True)
     """Checkpoints to keep; older ones are removed."""
+
+    def check(self) -> None:
+        """Raises ValueError if the time is none."""
+        if self.time is not None:
+            seconds_in(self.time)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,11 +35,7 @@ def train(session: Session) -> TrainingState:
     plan, main = session.training, session.processes.is_main
     check_room(session, state)
     metrics = MetricsLog(session.run, state.step or None, session.console.say) if main else None
-    step_module = session.processes.wrap(TrainingStep(session.task, session.model))
-    if plan.activation_checkpointing:
-        checkpoint_activations(session.model)
-    if plan.compile:
-        session.model.compile()
+    step_module = as_module(session)
     clock, readings = Clock(), Readings.on(session.processes.device)
     pace = Pace(session.plan, state.step)
     with StopRequest() as stop, session.console.progress(state.step, plan.steps):
@@ -72,6 +68,16 @@ def train(session: Session) -> TrainingState:
                     raise Interrupted(stop.signal or signal.SIGTERM, state.step)
     check_success(session, state)
     return state
+
+
+def as_module(session: Session) -> nn.Module:
+    """A task's step on all processes, with activation checkpointing and compiled if the plan says so."""
+    module = session.processes.wrap(TrainingStep(session.task, session.model))
+    if session.training.activation_checkpointing:
+        checkpoint_activations(session.model)
+    if session.training.compile:
+        session.model.compile()
+    return module
 
 
 @contextmanager

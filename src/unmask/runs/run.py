@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor
@@ -29,6 +30,7 @@ from unmask.errors import DataError, Interrupted
 from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
 from unmask.runs.pages import last_summary, write_pages
+from unmask.runs.timed import Length, length_in_time, length_of, with_length
 from unmask.tasks.base import BaseTask, Data
 from unmask.tasks.measure import measure
 
@@ -61,7 +63,7 @@ def run(task: BaseTask) -> Path:
 
     Raises ValueError, DataError or CheckpointError with a fix; Interrupted after a signal.
     """
-    machine = detect_machine(task.config.run.device)
+    began, machine = perf_counter(), detect_machine(task.config.run.device)
     path = task.path()
     with connected(machine.device) as processes:
         console = RunConsole(speaks=processes.is_main, metrics=task.metrics)
@@ -75,7 +77,7 @@ def run(task: BaseTask) -> Path:
         with _run_directory(path, task, processes) as directory:
             with _removed_if_it_fails(before, directory, processes):
                 console.log_to(directory.path / "train.log")
-                prepared = prepare(task, machine, processes, directory)
+                prepared = prepare(task, machine, processes, directory, began)
                 directory = replace(directory, changed=prepared.changed)
                 announce(task, prepared, directory, processes, console)
                 session = assemble(task, prepared, directory, processes, console)
@@ -87,15 +89,22 @@ def run(task: BaseTask) -> Path:
 
 def dry_run(task: BaseTask) -> Plan:
     """What a run would do, without a run directory."""
-    machine = detect_machine(task.config.run.device)
+    began, machine = perf_counter(), detect_machine(task.config.run.device)
     with connected(machine.device) as processes:
-        return prepare(task, machine, processes, None).plan
+        return prepare(task, machine, processes, None, began).plan
 
 
 def prepare(
-    task: BaseTask, machine: Machine, processes: Processes, directory: RunDirectory | None
+    task: BaseTask,
+    machine: Machine,
+    processes: Processes,
+    directory: RunDirectory | None,
+    began: float,
 ) -> Prepared:
-    """Finds the data, learns what was not given, and plans; a resumed run remembers."""
+    """Finds the data, learns what was not given, and plans; a resumed run remembers.
+
+    `began` is when, in time.perf_counter(): a --time counts from there.
+    """
     check(task.config)
     earlier = directory.read("plan.json") if directory and directory.has_begun else None
     if earlier is None:
@@ -107,8 +116,23 @@ def prepare(
         known = processes.from_main(_learn(task, data, init) if processes.is_main else None)
     else:
         known = _remember(earlier, data, task.init)
-    plan = resolve(task.config, **vars(known), machine=machine, world_size=processes.size)
-    plan = replace(plan, notes=(*task.check(plan, data), *plan.notes))
+
+    def planned(config: Any) -> Plan:
+        return resolve(config, **vars(known), machine=machine, world_size=processes.size)
+
+    def assembled(trial: BaseTask, plan: Plan, folder: RunDirectory) -> Session:
+        for _ in trial.check(plan, data):  # raises if settings do not fit together
+            pass
+        return assemble(trial, Prepared(data, plan, init), folder, processes, RunConsole(speaks=False))
+
+    length: Length | None = None
+    if task.config.run.time:
+        length = (
+            length_of(earlier) if earlier else length_in_time(task, planned, assembled, directory, began)
+        )
+    plan = planned(with_length(task.config, length))
+    said = (length.note,) if length and length.note else ()
+    plan = replace(plan, notes=(*task.check(plan, data), *plan.notes, *said))
     processes.agree("configuration", to_json(task.config))
     processes.agree("plan", to_json(plan.training))
     changed = processes.from_main(_changed(plan.facts, data) if processes.is_main else None)
