@@ -92,6 +92,24 @@ def take_fraction(
     return labelled.subset(np.flatnonzero(_first_of_each(hashes, labelled.labels, count)))
 
 
+def spread(images: Images, count: int) -> np.ndarray:
+    """int64: the indices of `count` images to look at, or of all of fewer: one of each folder in turn.
+
+    Folders, and images in them, are taken in the order of their names' hashes, so that the first of a
+    list that is sorted by class are not all there is to see.
+    """
+    folders: dict[str, list[tuple[int, int]]] = {}
+    for index, name in enumerate(images.names()):
+        folders.setdefault(os.path.dirname(name), []).append((name_hash(name), index))
+    # How often its folder was taken before an image decides first.
+    turns = sorted(
+        (turn, name_hash(folder), index)
+        for folder, members in folders.items()
+        for turn, (_, index) in enumerate(sorted(members)[:count])
+    )
+    return np.array([index for _, _, index in turns[:count]], dtype=np.int64)
+
+
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """float32 [classes]: the inverse of each class's frequency, 0 where it has no images.
 

@@ -4,7 +4,7 @@ Legend: B images of a batch, C channels, H x W pixels of an image.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from unmask.data.decode.pictures import BadImage, Picture
 from unmask.data.images import Images
 from unmask.data.instances import Detections, Instances
 from unmask.data.normalize import normalize
+from unmask.data.split import spread
 from unmask.distributed.processes import ALONE, Processes
 from unmask.evals.detection import Precision, average_precision, matches
 from unmask.evals.objects import (
@@ -260,8 +261,8 @@ def statistics_picture(data: Detections) -> Image:
 
 def pictures(data: Detections, image: ImageSpec, judged: Judged) -> Iterator[tuple[str, Any]]:
     """Truth beside detections, the worst cases, and precision by recall."""
-    found: Sequence[FoundObjects] = judged.rows.output
-    few = _cases(data, image, judged, list(range(min(PICTURED, len(found)))))
+    readable = data.images.subset(judged.rows.indices)
+    few = _cases(data, image, judged, spread(readable, PICTURED).tolist())
     yield "objects", beside_truth_sheet(few, data.classes)
     chosen, counts = _worst(judged)
     worst = _cases(data, image, judged, chosen)

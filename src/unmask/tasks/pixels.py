@@ -24,6 +24,7 @@ from unmask.data.dense import size_within, whole_image
 from unmask.data.images import Images
 from unmask.data.maps import LabelMaps, refuse_wrong_size
 from unmask.data.placement import cut_image, placed_labels
+from unmask.data.split import spread
 from unmask.distributed.processes import ALONE, Processes
 from unmask.evals.segmentation import SegmentationScores, pixel_confusion, segmentation_scores
 from unmask.inference import evaluating, infer
@@ -181,7 +182,7 @@ def pixel_pictures(
     model: Segmenter, maps: LabelMaps, image: ImageSpec, loading: LoadingPlan, confusion: Tensor
 ) -> Iterator[tuple[str, Any]]:
     """Some images with truth, prediction and errors; and the confusion matrix, counted in pixels."""
-    chosen = np.linspace(0, len(maps) - 1, min(PICTURED, len(maps))).round().astype(int)
+    chosen = spread(maps.images, PICTURED)
     scenes = list(scenes_of(model, maps.images.subset(chosen), image, loading, maps.subset(chosen)))
     if scenes:
         yield "segmentation", segmentation_sheet(scenes, maps.classes, ignore_index=maps.ignore_index)

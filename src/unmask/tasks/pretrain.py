@@ -45,7 +45,7 @@ from unmask.tasks.reconstruction import (
     HeldOutError,
     SamplePictures,
     autoencoder_in,
-    first,
+    pictured,
 )
 from unmask.tasks.tokens import Tokens, read_tokens
 
@@ -190,16 +190,16 @@ class Pretrain(BaseTask):
     def evaluators(self, plan: Plan, data: PretrainImages) -> Sequence[Scheduled]:
         """The error on held-out images, pictures of them, and what the features are worth."""
         t, d = plan.training, self.config.data
-        held_out = data.held_out if len(data.held_out) else first(data.training, 2 * PICTURED_IMAGES)
-        crops = _crops(held_out, plan)
+        held_out = data.held_out if len(data.held_out) else pictured(data.training, 2 * PICTURED_IMAGES)
+        crops, drawn = _crops(held_out, plan), _crops(pictured(held_out, 2 * PICTURED_IMAGES), plan)
         tokens = self.tokens.draw if self.tokens else None
         title = "Held-out images" if plan.facts.held_out_images else "Training images"
         scheduled = [
             Scheduled(HeldOutError(crops, plan, tokens), t.evaluate_every),
-            Scheduled(SamplePictures("reconstruction", title, crops, plan, tokens), t.sample_every),
+            Scheduled(SamplePictures("reconstruction", title, drawn, plan, tokens), t.sample_every),
         ]
         if d.other:
-            elsewhere = _crops(first(find_images(d.other, root=d.root), PICTURED_IMAGES), plan)
+            elsewhere = _crops(pictured(find_images(d.other, root=d.root)), plan)
             title = "Images of another data set"
             other = SamplePictures("other-data", title, elsewhere, plan, tokens)
             scheduled.append(Scheduled(other, t.sample_every))

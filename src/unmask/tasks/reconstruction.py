@@ -15,6 +15,7 @@ from unmask.data.images import Images
 from unmask.data.mask_strategies import mask_noise
 from unmask.data.normalize import normalize, valid_pixels
 from unmask.data.sampler import generator
+from unmask.data.split import spread
 from unmask.distributed.processes import Processes
 from unmask.evals.reconstruction import Draw, HeldOutReconstruction, held_out_scores
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
@@ -108,6 +109,6 @@ def fixed_noise(images: int, mask: MaskSpec, grid: Size, seed: int = 0) -> Tenso
     return torch.from_numpy(np.stack([mask_noise(mask, grid, rng) for _ in range(images)]))
 
 
-def first(images: Images, count: int) -> Images:
-    """The first images, or all of fewer."""
-    return images.subset(range(min(count, len(images))))
+def pictured(images: Images, count: int = PICTURED_IMAGES) -> Images:
+    """Some of the images to draw, from all folders."""
+    return images.subset(spread(images, count))

@@ -32,7 +32,7 @@ from unmask.models.tokenizer import Tokenizer, gumbel_noise, perplexity
 from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.recipes.tokenizer import TOKENIZER
 from unmask.tasks.base import BaseTask, Data
-from unmask.tasks.reconstruction import PICTURED_IMAGES, display_of, first
+from unmask.tasks.reconstruction import PICTURED_IMAGES, display_of, pictured
 from unmask.viz.tiles import Sheet, displayable, draw
 
 EVALUATED_AT_ONCE = 16
@@ -111,11 +111,14 @@ class TrainTokenizer(BaseTask):
     def evaluators(self, plan: Plan, data: Data) -> Sequence[Scheduled]:
         """Error, use of the vocabulary, and pictures of held-out images."""
         t = plan.training
-        held_out = data.held_out if len(data.held_out) else first(data.training, 2 * PICTURED_IMAGES)
-        crops = load_centre_crops(held_out, plan.image, max_megapixels=plan.loading.max_megapixels)
+        held_out = data.held_out if len(data.held_out) else pictured(data.training, 2 * PICTURED_IMAGES)
+        crops, drawn = (
+            load_centre_crops(images, plan.image, max_megapixels=plan.loading.max_megapixels)
+            for images in (held_out, pictured(held_out, 2 * PICTURED_IMAGES))
+        )
         return [
             Scheduled(TokenizerError(crops, plan), t.evaluate_every),
-            Scheduled(TokenPictures(crops, plan), t.sample_every),
+            Scheduled(TokenPictures(drawn, plan), t.sample_every),
         ]
 
     def facts(self, plan: Plan, newest: Mapping[str, Any]) -> list[tuple[str, str]]:
