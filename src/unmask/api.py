@@ -33,8 +33,7 @@ from unmask.interop.weights import read_asked
 from unmask.runs.ablate import Ablated, run_ablation
 from unmask.runs.ablation_cost import Foreseen
 from unmask.runs.pages import measured_in
-from unmask.runs.quickstart import Comparison, quickstart_stages
-from unmask.runs.quickstart import run_stages as run_quickstart
+from unmask.runs.quickstart import Comparison, plan_quickstart, run_quickstart
 from unmask.runs.train import train
 from unmask.tasks import find_recipe
 from unmask.use.check import run_check
@@ -235,7 +234,7 @@ def quickstart(config: QuickstartConfig | None = None, **settings: Any) -> Compa
     Calling it again goes on where an earlier call was stopped.
     """
     asked = _asked(config or QuickstartConfig(), settings)
-    return run_quickstart(quickstart_stages(asked), print)
+    return run_quickstart(plan_quickstart(asked), print)
 
 
 def _of_images(cls: Callable[[], C], images: Any, settings: dict[str, Any]) -> tuple[C, Images | None]:

@@ -242,11 +242,11 @@ def test_row_of_json_is_a_path_only_if_it_is_named(tmp_path):
 
 
 def test_libraries_of_data_sets_are_imported_when_they_are_named():
-    imported = {"datasets", "torchvision", "elpv_dataset", "huggingface_hub"}
+    imported = {"datasets", "torchvision", "elpv_dataset", "mlxtend", "huggingface_hub"}
     for file in Path(registry.__file__).parent.glob("*.py"):
         for node in ast.parse(file.read_text()).body:  # not those inside functions
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names]
                 module = node.module if isinstance(node, ast.ImportFrom) else names[0]
                 assert module.split(".")[0] not in imported, f"{file.name} imports {module}"
-    assert registry.BUILT_IN == ("elpv", "elpv:train", "fashion-mnist")
+    assert registry.BUILT_IN == ("digits", "elpv", "elpv:train", "fashion-mnist")

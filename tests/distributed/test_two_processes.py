@@ -13,11 +13,11 @@ import pytest
 from conftest import photograph
 from tests_support import mae_spec, random_classifier, random_weights, resolved
 from unmask.config.classify import LabelledData, LabelledRun, TuneOptim
-from unmask.config.commands import FinetuneConfig, ProbeConfig, ScratchConfig
+from unmask.config.commands import FinetuneConfig, KnnConfig, KnnData, ScratchConfig
 from unmask.config.keywords import with_sections
 from unmask.config.settings import Encoder, FeatureProbe
 from unmask.interop.weights import write_model
-from unmask.runs.quickstart import Stages
+from unmask.runs.examples import EXAMPLES, Quickstart
 
 FLAGS = (
     "--data.size 16 24 --data.held-out 4 --data.workers 1 --model.patch 4 --model.width 16 "
@@ -176,13 +176,12 @@ def test_several_runs_of_one_command(labelled, encoder, tmp_path):
     assert all((out / name / "model.safetensors").exists() for name in row["runs"])
 
 
-TUNED = {"probe": ProbeConfig, "finetune": FinetuneConfig}
 QUICKSTART = """
 import pickle, sys
 from pathlib import Path
-from unmask.runs.quickstart import run_stages
+from unmask.runs.quickstart import run_quickstart
 
-run_stages(pickle.loads(Path(sys.argv[1]).read_bytes()), print)
+run_quickstart(pickle.loads(Path(sys.argv[1]).read_bytes()), print)
 """
 
 
@@ -195,16 +194,24 @@ def test_quickstart(labelled, tiny, tmp_path):
     )
     data = LabelledData(source=(str(labelled),), size=(16, 24), workers=0)
     optim, run = TuneOptim(steps=2, warmup_steps=0, batch=8), LabelledRun(precision="fp32")
-    model = with_sections(Encoder(), tiny.model)
-    scratch = ScratchConfig(data=data, model=model, optim=optim, run=run)
-    tuned = {name: cls(init=pretraining.out) for name, cls in TUNED.items()}
-    configs = {name: with_sections(config, scratch) for name, config in tuned.items()}
-    configs["scratch"] = scratch
-    runs = {name: replace(config, out=str(out / name)) for name, config in configs.items()}
-    stages = Stages(out=out, pretraining=pretraining, classifications=runs)
-    (tmp_path / "stages").write_bytes(pickle.dumps(stages))
+    scratch = ScratchConfig(data=data, model=with_sections(Encoder(), tiny.model), optim=optim, run=run)
+    asked = Quickstart(
+        out=out,
+        example=replace(EXAMPLES["digits"], per_class=None, steps=None),
+        pretraining=pretraining,
+        knn=KnnConfig(
+            init=pretraining.out,
+            out=str(out / "probe"),
+            baselines=True,
+            data=KnnData(source=(str(labelled),), workers=0),
+        ),
+        scratch=scratch,
+        finetune=replace(with_sections(FinetuneConfig(), scratch), init=pretraining.out),
+        seeds=(0,),
+    )
+    (tmp_path / "asked").write_bytes(pickle.dumps(asked))
     (tmp_path / "script.py").write_text(QUICKSTART)
-    result = torchrun_python(2, str(tmp_path / "script.py"), str(tmp_path / "stages"))
+    result = torchrun_python(2, str(tmp_path / "script.py"), str(tmp_path / "asked"))
     assert result.returncode == 0, result.stderr[-3000:]
     for sentence in ("1 of 4: ", "4 of 4: ", f"report: {out / 'report.html'}"):
         assert result.stdout.count(sentence) == 1, sentence

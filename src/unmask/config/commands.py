@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unmask.config.budget import seconds_in
 from unmask.config.classify import (
     Augment,
     Head,
@@ -40,6 +41,7 @@ from unmask.config.weights import InitModel
 from unmask.core.spec import TargetKind
 
 Part = Literal["val", "train", "all"]
+Example = Literal["digits", "elpv"]
 Robustness = Literal["none", "a", "r", "sketch", "c"]
 
 
@@ -284,12 +286,22 @@ class ReconstructConfig:
 class QuickstartConfig:
     """The embedded example; everything else is decided."""
 
-    out: str = "runs/quickstart"
-    """Folder for the runs and the page that compares them."""
+    data: Example = "digits"
+    """Handwritten digits, or photographs of solar cells, which need another package and more time."""
+    out: str | None = None
+    """Folder for the runs and the page that compares them. Default: runs/quickstart, with another
+    example's name behind it."""
+    time: str | None = None
+    """How long all of it may take: a slower machine trains less. Default: 4m, and 12m of solar cells."""
     seed: int = 0
     """Decides initial weights, order, crops and masks."""
     device: Device = "auto"
     """Where to compute. Default: a GPU if there is one."""
+
+    def check(self) -> None:
+        """Raises ValueError if the time is none."""
+        if self.time is not None:
+            seconds_in(self.time)
 
 
 @dataclass(frozen=True, kw_only=True)

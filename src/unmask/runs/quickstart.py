@@ -1,219 +1,144 @@
-"""The embedded example, from images to a classifier: four runs, and a page that compares them."""
+"""The embedded example, from images to classifiers: what pre-training gains, on one page."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-
-from unmask.config.commands import ClassifyConfig, PretrainConfig, QuickstartConfig
-from unmask.config.io import from_dict
+from unmask.config.budget import seconds_in
+from unmask.config.commands import (
+    FinetuneConfig,
+    KnnConfig,
+    KnnData,
+    QuickstartConfig,
+    ScratchConfig,
+)
 from unmask.config.output import claim_output
-from unmask.config.plan import Plan
 from unmask.config.settings import FeatureProbe
 from unmask.distributed.processes import connected
 from unmask.engine.machine import detect_machine
-from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
-from unmask.runs.pages import last_summary
+from unmask.runs.comparison import NAMES, Comparison, compare, write_page
+from unmask.runs.examples import EXAMPLES, Example, Quickstart
 from unmask.runs.run import run as run_task
+from unmask.runs.study import SEED, Stage, run_stages
 from unmask.tasks import find_recipe, find_task
-from unmask.tasks.labelled import find_split
+from unmask.tasks.classify import METRICS
 from unmask.tasks.pretrain import Pretrain
-from unmask.viz.report import Table, report_html
+from unmask.use.knn import ENCODER, PIXELS, RANDOM, run_knn
 
-LABELLED, UNLABELLED = "elpv:plain", "elpv:train"
-PROBE_IMAGES, LOOKS = 1024, 4
-DOES = {
-    "probe": "linear probe: a linear classifier on the frozen encoder",
-    "finetune": "fine-tuning: encoder and classifier",
-    "scratch": "from scratch: the same without pre-training, to compare with",
-}
-PICTURES = {
-    "pretrain": {
-        "reconstruction": "Masked, reconstructed, true: cells that no run was trained on",
-        "reconstruction-ratios": "The same model at higher mask ratios",
-    },
-    "finetune": {
-        "confusion": "The fine-tuned model: confusion matrix",
-        "mistakes": "The fine-tuned model: its most confident errors",
-    },
-}
+C = TypeVar("C", FinetuneConfig, ScratchConfig)
+
+LEAST_STEPS = 100
+"""Of training on labels, however slow the machine is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stages:
-    """The runs, in their order."""
-
-    out: Path
-    pretraining: PretrainConfig
-    classifications: dict[str, ClassifyConfig]
-    """By command; each on the same labelled images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What one way of classifying scored on the validation images."""
-
-    name: str
-    how: str
-    top1: float
-    balanced: float
-
-    def cells(self) -> tuple[str, ...]:
-        """As text."""
-        return self.name, self.how, f"{self.top1:.1%}", f"{self.balanced:.1%}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What the runs came to."""
-
-    path: Path
-    classes: tuple[str, ...]
-    rows: list[Row]
-    note: str
-
-    def sentences(self) -> list[str]:
-        """For the terminal: the numbers, where the page is, and what to type next."""
-        width = max(len(row.name) for row in self.rows)
-        return [
-            f"{'':<{width}}  accuracy  balanced",
-            *(f"{row.name:<{width}}  {row.top1:>8.1%}  {row.balanced:>8.1%}" for row in self.rows),
-            self.note,
-            f"report: {self.path / 'report.html'}",
-            f"next: unmask predict IMAGES --init {self.path / 'finetune'}",
-            "or, on images of your own, without labels: unmask pretrain path/to/images",
-        ]
-
-
-def quickstart_stages(config: QuickstartConfig) -> Stages:
+def plan_quickstart(config: QuickstartConfig) -> Quickstart:
     """Pre-training on the images whose labels are used afterwards; none sees those for validation."""
-    out = Path(config.out)
-
-    def run(recipe: PretrainConfig | ClassifyConfig) -> dict:
-        return {"run": replace(recipe.run, seed=config.seed, device=config.device)}
-
-    pretrain = find_recipe("pretrain", "quickstart")
-    assert pretrain.optim.steps is not None
-    looks = FeatureProbe(data=(LABELLED,), images=PROBE_IMAGES, every=pretrain.optim.steps // LOOKS)
+    example = EXAMPLES[config.data]
+    out = Path(config.out or f"runs/{example.folder}")
+    seconds = seconds_in(config.time or example.time) * example.share
+    pretrain = find_recipe("pretrain", example.pretrain)
     pretraining = replace(
         pretrain,
         out=str(out / "pretrain"),
-        data=replace(pretrain.data, source=(UNLABELLED,)),
-        probe=looks,
-        **run(pretrain),
+        data=replace(pretrain.data, source=(example.unlabelled,)),
+        probe=FeatureProbe(images=0),
+        run=replace(pretrain.run, seed=config.seed, time=f"{seconds:.0f}s", device=config.device),
     )
-    classifications = {}
-    for command in DOES:
-        recipe = find_recipe(command, f"quickstart-{command}")
-        classifications[command] = replace(
+
+    def labelled(command: str, name: str) -> Any:
+        recipe = find_recipe(command, name)
+        return replace(
             recipe,
             out=str(out / command),
-            **({} if command == "scratch" else {"init": pretraining.out}),
-            data=replace(recipe.data, source=(LABELLED,)),
-            **run(recipe),
+            data=replace(recipe.data, source=(example.labelled,), per_class=example.per_class),
+            run=replace(recipe.run, device=config.device),
         )
-    return Stages(out=out, pretraining=pretraining, classifications=classifications)
+
+    tuned = labelled("finetune", example.finetune)
+    data = KnnData(
+        source=(example.labelled,), per_class=example.per_class, eval_crop=tuned.data.eval_crop
+    )
+    return Quickstart(
+        out=out,
+        example=example,
+        pretraining=pretraining,
+        knn=KnnConfig(
+            init=pretraining.out,
+            out=str(out / "probe"),
+            pool=example.pool,
+            baselines=True,
+            data=data,
+            device=config.device,
+        ),
+        scratch=labelled("scratch", example.scratch),
+        finetune=replace(tuned, init=pretraining.out),
+        seeds=tuple(range(config.seed, config.seed + example.seeds)),
+    )
 
 
-def run_stages(stages: Stages, say: Callable[[str], None]) -> Comparison:
-    """Runs them all, or goes on where a call was stopped; writes the page that compares them.
+def run_quickstart(asked: Quickstart, say: Callable[[str], None]) -> Comparison:
+    """Runs everything, or goes on where a call was stopped; writes the page that compares.
 
     The main process says what is done, and what came of it.
     """
-    if (stages.out / "config.json").exists():
-        raise CheckpointError(f"{stages.out} is a run by itself: choose another --out")
-    count = 1 + len(stages.classifications)
-    with connected(detect_machine(stages.pretraining.run.device).device) as processes:
+    if (asked.out / "config.json").exists():
+        raise CheckpointError(f"{asked.out} is a run by itself: choose another --out")
+    with connected(detect_machine(asked.pretraining.run.device).device) as processes:
         if processes.is_main:
-            claim_output(stages.out)
+            claim_output(asked.out)
         tell = say if processes.is_main else _nothing
-        tell(f"1 of {count}: pre-training, without labels")
-        run_task(Pretrain(stages.pretraining))
-        for i, (command, config) in enumerate(stages.classifications.items(), 2):
-            tell(f"{i} of {count}: {DOES[command]}")
-            run_task(find_task(command)(config))
-        comparison = processes.from_main(compare(stages) if processes.is_main else None)
+        tell("1 of 4: pre-training, without labels")
+        run_task(Pretrain(asked.pretraining))
+        pages = RunDirectory(asked.out / "pretrain")
+        steps = processes.from_main(pages.read("plan.json")["training"]["steps"])
+        tell("2 of 4: linear probes, of the frozen encoder and of pixels")
+        linear = processes.from_main(_linear(asked.knn) if processes.is_main else None)
+        scores = {}
+        for number, command in enumerate(("scratch", "finetune"), 3):
+            tell(f"{number} of 4: {NAMES[command]}, {len(asked.seeds)} seed(s)")
+            config = _with_steps(getattr(asked, command), steps, asked.example)
+            scores[command] = _seeds(command, config, asked, tell)
+        comparison = processes.from_main(compare(asked, linear, scores) if processes.is_main else None)
         if processes.is_main:
-            _write_page(stages, comparison)
+            write_page(asked, comparison, linear)
         for sentence in comparison.sentences():
             tell(sentence)
     return comparison
 
 
-def compare(stages: Stages) -> Comparison:
-    """The scores of finished runs, the lowest that is worth anything first."""
-    some = next(iter(stages.classifications.values()))
-    split = find_split(some.data)
-    classes, images = split.training.classes, len(split.validation)
-    commonest = int(np.bincount(split.training.labels).argmax())
-    chance = Row(
-        name="no model",
-        how=f"always {classes[commonest]!r}",
-        top1=float((split.validation.labels == commonest).mean()),
-        balanced=1 / len(classes),
-    )
-    runs = [_row(command, stages) for command in ("scratch", "probe", "finetune")]
-    best = max(row.top1 for row in runs)
-    error = math.sqrt(best * (1 - best) / images)
-    note = (
-        f"one run each, scored on {images} images that none of them was trained on: the standard error "
-        f"of an accuracy is {error:.1%}"
-    )
-    return Comparison(path=stages.out, classes=classes, rows=[chance, *runs], note=note)
+def _linear(config: KnnConfig) -> dict[str, float]:
+    """The accuracy of a linear probe of each kind of features."""
+    record = run_knn(config).record["features"]
+    return {kind: record[kind]["linear"]["top1"] for kind in (PIXELS, RANDOM, ENCODER)}
 
 
-def _row(command: str, stages: Stages) -> Row:
-    config, run = stages.classifications[command], RunDirectory(stages.out / command)
-    last = next(r for r in reversed(read_metrics(run)) if "val/top1" in r)
-    plan = run.read("plan.json")["training"]
-    return Row(
-        name={"scratch": "from scratch", "probe": "linear probe", "finetune": "fine-tuned"}[command],
-        how=f"unmask {command}, {plan['steps']} steps of {plan['batch']} images, {config.recipe}",
-        top1=last["val/top1"],
-        balanced=last["val/balanced_accuracy"],
-    )
+def _with_steps(config: C, pretrained: int, example: Example) -> C:
+    """As long as the pre-training of so many steps allows; the same for every method."""
+    if example.steps is None:
+        return config
+    steps = max(LEAST_STEPS, round(example.steps * pretrained))
+    optim = replace(config.optim, steps=steps, warmup_steps=steps // 10)
+    run = replace(config.run, evaluate_every=steps, checkpoint_every=steps)
+    return replace(config, optim=optim, run=run)
 
 
-def _write_page(stages: Stages, comparison: Comparison) -> None:
-    run = RunDirectory(stages.out / "pretrain")
-    facts = run.read("plan.json")["facts"]
-    images = facts["training_images"] + facts["held_out_images"]
-    pictures = [
-        (caption, newest.read_bytes())
-        for part, names in PICTURES.items()
-        for name, caption in names.items()
-        if (newest := _newest(RunDirectory(stages.out / part).samples, name))
+def _seeds(
+    command: str, config: FinetuneConfig | ScratchConfig, asked: Quickstart, say: Callable[[str], None]
+) -> dict[str, float]:
+    """One run for each seed, in a folder of its own; the accuracy of each, by the folder's name."""
+    stages = [
+        Stage(
+            task=find_task(command)(replace(config, run=replace(config.run, seed=seed))),
+            settings={SEED: str(seed)},
+        )
+        for seed in asked.seeds
     ]
-    curves = (run.plots / "curves.png").read_bytes()
-    page = report_html(
-        "unmask: quickstart",
-        summary=Table(
-            f"Which class is it? {' or '.join(comparison.classes)}",
-            ("", "how", "accuracy", "balanced accuracy"),
-            [row.cells() for row in comparison.rows],
-        ),
-        facts=[
-            ("How sure that is", comparison.note),
-            ("Pre-trained on", f"{images} images, without the labels that the other runs learn from"),
-            ("Reconstruction", last_summary(Pretrain(stages.pretraining), run, _plan(run))),
-            ("Licence", run.read("model.json")["licence_note"] or "not known"),
-        ],
-        pictures=[*pictures, ("Pre-training: its curves", curves)],
-    )
-    RunDirectory(stages.out).write("report.html", page)
-
-
-def _plan(run: RunDirectory) -> Plan:
-    return from_dict(Plan, run.read("plan.json"))
+    outcomes = run_stages(stages, by=METRICS[0], out=asked.out / command, say=say)
+    return {name: outcome.value for name, outcome in outcomes.items()}
 
 
 def _nothing(sentence: str) -> None:
     """What the other processes say."""
-
-
-def _newest(samples: Path, name: str) -> Path | None:
-    return max(samples.glob(f"{name}-[0-9]*.png"), default=None)

@@ -17,6 +17,10 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
 tr { border-bottom: 1px solid var(--line); }
 .facts th { font-weight: 400; color: var(--quiet); }
 .facts td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+h2 { font-size: 1.2rem; }
+dt { color: var(--quiet); }
+dd { margin: 0 0 .8rem; }
+code { font: .9rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 figure { margin: 2rem 0; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption { color: var(--quiet); }
@@ -31,6 +35,13 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
+class Commands(NamedTuple):
+    """What to type next, under a heading: (what it does, the command)."""
+
+    caption: str
+    rows: Sequence[tuple[str, str]]
+
+
 def report_html(
     title: str,
     *,
@@ -38,6 +49,8 @@ def report_html(
     pictures: Sequence[tuple[str, bytes]],
     tables: Sequence[Table] = (),
     summary: Table | None = None,
+    opening: Sequence[tuple[str, bytes]] = (),
+    commands: Commands | None = None,
 ) -> str:
     """A self-contained page; every string is shown as it is, never read as HTML.
 
@@ -45,9 +58,14 @@ def report_html(
         facts: (name, value), in the order of reading.
         pictures: (caption, PNG); the caption also stands in for those who do not see the picture.
         tables: below the pictures.
-        summary: above everything.
+        summary: above facts and pictures.
+        opening: pictures above everything.
+        commands: below these.
     """
     parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [_figure(caption, png) for caption, png in opening]
+    if commands:
+        parts.append(_commands(commands))
     if summary:
         parts.append(_table(summary))
     if facts:
@@ -76,6 +94,14 @@ def _figure(caption: str, png: bytes) -> str:
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     text = escape(caption)
     return f'<figure>\n<img src="{source}" alt="{text}">\n<figcaption>{text}</figcaption>\n</figure>'
+
+
+def _commands(commands: Commands) -> str:
+    rows = [
+        f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>"
+        for what, command in commands.rows
+    ]
+    return "\n".join([f"<section><h2>{escape(commands.caption)}</h2><dl>", *rows, "</dl></section>"])
 
 
 def _table(table: Table) -> str:

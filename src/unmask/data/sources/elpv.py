@@ -60,9 +60,7 @@ def _labelled(word: str, options: Options) -> Parts:
 def _folder() -> Path:
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise DataError(
-            "the data set elpv comes in a package of its own: pip install 'unmask[quickstart]'"
-        )
+        raise DataError("the data set elpv comes in a package of its own: pip install elpv-dataset")
     return Path(spec.origin).parent / "data"
 
 

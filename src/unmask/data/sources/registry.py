@@ -2,6 +2,7 @@
 
 from unmask.data.sources import (
     class_folders,
+    digits,
     elpv,
     fashion_mnist,
     hub_sets,
@@ -14,6 +15,7 @@ from unmask.data.sources.source import Source
 from unmask.errors import DataError
 
 SOURCES: tuple[Source, ...] = (
+    digits.SOURCE,
     elpv.SOURCE,
     fashion_mnist.SOURCE,
     torchvision_sets.SOURCE,

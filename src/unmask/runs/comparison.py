@@ -1,0 +1,248 @@
+"""What the quickstart's runs came to: rows, a verdict, and the page that shows them."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from unmask.config.io import from_dict
+from unmask.config.plan import Plan
+from unmask.engine.run_directory import RunDirectory
+from unmask.runs.examples import Quickstart
+from unmask.runs.pages import last_summary
+from unmask.tasks.labelled import find_split
+from unmask.tasks.pretrain import Pretrain
+from unmask.use.knn import ENCODER, PIXELS, RANDOM
+from unmask.viz.comparison import Bar, comparison_chart
+from unmask.viz.report import Commands, Table, report_html
+
+NAMES = {
+    "pixels": "probe on pixels",
+    "scratch": "from scratch",
+    "probe": "probe, frozen encoder",
+    "finetune": "fine-tuned",
+}
+PICTURES = {
+    "confusion": "The best fine-tuned model: confusion matrix",
+    "mistakes": "The best fine-tuned model: its most confident errors",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one way of classifying scored on the validation images."""
+
+    name: str
+    how: str
+    values: tuple[float, ...]
+    """The accuracy with each seed; one of what draws nothing at random."""
+    run: Path
+    """The best of them, or what was probed."""
+    following: str
+    """The command that uses it."""
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def shown(self) -> str:
+        """Mean and standard deviation, in per cent."""
+        spread = f" ± {100 * statistics.stdev(self.values):.1f}" if len(self.values) > 1 else ""
+        return f"{100 * self.mean:.1f} %{spread}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What the runs came to; `rows` as the page shows them."""
+
+    path: Path
+    rows: list[Row]
+    chance: tuple[float, str]
+    """What always saying one class scores, and its name."""
+    verdict: str
+    note: str
+
+    @property
+    def best(self) -> Row:
+        """The way with the highest mean."""
+        return max(self.rows, key=lambda row: row.mean)
+
+    def sentences(self) -> list[str]:
+        """For the terminal: the numbers, where the page is, and what to type next."""
+        width = max(len(row.name) for row in self.rows)
+        return [
+            *(f"{row.name:<{width}}  {row.shown}" for row in self.rows),
+            self.verdict,
+            self.note,
+            f"report: {self.path / 'report.html'}",
+            f"next: {self.best.following}",
+            "or, on images of your own, without labels: unmask pretrain path/to/images",
+        ]
+
+
+def compare(
+    asked: Quickstart, linear: dict[str, float], scores: dict[str, dict[str, float]]
+) -> Comparison:
+    """The scores of finished runs, pixels first.
+
+    `linear` has the accuracy of the probe of each kind of features; `scores` that of each run of a
+    command, by its folder.
+    """
+    split = find_split(asked.finetune.data)
+    classes, images = split.training.classes, len(split.validation)
+    commonest = int(np.bincount(split.training.labels).argmax())
+    chance = float((split.validation.labels == commonest).mean()), f"always {classes[commonest]!r}"
+    rows = [
+        _probe(asked, "pixels", linear[PIXELS]),
+        _trained(asked, "scratch", scores["scratch"]),
+        _probe(asked, "probe", linear[ENCODER]),
+        _trained(asked, "finetune", scores["finetune"]),
+    ]
+    error = math.sqrt(rows[3].mean * (1 - rows[3].mean) / images)
+    gain = rows[3].mean - rows[1].mean
+    verdict = asked.example.not_ahead
+    if gain > 2 * error:
+        verdict = (
+            f"pre-training gains {100 * gain:.0f} points: fine-tuned {rows[3].shown}, from scratch "
+            f"{rows[1].shown}"
+        )
+        if rows[3].mean < rows[0].mean:
+            verdict += f"; but a probe on pixels has {rows[0].shown}: give it more with --time"
+    labels = (
+        f"{asked.example.per_class} labels of each class, the same for every method"
+        if asked.example.per_class
+        else f"{len(split.training)} labels"
+    )
+    spread = (
+        f"± is the standard deviation over {len(asked.seeds)} seeds after one pre-training"
+        if len(asked.seeds) > 1
+        else "one run each"
+    )
+    return Comparison(
+        path=asked.out,
+        rows=rows,
+        chance=chance,
+        verdict=verdict,
+        note=(
+            f"{labels}; scored on {images} images that no run was trained on, with a standard error of "
+            f"{100 * error:.1f} points; {spread}"
+        ),
+    )
+
+
+def _probe(asked: Quickstart, kind: str, accuracy: float) -> Row:
+    return Row(
+        name=NAMES[kind],
+        how=f"logistic regression on {'the pixels' if kind == 'pixels' else 'its features'}",
+        values=(accuracy,),
+        run=asked.out / "pretrain",
+        following=(
+            f"unmask knn path/to/labelled --init {asked.out / 'pretrain'} --pool {asked.knn.pool}"
+        ),
+    )
+
+
+def _trained(asked: Quickstart, command: str, scores: dict[str, float]) -> Row:
+    best = asked.out / command / max(scores, key=lambda name: scores[name])
+    t = _plan(RunDirectory(best)).training
+    return Row(
+        name=NAMES[command],
+        how=f"{t.steps} steps of {t.batch} images, recipe {getattr(asked, command).recipe}",
+        values=tuple(scores.values()),
+        run=best,
+        following=f"unmask predict IMAGES --init {best}",
+    )
+
+
+def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -> None:
+    """The chart, what the model draws, what to do with one's own images, then the numbers."""
+    run = RunDirectory(asked.out / "pretrain")
+    page = report_html(
+        "unmask: quickstart",
+        opening=[
+            (f"{_sentence(found.verdict)} {_sentence(found.note)}", _chart(asked, found)),
+            *_drawn(run, {"reconstruction": f"New {asked.example.things}: seen, drawn, true"}),
+        ],
+        commands=_own_images(found),
+        summary=Table(
+            "The comparison in numbers",
+            ("", "accuracy", "each seed", "how"),
+            [
+                (row.name, row.shown, ", ".join(f"{value:.1%}" for value in row.values), row.how)
+                for row in found.rows
+            ],
+        ),
+        facts=_facts(asked, found, linear, run),
+        pictures=[
+            *_drawn(RunDirectory(found.rows[-1].run), PICTURES),
+            ("Pre-training: its curves", (run.plots / "curves.png").read_bytes()),
+        ],
+    )
+    RunDirectory(asked.out).write("report.html", page)
+
+
+def _chart(asked: Quickstart, found: Comparison) -> bytes:
+    chart = BytesIO()
+    comparison_chart(
+        [Bar(row.name, row.values) for row in found.rows],
+        title=f"{asked.example.things.capitalize()}: right answers on new images",
+        label="accuracy",
+        baseline=found.chance,
+    ).save(chart, format="png")
+    return chart.getvalue()
+
+
+def _facts(
+    asked: Quickstart, found: Comparison, linear: dict[str, float], run: RunDirectory
+) -> list[tuple[str, str]]:
+    plan, (chance, constant) = _plan(run), found.chance
+    f, t = plan.facts, plan.training
+    return [
+        (
+            "Pre-trained on",
+            f"{f.training_images} images without labels, and drew {f.held_out_images} others; {t.steps} "
+            f"steps of {t.batch}",
+        ),
+        ("Reconstruction", last_summary(Pretrain(asked.pretraining), run, plan)),
+        ("Probe, random encoder", f"{linear[RANDOM]:.1%}: the same encoder before any training"),
+        ("No model", f"{chance:.1%}: {constant}"),
+        ("Licence of the images", run.read("model.json")["licence_note"] or "not known"),
+    ]
+
+
+def _drawn(run: RunDirectory, captions: dict[str, str]) -> list[tuple[str, bytes]]:
+    """The newest sample pictures of these names, with their captions."""
+    newest = {
+        caption: max(run.samples.glob(f"{name}-[0-9]*.png"), default=None)
+        for name, caption in captions.items()
+    }
+    return [(caption, path.read_bytes()) for caption, path in newest.items() if path]
+
+
+def _own_images(found: Comparison) -> Commands:
+    """What to do with a folder of one's own."""
+    return Commands(
+        "On your own images",
+        [
+            ("Look at what is there, and what a run would take", "unmask check path/to/images"),
+            ("Pre-train: any folder, no labels", "unmask pretrain path/to/images"),
+            (
+                "Train on the few that have labels, a folder for each class",
+                "unmask finetune path/to/labelled --init runs/pretrain-images",
+            ),
+            ("Classify others", "unmask predict path/to/others --init runs/finetune-labelled"),
+            ("Or use the best model of this page", found.best.following),
+        ],
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _plan(run: RunDirectory) -> Plan:
+    return from_dict(Plan, run.read("plan.json"))
