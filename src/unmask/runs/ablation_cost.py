@@ -24,7 +24,7 @@ from unmask.runs.ablation import Ablation, Step, Unit
 from unmask.runs.run import dry_run
 from unmask.tasks.base import Data
 from unmask.tasks.pretrain import Pretrain
-from unmask.tasks.reconstruction import first
+from unmask.tasks.reconstruction import pictured
 from unmask.tasks.tokens import read_tokens
 from unmask.viz.words import size as in_bytes
 
@@ -221,7 +221,7 @@ def _images_read(ablation: Ablation, step: Step, plan: Plan) -> float:
 
 def _seconds_to_read(data: Data, plan: Plan) -> float:
     """Of one image."""
-    some = first(data.training, TIMED_IMAGES)
+    some = pictured(data.training, TIMED_IMAGES)
     began = time.perf_counter()
     load_centre_crops(some, plan.image, max_megapixels=plan.loading.max_megapixels)
     return (time.perf_counter() - began) / len(some)
