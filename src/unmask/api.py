@@ -15,13 +15,13 @@ from unmask.config.commands import (
     EmbedConfig,
     EvaluateConfig,
     KnnConfig,
-    PlanConfig,
     PredictConfig,
     QuickstartConfig,
     ReconstructConfig,
 )
 from unmask.config.fields import check as check_settings
 from unmask.config.keywords import with_sections, with_setting, with_settings
+from unmask.config.planning import PlanConfig
 from unmask.cost.cards import Card
 from unmask.cost.predict import Prediction
 from unmask.cost.predict import predict as predict_cost

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unmask.config.settings import MapOptions
+from unmask.config.annotations import MapOptions
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import pixel_counts
 from unmask.errors import DataError

@@ -91,6 +91,7 @@ def runs(request, tiny, scratch, tmp_path_factory) -> dict[str, tuple]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 120 * KILLS)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("command", ["pretrain", "finetune", "probe", "detect", "segment"])
 def test_11_random_kills(runs, tmp_path, command, workers):

@@ -6,8 +6,9 @@ from unmask.bench.setting import BenchConfig
 from unmask.cli.main import commands
 from unmask.cli.use import USES
 from unmask.config.ablation import AblateConfig
-from unmask.config.commands import ExportConfig, PlanConfig, QuickstartConfig
+from unmask.config.commands import ExportConfig, QuickstartConfig
 from unmask.config.fields import settings_of
+from unmask.config.planning import PlanConfig
 from unmask.tasks import TASKS, find_recipe
 
 OTHERS = {

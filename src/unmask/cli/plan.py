@@ -1,8 +1,8 @@
 """unmask plan: what a pre-training run would take elsewhere."""
 
 from unmask.cli.arguments import parse, refuse_removed, settings_in, take_value
-from unmask.config.commands import PlanConfig
 from unmask.config.keywords import in_epochs, with_sections
+from unmask.config.planning import PlanConfig
 from unmask.recipes.pretrain import PRETRAIN
 from unmask.tasks import find_recipe
 

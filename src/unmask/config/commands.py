@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unmask.config.annotations import MapOptions, ObjectOptions
 from unmask.config.budget import seconds_in
 from unmask.config.classify import (
     Augment,
@@ -23,13 +24,10 @@ from unmask.config.settings import (
     Encoder,
     FeatureProbe,
     Labels,
-    MapOptions,
     Mask,
     MaskChoice,
-    ObjectOptions,
     Optim,
     Pool,
-    Precision,
     Reading,
     Run,
     Source,
@@ -316,45 +314,3 @@ class ExportConfig:
     out: str | None = None
     """The file or folder to write. Default: beside the model."""
     model: InitModel = field(default_factory=InitModel)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanData:
-    """What of the images matters to the cost."""
-
-    size: tuple[int, ...] = (224,)
-    """Pixels of the model's input: one number for a square, or height and width."""
-    channels: int | None = setting(None, least=1, most=65_536)
-    """Channels per image. Default: 3."""
-    repeats: int = setting(1, least=1, most=1e6)
-    """Samples per decoded image (Hoffer et al. 2019)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRun:
-    """What of the run matters to the cost."""
-
-    precision: Precision = "auto"
-    """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
-    activation_checkpointing: bool = False
-    """Keep less for the backward and compute it again: far less memory, a third more computation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """A pre-training run, and where it would run."""
-
-    devices: str = "8xh100"
-    """How many of which: 8xh100, 64xa100, l4, ...; cpu or cuda measures this machine."""
-    images: int = setting(1_281_167, least=1)
-    """Training images. Default: ImageNet-1K's."""
-    utilisation: float | None = None
-    """Share of the devices' peak that training reaches. Default: 0.4, or 0.5 of what cpu measures."""
-    decode_ms: float = setting(5.0, least=0)
-    """Milliseconds of one core per decoded image. Default: about what a JPEG of 500 x 375 takes."""
-    data: PlanData = field(default_factory=PlanData)
-    model: Autoencoder = field(default_factory=Autoencoder)
-    mask: Mask = field(default_factory=Mask)
-    target: Target = field(default_factory=Target)
-    optim: Optim = field(default_factory=Optim)
-    run: PlanRun = field(default_factory=PlanRun)

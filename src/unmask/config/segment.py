@@ -3,19 +3,11 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from unmask.config.annotations import AnnotatedSource, MapOptions
 from unmask.config.classify import LabelledRun
 from unmask.config.commands import TrainingConfig
 from unmask.config.fields import setting
-from unmask.config.settings import (
-    AnnotatedSource,
-    Bands,
-    Cache,
-    Encoder,
-    MapOptions,
-    Optim,
-    Reading,
-    ScheduleName,
-)
+from unmask.config.settings import Bands, Cache, Encoder, Optim, Reading, ScheduleName
 from unmask.models.segmenter_spec import SegmenterHead
 
 

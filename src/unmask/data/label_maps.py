@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unmask.config.settings import MapOptions
+from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
 from unmask.data.maps import LabelMaps
 from unmask.data.sources import coco_maps, labelme, map_files

@@ -10,13 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from unmask.config.fields import check
-from unmask.config.image import ImageSpec
-from unmask.config.io import from_dict, spec_from_dict, to_json
-from unmask.config.migrate import migrate_plan, read_config
+from unmask.config.io import to_json
 from unmask.config.output import Before
-from unmask.config.plan import DataFacts, Machine, Plan
+from unmask.config.plan import Machine, Plan
 from unmask.config.resolve import resolve
-from unmask.core.spec import ModelSpec
 from unmask.data.bad_images import BadImageLog
 from unmask.data.loader import Batches
 from unmask.data.workers import lost_workers_named
@@ -26,24 +23,13 @@ from unmask.engine.loop import train
 from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory, check_settings, opened
 from unmask.engine.session import Session, TrainingState
-from unmask.errors import DataError, Interrupted
+from unmask.errors import Interrupted
 from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
+from unmask.runs.known import changed, finished_on, learn, remember
 from unmask.runs.pages import last_summary, write_pages
 from unmask.runs.timed import Length, length_in_time, length_of, with_length
 from unmask.tasks.base import BaseTask, Data
-from unmask.tasks.measure import measure
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a run knows of its model and images before it is planned."""
-
-    model: ModelSpec
-    image: ImageSpec
-    facts: DataFacts
-    licence_note: str
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ def run(task: BaseTask) -> Path:
         if RunDirectory(path).model.exists():
             check_settings(RunDirectory(path), task.config, task.name)
             check_model(path)
-            learned_from = _finished_on(task, RunDirectory(path))
+            learned_from = finished_on(task, RunDirectory(path))
             console.say(f"nothing to do: {path} is finished{learned_from}; see {path / 'report.html'}")
             return path
         before = Before.of(path)
@@ -113,9 +99,9 @@ def prepare(
     data = task.find()
     processes.agree("list of images", data.fingerprint)
     if earlier is None:
-        known = processes.from_main(_learn(task, data, init) if processes.is_main else None)
+        known = processes.from_main(learn(task, data, init) if processes.is_main else None)
     else:
-        known = _remember(earlier, data, task.init)
+        known = remember(earlier, data, task.init)
 
     def planned(config: Any) -> Plan:
         return resolve(config, **vars(known), machine=machine, world_size=processes.size)
@@ -135,8 +121,8 @@ def prepare(
     plan = replace(plan, notes=(*task.check(plan, data), *plan.notes, *said))
     processes.agree("configuration", to_json(task.config))
     processes.agree("plan", to_json(plan.training))
-    changed = processes.from_main(_changed(plan.facts, data) if processes.is_main else None)
-    return Prepared(data, plan, init, changed)
+    change = processes.from_main(changed(plan.facts, data) if processes.is_main else None)
+    return Prepared(data, plan, init, change)
 
 
 def announce(
@@ -204,93 +190,6 @@ def assemble(
         processes=processes,
         console=console,
     )
-
-
-def _learn(task: BaseTask, data: Data, init: Weights | None) -> Known:
-    """What is not known before a first start."""
-    size = task.size(init)
-    measured = measure(
-        task.config.data,
-        data.training,
-        size=size,
-        eval_crop=task.eval_crop(size),
-        init=init,
-        keep_channels=task.keeps_channels,
-    )
-    facts = DataFacts(
-        training_images=len(data.training),
-        held_out_images=len(data.held_out),
-        fingerprint=data.fingerprint,
-        decoded_bytes=measured.decoded_bytes,
-        **_stamps(data),
-    )
-    licence = _licence(data, task.init, init.description.licence_note if init else "")
-    return Known(task.spec(data, measured.image, init), measured.image, facts, licence, measured.notes)
-
-
-def _licence(data: Data, init: str | None, of_init: str = "") -> str:
-    """Of all that a model is made of."""
-    origin = of_init or (f"started from {init}, whose licence holds too" if init else "")
-    return "; ".join(dict.fromkeys(filter(None, [data.training.licence_note, origin])))
-
-
-def _remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
-    """What an earlier part of the run learned; raises DataError if the images have changed since."""
-    plan = migrate_plan(earlier)
-    return Known(
-        spec_from_dict(plan["model"]),
-        from_dict(ImageSpec, plan["image"]),
-        _same_images(plan, data),
-        plan.get("licence_note", _licence(data, init)),  # plans of format 1 had none
-    )
-
-
-def _finished_on(task: BaseTask, directory: RunDirectory) -> str:
-    """Names the source that a finished run learned from, if another is asked for.
-
-    Raises DataError if the images of that other source are not the run's, by number, name and size. The
-    run's own source is not looked for: it may be gone.
-    """
-    config, plan = directory.read("config.json"), directory.read("plan.json")
-    if config is None or plan is None:
-        return ""
-    source = read_config(config, type(task.config)).data.source
-    if source == task.config.data.source:
-        return ""
-    facts = _same_images(migrate_plan(plan), data := task.find())
-    if facts.sizes not in ("", _stamps(data)["sizes"]):
-        raise DataError(
-            f"{directory.path} is finished, on images of the same names as in {' '.join(source)} but of "
-            f"other sizes: choose another --out for these"
-        )
-    return f" on images of the same names in {' '.join(source)}"
-
-
-def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
-    """What a plan says of its images; raises DataError if these are others."""
-    facts = from_dict(DataFacts, plan["facts"])
-    if facts.fingerprint != data.fingerprint:
-        raise DataError(
-            f"the images have changed since the run began (then {facts.fingerprint}; now "
-            f"{data.fingerprint}): restore them, or start anew with another --out"
-        )
-    return facts
-
-
-def _stamps(data: Data) -> dict[str, str]:
-    """Of the files of both parts, as `DataFacts` names them."""
-    sizes, times = zip(data.training.stamps(), data.held_out.stamps(), strict=True)
-    return {"sizes": " ".join(sizes), "times": " ".join(times)}
-
-
-def _changed(facts: DataFacts, data: Data) -> str:
-    """What of the image files is another than when the run was planned; empty if nothing is."""
-    now = _stamps(data)
-    if facts.sizes not in ("", now["sizes"]):
-        return "image files have another size than when the run began"
-    if facts.times not in ("", now["times"]):
-        return "image files were written again since the run began"
-    return ""
 
 
 def _values(values: tuple[float, ...]) -> str:

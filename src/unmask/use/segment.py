@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unmask.config.annotations import MapOptions
 from unmask.config.commands import EvaluateConfig, PredictConfig
 from unmask.config.fields import check
-from unmask.config.settings import Labels, MapOptions
+from unmask.config.settings import Labels
 from unmask.data.bad_images import none_readable
 from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unmask.config.settings import MapOptions
+from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.findings import Finding
 from unmask.data.instances import Detections

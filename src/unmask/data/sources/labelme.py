@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unmask.config.settings import MapOptions
+from unmask.config.annotations import MapOptions
 from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.decode.files import open_file

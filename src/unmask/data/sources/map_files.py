@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unmask.config.settings import MapOptions
+from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.decode.files import SUFFIXES
 from unmask.data.findings import found

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unmask.config.settings import MapOptions
+from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.images import Images
 from unmask.data.instances import Detections

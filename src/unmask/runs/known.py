@@ -1,0 +1,113 @@
+"""What a run knows of its model and images: learned when it begins, remembered when it resumes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from unmask.config.image import ImageSpec
+from unmask.config.io import from_dict, spec_from_dict
+from unmask.config.migrate import migrate_plan, read_config
+from unmask.config.plan import DataFacts
+from unmask.core.spec import ModelSpec
+from unmask.engine.run_directory import RunDirectory
+from unmask.errors import DataError
+from unmask.interop.description import Weights
+from unmask.tasks.base import BaseTask, Data
+from unmask.tasks.measure import measure
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a run knows of its model and images before it is planned."""
+
+    model: ModelSpec
+    image: ImageSpec
+    facts: DataFacts
+    licence_note: str
+    notes: tuple[str, ...] = ()
+
+
+def learn(task: BaseTask, data: Data, init: Weights | None) -> Known:
+    """What is not known before a first start."""
+    size = task.size(init)
+    measured = measure(
+        task.config.data,
+        data.training,
+        size=size,
+        eval_crop=task.eval_crop(size),
+        init=init,
+        keep_channels=task.keeps_channels,
+    )
+    facts = DataFacts(
+        training_images=len(data.training),
+        held_out_images=len(data.held_out),
+        fingerprint=data.fingerprint,
+        decoded_bytes=measured.decoded_bytes,
+        **_stamps(data),
+    )
+    licence = _licence(data, task.init, init.description.licence_note if init else "")
+    return Known(task.spec(data, measured.image, init), measured.image, facts, licence, measured.notes)
+
+
+def _licence(data: Data, init: str | None, of_init: str = "") -> str:
+    """Of all that a model is made of."""
+    origin = of_init or (f"started from {init}, whose licence holds too" if init else "")
+    return "; ".join(dict.fromkeys(filter(None, [data.training.licence_note, origin])))
+
+
+def remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
+    """What an earlier part of the run learned; raises DataError if the images have changed since."""
+    plan = migrate_plan(earlier)
+    return Known(
+        spec_from_dict(plan["model"]),
+        from_dict(ImageSpec, plan["image"]),
+        _same_images(plan, data),
+        plan.get("licence_note", _licence(data, init)),  # plans of format 1 had none
+    )
+
+
+def finished_on(task: BaseTask, directory: RunDirectory) -> str:
+    """Names the source that a finished run learned from, if another is asked for.
+
+    Raises DataError if the images of that other source are not the run's, by number, name and size. The
+    run's own source is not looked for: it may be gone.
+    """
+    config, plan = directory.read("config.json"), directory.read("plan.json")
+    if config is None or plan is None:
+        return ""
+    source = read_config(config, type(task.config)).data.source
+    if source == task.config.data.source:
+        return ""
+    facts = _same_images(migrate_plan(plan), data := task.find())
+    if facts.sizes not in ("", _stamps(data)["sizes"]):
+        raise DataError(
+            f"{directory.path} is finished, on images of the same names as in {' '.join(source)} but of "
+            f"other sizes: choose another --out for these"
+        )
+    return f" on images of the same names in {' '.join(source)}"
+
+
+def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
+    """What a plan says of its images; raises DataError if these are others."""
+    facts = from_dict(DataFacts, plan["facts"])
+    if facts.fingerprint != data.fingerprint:
+        raise DataError(
+            f"the images have changed since the run began (then {facts.fingerprint}; now "
+            f"{data.fingerprint}): restore them, or start anew with another --out"
+        )
+    return facts
+
+
+def _stamps(data: Data) -> dict[str, str]:
+    """Of the files of both parts, as `DataFacts` names them."""
+    sizes, times = zip(data.training.stamps(), data.held_out.stamps(), strict=True)
+    return {"sizes": " ".join(sizes), "times": " ".join(times)}
+
+
+def changed(facts: DataFacts, data: Data) -> str:
+    """What of the image files is another than when the run was planned; empty if nothing is."""
+    now = _stamps(data)
+    if facts.sizes not in ("", now["sizes"]):
+        return "image files have another size than when the run began"
+    if facts.times not in ("", now["times"]):
+        return "image files were written again since the run began"
+    return ""
