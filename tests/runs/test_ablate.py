@@ -42,7 +42,7 @@ def tiny_budget(monkeypatch):
     recipes = {
         "pretrain": replace(usual, data=replace(usual.data, size=(16,)), model=MODEL),
         "finetune": classify.quickstart_finetune(),
-        "probe": classify.small_probe(),
+        "probe": classify.short_probe(),
         "tokenizer": replace(
             tokenizer.laptop_tokenizer(), model=TokenizerModel(vocabulary=8, width=8, blocks=1)
         ),

@@ -36,7 +36,7 @@ class Budget:
 SMALL = Budget(
     pretrain="quickstart",
     finetune="quickstart-finetune",
-    probe="small-probe",
+    probe="short-probe",
     lengths=Lengths(pretrain=1000, finetune=150, probe=150, tokenizer=200),
 )
 
@@ -86,7 +86,7 @@ class AblateConfig:
     finetune_recipe: str | None = None
     """Recipe of fine-tuning. Default: quickstart-finetune, with --budget full small-data."""
     probe_recipe: str | None = None
-    """Recipe of linear probing. Default: small-probe."""
+    """Recipe of linear probing. Default: short-probe, with --budget full small-probe."""
     tokenizer: str | None = None
     """A run of unmask tokenizer, or DALL-E's weights, for the target tokens. Default: one is trained for
     each seed."""
