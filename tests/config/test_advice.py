@@ -43,6 +43,7 @@ def test_images_are_not_enlarged():
 
 
 def test_what_to_expect():
-    assert "fine texture" in expected(6, 0.6)
+    assert "fine texture" in expected(6, 1.1)
+    assert "fine texture" in expected(2, 0.6), "noise, whatever the patch"
     assert "structure" in expected(8, 3.3)
     assert "smooth" in expected(16, 30)

@@ -24,6 +24,8 @@ NEAR = 1.25
 """A factor between patches that makes no difference worth another setting."""
 LEAST_RATIO, MOST_RATIO, ROUND_RATIO = 0.5, 0.9, 0.05
 
+NOISE = 1.0
+"""Images whose correlation is gone within a pixel are like noise, whatever the patch."""
 EXPECTED = (
     (0.5, "fine texture, of which neighbours say little: an error close to harmonic fill's"),
     (2.0, "structure that spans patches: an error below harmonic fill's within the run"),
@@ -98,4 +100,5 @@ def advised_ratio(patch: int, half: float) -> float:
 
 def expected(patch: int, half: float) -> str:
     """What a run will show."""
-    return next(what for most, what in EXPECTED if REACH * half / patch <= most)
+    reach = 0.0 if half < NOISE else REACH * half / patch
+    return next(what for most, what in EXPECTED if reach <= most)
