@@ -328,6 +328,7 @@ def test_a_messy_folder_is_decoded_or_listed(tmp_path, photos):
     found = inspect(images, COLOUR)
     assert found.images == len(images) == len(good) + len(BROKEN) + 1
     assert sorted(b.path.rsplit("/", 1)[1] for b in found.bad) == sorted([*BROKEN, "bands.npy"])
+    assert not any("<_io" in b.reason for b in found.bad), "no Python objects"
     assert found.smallest == (1, 1)
 
 

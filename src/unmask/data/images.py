@@ -69,7 +69,7 @@ class Images:
         try:
             return self._take(index, wanted, use)
         except OSError as error:
-            return BadImage(self.paths[index], f"{type(error).__name__}: {error}")
+            return BadImage.of(self.paths[index], error)
 
     def _take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
         """Raises OSError where it may be worth another try."""
@@ -81,7 +81,7 @@ class Images:
         except Exception as error:  # broken files raise almost anything out of their decoders
             if isinstance(error, OSError) and error.errno in PASSING:
                 raise
-            return BadImage(self.paths[index], f"{type(error).__name__}: {error}")
+            return BadImage.of(self.paths[index], error)
 
     def subset(self, indices: Sequence[int] | np.ndarray | range) -> "Images":
         """Some of the images, in the order given."""

@@ -65,7 +65,7 @@ def inspect(images: Images, wanted: PixelFormat) -> Inspection:
                 heights.append(picture.size[0])
                 widths.append(picture.size[1])
         except Exception as error:  # broken headers raise almost anything
-            bad[name] = BadImage(name, f"{type(error).__name__}: {error}")
+            bad[name] = BadImage.of(name, error)
     sample, damaged, one_colour = measured(images), 0, list[str]()
     for i in range(len(sample)):
         result = sample.decode(i, wanted)

@@ -88,7 +88,7 @@ def find_layout(
                 notes.update(picture.notes)
                 eight_bits |= picture.eight_bits
         except Exception as error:  # broken files raise almost anything out of their decoders
-            bad.append(BadImage(some.paths[i], f"{type(error).__name__}: {error}"))
+            bad.append(BadImage.of(some.paths[i], error))
     if not seen:
         raise none_readable(bad)
     if rescale is None:

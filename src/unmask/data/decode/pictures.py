@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from unmask.config.image import PixelFormat, PixelType
@@ -37,6 +38,13 @@ class BadImage:
 
     path: str
     reason: str
+
+    @classmethod
+    def of(cls, path: str, error: Exception) -> "BadImage":
+        """By what was raised when it was read."""
+        if isinstance(error, UnidentifiedImageError):  # its own words show a Python object
+            return cls(path, "its content is no image of a kind that is read, or it is cut short")
+        return cls(path, f"{type(error).__name__}: {error}")
 
 
 class Picture(Protocol):
