@@ -131,7 +131,6 @@ def test_scores_of_the_same_files(tmp_path, pictures, monkeypatch, layout, pool,
 def test_scores_of_larger_files(tmp_path, layout, pool, library, near):
     """Resized and cropped: an evaluation crop of 0.8, and shapes of which no half pixel is cut off."""
     shapes = ((48, 60), (60, 48), (48, 72), (75, 60), (50, 60))
-    pytest.importorskip("unmask.data.evaluation_crop")
     (tmp_path / "pictures").mkdir()
     for i in range(12):
         photograph(i, *shapes[i % len(shapes)]).save(tmp_path / "pictures" / f"{i:02d}.png")
