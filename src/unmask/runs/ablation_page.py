@@ -101,7 +101,7 @@ def _facts(ablation: Ablation, foreseen: Foreseen, found: Findings) -> list[tupl
         (
             "Held-out error",
             "mean square in normalised pixels at random masks of 75 %, whatever target and masks were "
-            "trained with",
+            "trained with; normalized-pixels gets brightness and contrast from visible neighbours",
         ),
         ("Cost", f"operations of pre-training on one image, relative to {ablation.baseline}"),
         ("Time", "of all runs of a value and seed, on the machine that ran them"),
@@ -150,15 +150,15 @@ def _chart(ablation: Ablation, found: Findings) -> bytes:
 def _outputs(ablation: Ablation) -> bytes | None:
     """Fig. 6 of the values whose first finished pre-training is there."""
     drawn: dict[str, Views] = {}
-    borrowed = False
+    borrowed: list[str] = []
     for value in ablation.values:
         units = [u for u in ablation.of(value.name) if u.run("pretrain").model.exists()]
         if units:
             drawn[value.name], needs = _views(units[0])
-            borrowed |= needs
+            borrowed += [value.name] if needs else []
     if not drawn:
         return None
-    footnote = BORROWED_STATISTICS if borrowed else ""
+    footnote = f"{', '.join(borrowed)}: {BORROWED_STATISTICS}" if borrowed else ""
     return _png(output_sheet(list(drawn), list(drawn.values()), footnote))
 
 

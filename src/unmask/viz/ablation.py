@@ -76,7 +76,10 @@ def _draw(axes: Axes, names: Sequence[str], panel: Panel, xlabel: str) -> None:
             axes.plot([i] * len(found[i]), found[i], ".", color="black", alpha=0.45, markersize=5)
     axes.set_xlim(-0.5, len(names) - 0.5)
     angled = max(map(len, names)) >= ROTATED_FROM or len(names) > 6
-    axes.set_xticks(range(len(names)), names, rotation=30 if angled else 0)
+    axes.set_xticks(range(len(names)), names)
+    if angled:
+        for text in axes.get_xticklabels():
+            text.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{panel.label}, %" if panel.is_share else panel.label)
     axes.set_title("paper: ViT-L, ImageNet-1K" if panel.from_paper else "these runs", fontsize=9)
