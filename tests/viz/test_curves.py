@@ -2,10 +2,12 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 
+from unmask.tasks.classify import Finetune
 from unmask.tasks.pretrain import Pretrain
 from unmask.viz import curves
-from unmask.viz.curves import training_curves
+from unmask.viz.curves import smoothed, training_curves
 
 
 def records(n=30):
@@ -105,3 +107,41 @@ def test_a_single_value_is_visible():
     )
     blue = [31, 119, 180]
     assert [bool((np.asarray(p) == blue).all(axis=-1).any()) for p in (nothing, point)] == [False, True]
+
+
+def test_noisy_curves_are_smoothed_over_the_faint_raw_one(panels):
+    some = records(100)
+    training_curves(some)
+    raw, smooth = panels["grad_norm"].lines
+    assert list(raw.get_ydata()) == [1.0 + step % 3 for step in range(100)]
+    assert raw.get_alpha() < 0.5
+    assert smooth.get_ydata()[2:-2].std() < 0.5 * raw.get_ydata().std()
+    assert len(panels["lr"].lines) == 1, "a schedule has no noise"
+
+
+def test_smoothing_keeps_lines_and_length():
+    line = 0.5 + 2 * np.arange(100)
+    assert smoothed(line) == pytest.approx(line)
+    assert smoothed([3.0]).tolist() == [3.0]
+
+
+def test_accuracy_has_error_bars_and_a_range_around_it(panels):
+    measured = {"val/images": 100, "val/commonest_class": 0.8}
+    some = [{"step": i, "val/top1": 0.9, **measured} for i in range(3)]
+    training_curves(some, Finetune.metrics)
+    axes = panels["val/top1"]
+    (bars,) = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    (segments,) = bars.lines[2]
+    low, high = segments.get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.87, 0.93)), "the standard error of 0.9 of 100 images"
+    bottom, top = axes.get_ylim()
+    assert 0.7 < bottom < 0.8
+    assert 0.93 < top < 1.0
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["the majority class"]
+    assert axes.yaxis.get_major_formatter()(0.8).startswith("80")
+
+
+def test_accuracy_that_hardly_changes_does_not_fill_its_axis(panels):
+    training_curves([{"step": i, "val/top1": 0.9 + i * 1e-4} for i in range(3)], Finetune.metrics)
+    bottom, top = panels["val/top1"].get_ylim()
+    assert top - bottom >= 0.0999

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from unmask.viz.report import Table, report_html
+from unmask.viz.report import Commands, Table, report_html
 
 EVIL = """<script>alert('1')</script> & "quoted" """
 
@@ -21,7 +21,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -83,3 +83,24 @@ def test_an_empty_report_is_a_page_with_a_title():
     page = Page(report_html("run", facts=[], pictures=[]))
     assert page.text.count("run") == 2
     assert not page.all("table")
+
+
+def test_pictures_enlarge_without_a_script():
+    html = report_html("run", facts=[], pictures=[("curves", png())])
+    page = Page(html)
+    assert [attrs["type"] for attrs in page.all("input")] == ["checkbox"]
+    assert "input:checked + span { position: fixed" in html
+    assert len(page.all("img")) == 1, "the same picture, not another"
+
+
+def test_opening_then_commands_then_numbers():
+    table = Table("numbers", ["a"], [["1"]])
+    commands = Commands("what next", [("look " + EVIL, "unmask check path " + EVIL)])
+    html = report_html(
+        "run", facts=[], pictures=[], summary=table, opening=[("chart", png())], commands=commands
+    )
+    page = Page(html)
+    places = [html.index(part) for part in ("<figcaption>chart", "what next", "numbers</caption>")]
+    assert places == sorted(places)
+    assert f"unmask check path {EVIL}" in page.text
+    assert len(page.all("code")) == 1

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from unmask.viz.tiles import INK, Display, Sheet, displayable, draw
+from unmask.viz.tiles import FRAME, INK, Display, Sheet, displayable, draw
 
 
 def tile(value, height=12, width=12):
@@ -100,3 +100,9 @@ def test_groups_stand_apart():
         draw(Sheet(rows=stacked, headings=["a"], rows_per_group=1)).height
         > draw(Sheet(rows=stacked, headings=["a"])).height
     )
+
+
+@pytest.mark.parametrize(("value", "framed"), [(255, True), (240, True), (128, False), (0, False)])
+def test_pale_images_get_a_frame(value, framed):
+    picture = draw(Sheet(rows=[[tile(value)]], headings=["a"]))
+    assert count(picture, FRAME) == (4 * (12 * 16 + 1) if framed else 0)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
         before, now = run.read("env.json"), _environment()
         run = RunDirectory(path, identity, _differences(before, now))
         run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
-        run.write("env.json", to_json(now))
+        run.write("env.json", to_json(now | _history(before if run.has_begun else None)))
         yield run
 
 
@@ -257,6 +258,16 @@ def _environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "command": sys.argv,
+    }
+
+
+def _history(before: Any) -> dict[str, Any]:
+    """When a run was first started, and how often; not known of a part that an older version wrote."""
+    if before is None:
+        return {"started": datetime.now().astimezone().isoformat(timespec="seconds"), "parts": 1}
+    known = before if isinstance(before, dict) else {}
+    return {name: known[name] for name in ("started",) if name in known} | {
+        "parts": known.get("parts", 1) + 1
     }
 
 

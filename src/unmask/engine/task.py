@@ -1,6 +1,6 @@
 """What the loop asks of a task, and nothing more."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,13 +25,33 @@ class Metric:
     """Or higher."""
     baseline: float | None = None
     """What is worth nothing, drawn as a line."""
+    baseline_key: str = ""
+    """Of the metric that is this baseline, if it is measured."""
     baseline_label: str = "baseline"
+    images_key: str = ""
+    """Of a share of images: how many there were, for the error bars of its curve."""
+    explanation: str = ""
+    """Of a measure that not everyone knows, in a line."""
+    advice: str = ""
+    """What usually helps where it is no better than the baseline."""
     on_console: bool = False
     has_curve: bool = True
 
     def shown(self, value: float) -> str:
         """The number with its name."""
         return f"{self.label} {self.format.format(value)}"
+
+    def shortfall(self, record: Mapping[str, Any]) -> str:
+        """Says that a record is no better than the baseline, and what helps; empty if it is better."""
+        value = record.get(self.key)
+        level = record.get(self.baseline_key) if self.baseline_key else self.baseline
+        if value is None or level is None:
+            return ""
+        if value > level if self.better == "higher" else value < level:
+            return ""
+        named = f"{self.baseline_label} ({self.format.format(level)})"
+        helps = f": {self.advice}" if self.advice else ""
+        return f"{self.shown(value)} is no better than {named}{helps}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,17 @@
 """The pages that a run leaves behind: curves and report.html."""
 
 import io
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from unmask.config.plan import Plan, TrainingPlan
+from unmask.engine.console import duration
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
+from unmask.engine.task import Metric
 from unmask.tasks import TASKS
 from unmask.tasks.base import BaseTask
 from unmask.viz.curves import training_curves
@@ -25,11 +31,15 @@ def write_pages(task: BaseTask, run: RunDirectory, plan: Plan, title: str) -> No
         for name, caption in task.captions.items()
         for path in _newest(run.samples, name, first=name in task.from_the_start)
     ]
+    newest = newest_values(run)
     page = report_html(
         f"{title}: {run.path.name}",
         facts=[
             ("Result", last_summary(task, run, plan)),
-            *task.facts(plan, _newest_values(run)),
+            *(("But", sentence) for sentence in task.shortfalls(newest)),
+            *((f"What is {m.label}?", m.explanation) for m in task.metrics if _is_explained(m, newest)),
+            *_origin(task, run, plan),
+            *task.facts(plan, newest),
             *_training_facts(run, plan.training),
         ],
         pictures=[*pictures, ("Training curves", curves.getvalue())],
@@ -39,7 +49,7 @@ def write_pages(task: BaseTask, run: RunDirectory, plan: Plan, title: str) -> No
 
 def last_summary(task: BaseTask, run: RunDirectory, plan: Plan) -> str:
     """The newest measurement, in a sentence."""
-    newest = _newest_values(run)
+    newest = newest_values(run)
     if not task.metrics or newest.get(task.metrics[0].key) is None:
         return NOTHING
     text = task.summary(newest, plan)
@@ -49,12 +59,13 @@ def last_summary(task: BaseTask, run: RunDirectory, plan: Plan) -> str:
 def measured_in(run: RunDirectory) -> str:
     """The newest measurement of a run of any task, in a sentence; empty if there is none."""
     metrics = {m.key: m for entry in TASKS.values() for m in entry.load().metrics}
-    newest = _newest_values(run)
+    newest = newest_values(run)
     shown = [metrics[key].shown(value) for key, value in newest.items() if key in metrics]
     return ", ".join(shown)[:1].upper() + ", ".join(shown)[1:]
 
 
-def _newest_values(run: RunDirectory) -> dict[str, float]:
+def newest_values(run: RunDirectory) -> dict[str, float]:
+    """Each quantity as it was last measured."""
     newest: dict[str, float] = {}
     for record in read_metrics(run):
         newest |= {name: value for name, value in record.items() if value is not None}
@@ -73,6 +84,46 @@ def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]
         ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
         ("Skipped steps", str(trained[-1]["skipped_steps"]) if trained else "0"),
     ]
+
+
+def _is_explained(metric: Metric, newest: dict[str, float]) -> bool:
+    return bool(metric.explanation) and metric.key in newest
+
+
+def _origin(task: BaseTask, run: RunDirectory, plan: Plan) -> list[tuple[str, str]]:
+    """When, where and from what: enough to do it again."""
+    env, machine = run.read("env.json") or {}, plan.machine
+    return [
+        ("Command", _command(env.get("command", []))),
+        ("Data", ", ".join(task.config.data.source)),
+        ("Begins with", f"the weights of {task.init}" if task.init else "new weights"),
+        ("Seed", str(plan.training.seed)),
+        *_when(env),
+        (
+            "Machine",
+            f"{machine.name}, {machine.cores} core(s) for each of {plan.processes} process(es), "
+            f"torch {env.get('torch', 'not known')}",
+        ),
+    ]
+
+
+def _when(env: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """From the first start to now; runs of older versions did not write it down."""
+    if "started" not in env:
+        return []
+    began = datetime.fromisoformat(env["started"])
+    took = duration(max(0.0, (datetime.now().astimezone() - began).total_seconds()))
+    parts = f" in {env['parts']} parts, with the time between them" if env.get("parts", 1) > 1 else ""
+    return [("Began", f"{began:%Y-%m-%d %H:%M}"), ("Took", f"{took}{parts}")]
+
+
+def _command(words: Sequence[str]) -> str:
+    """As it was typed; how Python or torchrun were called is not known."""
+    if not words:
+        return "not known"
+    first = Path(words[0]).name
+    ours = "unmask" if first in ("unmask", "__main__.py") else first
+    return shlex.join([ours, *words[1:]])
 
 
 def _newest(samples: Path, name: str, *, first: bool) -> list[Path]:

@@ -27,7 +27,7 @@ from unmask.errors import Interrupted
 from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
 from unmask.runs.known import changed, finished_on, learn, remember
-from unmask.runs.pages import last_summary, write_pages
+from unmask.runs.pages import last_summary, newest_values, write_pages
 from unmask.runs.timed import Length, length_in_time, length_of, with_length
 from unmask.tasks.base import BaseTask, Data
 
@@ -240,6 +240,8 @@ def _finish(task: BaseTask, session: Session, state: TrainingState, data: Data) 
     write_pages(task, directory, plan, task.title)
     write_model(directory.path, weights, _description(task, plan, data, state.average is not None))
     console.say(f"finished. {last_summary(task, directory, plan)}")
+    for sentence in task.shortfalls(newest_values(directory)):
+        console.say(sentence)
     console.say(f"  report           {directory.path / 'report.html'}")
     licence = data.training.licence_note
     console.say(f"  model            {directory.model}" + (f" ({licence})" if licence else ""))

@@ -173,6 +173,10 @@ class BaseTask:
         shown = [m.shown(record[m.key]) for m in self.metrics if record.get(m.key) is not None]
         return ", ".join(shown)
 
+    def shortfalls(self, record: Mapping[str, Any]) -> list[str]:
+        """What of the newest measurement is no better than its baseline, in sentences with advice."""
+        return [sentence for m in self.metrics if (sentence := m.shortfall(record))]
+
     def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
         """What the report says of model and data, given the newest measurement: names and values."""
         f = plan.facts

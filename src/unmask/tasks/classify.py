@@ -49,7 +49,16 @@ NAMED_CLASSES = 20
 
 METRICS = (
     Metric(
-        key="val/top1", label="validation accuracy", format="{:.2%}", better="higher", on_console=True
+        key="val/top1",
+        label="validation accuracy",
+        format="{:.2%}",
+        better="higher",
+        on_console=True,
+        baseline_key="val/commonest_class",
+        baseline_label="the majority class",
+        images_key="val/images",
+        advice="what usually helps is a longer run, another learning rate (--sweep optim.base-lr "
+        "1e-3,4e-3), and labels that are right: look at the most confident errors",
     ),
     Metric(
         key="val/balanced_accuracy",

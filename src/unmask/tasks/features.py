@@ -30,9 +30,29 @@ NEIGHBOURS = 20
 RANKED_PER_DIMENSION = 4
 """Images that the rank of features needs for each of their dimensions, to mean much."""
 
+LEARN_LONGER = (
+    "the features tell nothing of these classes yet: what usually helps is a longer pre-training, or "
+    "images that are more like the labelled ones"
+)
+
+
+def _accuracy(key: str, label: str, *, on_console: bool = False) -> Metric:
+    return Metric(
+        key=key,
+        label=label,
+        format="{:.2%}",
+        better="higher",
+        baseline_key="probe/commonest_class",
+        baseline_label="the majority class",
+        images_key="probe/images",
+        advice=LEARN_LONGER,
+        on_console=on_console,
+    )
+
+
 METRICS = (
-    Metric(key="knn/top1", label="k-NN accuracy", format="{:.2%}", better="higher", on_console=True),
-    Metric(key="probe/top1", label="linear probe accuracy", format="{:.2%}", better="higher"),
+    _accuracy("knn/top1", "k-NN accuracy", on_console=True),
+    _accuracy("probe/top1", "linear probe accuracy"),
     Metric(
         key="probe/commonest_class",
         label="majority-class baseline",
@@ -40,7 +60,14 @@ METRICS = (
         better="higher",
         has_curve=False,
     ),
-    Metric(key="features/rank", label="effective rank", format="{:.1f}", better="higher"),
+    Metric(
+        key="features/rank",
+        label="effective rank",
+        format="{:.1f}",
+        better="higher",
+        explanation="how many dimensions the features use, from 1 to their width (RankMe, Garrido et "
+        "al. 2023): near 1 all images look alike to the model",
+    ),
 )
 
 
@@ -135,5 +162,6 @@ class LabelledFeatures:
             yield "knn/top1", nearest[NEIGHBOURS]
             probe = fit_linear_probe(features, labels, classes=count)
             yield "probe/top1", probe.accuracy(others, answers)
+            yield "probe/images", len(answers)
             yield "probe/commonest_class", answers.bincount().max().item() / len(answers)
             yield "features/rank", effective_rank(features)

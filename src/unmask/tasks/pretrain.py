@@ -83,7 +83,13 @@ class Pretrain(BaseTask):
     name, title, config_class, recipes = "pretrain", "Pre-training run", PretrainConfig, PRETRAIN
     metrics = (
         Metric(key="held_out/error", label="held-out error on masked pixels", has_curve=False),
-        Metric(key="held_out/harmonic_error", label="harmonic fill", has_curve=False),
+        Metric(
+            key="held_out/harmonic_error",
+            label="harmonic fill",
+            has_curve=False,
+            explanation="the error of the smoothest surface through the visible pixels, which knows "
+            "nothing of images: below it, the model has learned something about yours",
+        ),
         Metric(
             key="held_out/ratio",
             label="held-out error vs harmonic fill",
@@ -91,6 +97,9 @@ class Pretrain(BaseTask):
             baseline=1.0,
             baseline_label="harmonic fill",
             on_console=True,
+            advice="what usually helps is a longer run (--time 1h, or more --optim.steps), then smaller "
+            "patches (--model.patch); with normalised pixels as the target pictures stay worse than the "
+            "features, and --target.kind pixels draws better",
         ),
         *features.METRICS,
     )

@@ -55,6 +55,8 @@ class Validation:
         """Yields the scores, as val/NAME."""
         scores, predicted = self.score(model, processes)
         yield "val/unreadable", len(predicted.unreadable)
+        yield "val/images", scores.images
+        yield "val/commonest_class", scores.confusion.sum(1).max().item() / scores.images
         for name, value in scores.named():
             yield f"val/{name}", value
 

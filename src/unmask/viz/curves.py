@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
 LOG_FROM = 20
@@ -29,7 +29,11 @@ class Metric(Protocol):
     @property
     def baseline(self) -> float | None: ...
     @property
+    def baseline_key(self) -> str: ...
+    @property
     def baseline_label(self) -> str: ...
+    @property
+    def images_key(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,22 @@ class Panel:
     key: str
     label: str
     may_be_logarithmic: bool = False
-    reference: tuple[float, str] | None = None
+    reference: tuple[float | str, str] | None = None
+    """A level, or the key of what measured it, and its name."""
+    images_key: str = ""
+    """Of how many images a share is of."""
+    is_noisy: bool = False
 
 
-LOSS = Panel("loss", "training loss", may_be_logarithmic=True)
+LOSS = Panel("loss", "training loss", may_be_logarithmic=True, is_noisy=True)
 OPTIMIZER = (
     Panel("lr", "learning rate"),
-    Panel("grad_norm", "gradient norm", may_be_logarithmic=True),
+    Panel("grad_norm", "gradient norm", may_be_logarithmic=True, is_noisy=True),
 )
+SMOOTHED_FROM, WINDOW = 50, 25
+"""Values from which a noisy curve is smoothed too, and by a window of what part of them."""
+LEAST_SHARES = 0.1
+"""The least range of an axis of accuracy, so that noise does not fill it."""
 
 
 def training_curves(records: Sequence[Mapping[str, Any]], metrics: Sequence[Metric] = ()) -> Image.Image:
@@ -75,21 +87,32 @@ def training_curves(records: Sequence[Mapping[str, Any]], metrics: Sequence[Metr
 
 
 def _panel(m: Metric) -> Panel:
-    reference = None if m.baseline is None else (m.baseline, m.baseline_label)
-    return Panel(m.key, m.label, reference=reference)
+    level = m.baseline_key or m.baseline
+    reference = None if level is None else (level, m.baseline_label)
+    return Panel(m.key, m.label, reference=reference, images_key=m.images_key)
 
 
 def _draw(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -> None:
-    points = [(r["step"], r[panel.key]) for r in records if "step" in r and panel.key in r]
-    drawable = [(step, value) for step, value in points if _is_finite(value)]
-    steps, values = [step for step, _ in drawable], [value for _, value in drawable]
-    axes.plot(steps, values, linewidth=1.2, marker="o" if len(values) <= 40 else None, markersize=3.5)
+    points = [r for r in records if "step" in r and panel.key in r]
+    drawable = [r for r in points if _is_finite(r[panel.key])]
+    steps, values = [r["step"] for r in drawable], [r[panel.key] for r in drawable]
+    smooth = panel.is_noisy and len(values) >= SMOOTHED_FROM
+    (line,) = axes.plot(
+        *(steps, values),
+        linewidth=1.2,
+        marker="o" if len(values) <= 40 else None,
+        markersize=3.5,
+        alpha=0.25 if smooth else 1,
+    )
+    if smooth:
+        axes.plot(steps, smoothed(values), linewidth=1.6, color=line.get_color())
     if panel.may_be_logarithmic and values and 0 < LOG_FROM * min(values) < max(values):
         axes.set_yscale("log")
-    if panel.reference:
-        level, name = panel.reference
-        axes.axhline(level, linestyle=":", color="black", linewidth=1.2, label=name)
-        axes.legend(frameon=False)
+    level = _reference(axes, panel, records)
+    if panel.images_key and values:
+        errors = [_standard_error(r[panel.key], r.get(panel.images_key)) for r in drawable]
+        axes.errorbar(steps, values, yerr=errors, fmt="none", ecolor=line.get_color(), alpha=0.5)
+        _show_shares(axes, values, errors, level)
     if len(drawable) < len(points):
         missing = f"not drawn because not finite: {len(points) - len(drawable)}"
         axes.set_title(missing, fontsize=9, color="firebrick")
@@ -98,6 +121,45 @@ def _draw(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -> Non
     axes.set_ylabel(panel.label)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def smoothed(values: Sequence[float]) -> np.ndarray:
+    """float64 [n]: the mean over a window around each value, narrower at both ends."""
+    reach = max(1, len(values) // WINDOW // 2)
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
+    places = np.arange(len(values))
+    reaches = np.minimum(reach, np.minimum(places, places[::-1]))
+    return (sums[places + reaches + 1] - sums[places - reaches]) / (2 * reaches + 1)
+
+
+def _reference(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Draws the baseline as a line, and returns it; the newest if it was measured."""
+    if panel.reference is None:
+        return None
+    level, name = panel.reference
+    if isinstance(level, str):
+        level = next((r[level] for r in reversed(records) if _is_finite(r.get(level))), math.nan)
+    if not math.isfinite(level):
+        return None
+    axes.axhline(level, linestyle=":", color="black", linewidth=1.2, label=name)
+    axes.legend(frameon=False)
+    return level
+
+
+def _standard_error(share: float, images: float | None) -> float:
+    """Of a share of so many images; 0 if their number is not known."""
+    return math.sqrt(max(0.0, share * (1 - share)) / images) if images else 0.0
+
+
+def _show_shares(
+    axes: Axes, values: Sequence[float], errors: Sequence[float], level: float | None
+) -> None:
+    """An axis in per cent around what was measured and the baseline."""
+    least = min([*np.subtract(values, errors), *([] if level is None else [level])])
+    most = max([*np.add(values, errors), *([] if level is None else [level])])
+    spare = max(0.05 * (most - least), (LEAST_SHARES - (most - least)) / 2)
+    axes.set_ylim(max(-0.01, least - spare), min(1.01, most + spare))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _is_finite(value: Any) -> bool:

@@ -15,14 +15,21 @@ table { border-collapse: collapse; }
 caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
 tr { border-bottom: 1px solid var(--line); }
-.facts th { font-weight: 400; color: var(--quiet); }
+.facts th { font-weight: 400; color: var(--quiet); min-width: 6.5rem; }
 .facts td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 h2 { font-size: 1.2rem; }
 dt { color: var(--quiet); }
 dd { margin: 0 0 .8rem; }
 code { font: .9rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 figure { margin: 2rem 0; }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+img { max-width: 100%; height: auto; background: #fff; }
+img { border: 1px solid var(--line); border-radius: 4px; }
+.picture { cursor: zoom-in; }
+.picture input { position: absolute; opacity: 0; }
+.picture input:focus-visible + span img { outline: 3px solid; }
+.picture input:checked + span { position: fixed; inset: 0; z-index: 1; overflow: auto; }
+.picture input:checked + span { background: Canvas; cursor: zoom-out; }
+.picture input:checked + span img { max-width: none; min-width: 100%; border: 0; }
 figcaption { color: var(--quiet); }
 """
 
@@ -93,7 +100,19 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 def _figure(caption: str, png: bytes) -> str:
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     text = escape(caption)
-    return f'<figure>\n<img src="{source}" alt="{text}">\n<figcaption>{text}</figcaption>\n</figure>'
+    # A tap, or the space bar, shows it in its own size over the page, and again puts it back.
+    return (
+        '<figure>\n<label class="picture"><input type="checkbox" aria-label="enlarge"><span>'
+        f'<img src="{source}" alt="{text}"></span></label>\n<figcaption>{text}</figcaption>\n</figure>'
+    )
+
+
+def _commands(commands: Commands) -> str:
+    rows = [
+        f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>"
+        for what, command in commands.rows
+    ]
+    return "\n".join([f"<section><h2>{escape(commands.caption)}</h2><dl>", *rows, "</dl></section>"])
 
 
 def _commands(commands: Commands) -> str:

@@ -23,7 +23,9 @@ TILE_SIDE = 192
 
 GAP, GROUP_GAP, MARGIN = 6, 28, 16
 TITLE_SIZE, TEXT_SIZE = 18, 14
-INK = (40, 40, 40)
+INK, FRAME = (40, 40, 40), (170, 170, 170)
+PALE = 225
+"""Mean level of a side of a picture that does not stand out from white."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def draw(sheet: Sheet) -> Image.Image:
         for tile, left in zip(row, lefts, strict=True):
             if tile is not None:
                 picture.paste(tile, (left, top))
+                _frame(picture, tile, left, top)
     for captions, top in zip(below, tops, strict=bool(below)):
         for lines, left in zip(captions, lefts, strict=True):
             write(picture, lines, (left, top + tile_height + GAP // 2), TEXT_SIZE)
@@ -134,6 +137,14 @@ def _enlarged(tile: Tile) -> Image.Image:
     height, width = tile.shape[:2]
     factor = max(1, TILE_SIDE // max(height, width))
     return Image.fromarray(tile).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+
+
+def _frame(picture: Image.Image, tile: Image.Image, left: int, top: int) -> None:
+    """A line around a tile whose edge would be lost on the white sheet."""
+    pixels = np.asarray(tile)
+    if any(side.mean() > PALE for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])):
+        box = (left - 1, top - 1, left + tile.width, top + tile.height)
+        ImageDraw.Draw(picture).rectangle(box, outline=FRAME)
 
 
 def _starts(count: int, size: int, per_group: int | None, first: int) -> list[int]:
