@@ -1,8 +1,8 @@
 """Memory and time of README's lines on many photographs, beside a loop written by hand.
 
 python benchmarks/six_lines.py RUN FOLDER: RUN is a pre-training run; if FOLDER is missing or empty,
-2,000 pictures of 500 x 375 are written there. Each part is a process of its own; memory is the peak above
-what the process had after its imports, time that of its processor. The last line is JSON.
+2,000 pictures of 500 x 375 are written there. Each part is a process of its own; memory is the peak
+above what the process had after its imports, time that of its processor. The last line is JSON.
 """
 
 import json
