@@ -115,14 +115,6 @@ def _commands(commands: Commands) -> str:
     return "\n".join([f"<section><h2>{escape(commands.caption)}</h2><dl>", *rows, "</dl></section>"])
 
 
-def _commands(commands: Commands) -> str:
-    rows = [
-        f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>"
-        for what, command in commands.rows
-    ]
-    return "\n".join([f"<section><h2>{escape(commands.caption)}</h2><dl>", *rows, "</dl></section>"])
-
-
 def _table(table: Table) -> str:
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     rows = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in table.rows]
