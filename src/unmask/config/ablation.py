@@ -73,7 +73,7 @@ class AblateConfig:
     """What differs: mask_ratio, mask_sampling, decoder_depth, decoder_width, mask_token, target,
     augmentation, schedule, loss_on or decode_share."""
     values: tuple[str, ...] = ()
-    """Its values, as in --values 0.5,0.75,0.9. Default: three, or with --budget full the paper's."""
+    """Its values, as in --values 0.5,0.75,0.9. Default: a few, or with --budget full the paper's."""
     seeds: tuple[int, ...] = (0,)
     """Runs of each value, as in --seeds 0,1,2. From three on, differences are tested."""
     budget: BudgetName = "small"
