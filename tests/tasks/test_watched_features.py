@@ -24,7 +24,7 @@ from unmask.errors import DataError
 from unmask.tasks.features import FeatureRank, LabelledFeatures, find_probe_images, images_to_rank
 
 TIMING = ("images_per_second", "data_wait", "memory_gib")
-WATCHED = ("knn/top1", "probe/top1", "probe/commonest_class", "features/rank")
+WATCHED = ("knn/top1", "probe/top1", "probe/images", "probe/commonest_class", "features/rank")
 
 
 def records(run: Path) -> list[dict]:
