@@ -144,7 +144,7 @@ def digits() -> PretrainConfig:
     return replace(
         tiny,
         recipe="digits",
-        data=replace(tiny.data, flip=False, held_out=64),
+        data=replace(tiny.data, flip=False),
         target=Target(kind="pixels"),
         optim=replace(tiny.optim, steps=3000, warmup_steps=150),
     )
