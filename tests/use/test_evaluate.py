@@ -106,7 +106,7 @@ def test_a_runs_own_numbers(animals, tmp_path, precision):
     record = unmask.evaluate(config(animals, run, tmp_path)).record
     measured = {name: value for name, value in last.items() if name.startswith("val/")}
     assert measured == {name: record[name.removeprefix("val/")] for name in measured}
-    assert len(measured) == 6
+    assert len(measured) == 8
     assert record["images"] == 9
     same_size = unmask.evaluate(config(animals, run, tmp_path, size=(8, 12))).record
     assert same_size["nll"] == record["nll"]

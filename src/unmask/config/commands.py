@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unmask.config.annotations import MapOptions, ObjectOptions
-from unmask.config.budget import seconds_in
 from unmask.config.classify import (
     Augment,
     Head,
@@ -39,7 +38,6 @@ from unmask.config.weights import InitModel
 from unmask.core.spec import TargetKind
 
 Part = Literal["val", "train", "all"]
-Example = Literal["digits", "elpv"]
 Robustness = Literal["none", "a", "r", "sketch", "c"]
 
 
@@ -220,8 +218,7 @@ class PredictConfig:
     """Of a classifier: write only so many classes of each image, the likeliest. Default: the
     probabilities of all."""
     sheet: int = setting(32, least=0)
-    """Images on the contact sheet, from the first; 0 leaves it out. A detector's are drawn each in a
-    file."""
+    """Images on the contact sheet, from the first; 0 for none. A detector's have a file each."""
     tile: int | None = setting(None, least=16)
     """Of a detector: cut larger images into overlapping squares of so many pixels, each seen as an image
     by itself, and merge what is found. Default: every image is seen as a whole."""
@@ -284,22 +281,16 @@ class ReconstructConfig:
 class QuickstartConfig:
     """The embedded example; everything else is decided."""
 
-    data: Example = "digits"
-    """Handwritten digits, or photographs of solar cells, which need another package and more time."""
+    data: Literal["digits", "elpv"] = "digits"
+    """Handwritten digits, or solar cells, which need another package and more time."""
     out: str | None = None
-    """Folder for the runs and the page that compares them. Default: runs/quickstart, with another
-    example's name behind it."""
+    """Folder for the runs and the page that compares them. Default: runs/quickstart[-elpv]."""
     time: str | None = None
-    """How long all of it may take: a slower machine trains less. Default: 4m, and 12m of solar cells."""
+    """For all of it: a slower machine trains less. Default: 4m, and 12m of solar cells."""
     seed: int = 0
     """Decides initial weights, order, crops and masks."""
     device: Device = "auto"
     """Where to compute. Default: a GPU if there is one."""
-
-    def check(self) -> None:
-        """Raises ValueError if the time is none."""
-        if self.time is not None:
-            seconds_in(self.time)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,11 @@ class Scores:
     confusion: Int[Tensor, "K K"]
     """Images by true class (row) and predicted class (column)."""
 
+    @property
+    def commonest_class(self) -> float:
+        """The share of the images that are of the largest class: what always saying it scores."""
+        return self.confusion.sum(1).max().item() / self.images
+
     def named(self) -> Iterator[tuple[str, float]]:
         """The numbers that fit into a line of metrics."""
         yield "top1", self.top1

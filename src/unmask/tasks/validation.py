@@ -56,7 +56,7 @@ class Validation:
         scores, predicted = self.score(model, processes)
         yield "val/unreadable", len(predicted.unreadable)
         yield "val/images", scores.images
-        yield "val/commonest_class", scores.confusion.sum(1).max().item() / scores.images
+        yield "val/commonest_class", scores.commonest_class
         for name, value in scores.named():
             yield f"val/{name}", value
 

@@ -203,7 +203,7 @@ def _result(
 ) -> Result:
     best = compared[ENCODER]
     scores = best.knn[best.best][1]
-    commonest = scores.confusion.sum(1).max().item() / scores.images
+    commonest = scores.commonest_class
     numbers = list(best.knn)
     table = Table(
         "Top-1 accuracy on the validation images, by the number of neighbours and by a linear probe",

@@ -133,6 +133,7 @@ def score_record(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
     """The same, for programs."""
     return {
         "images": scores.images,
+        "commonest_class": scores.commonest_class,
         **dict(scores.named()),
         "per_class": list(_classes(scores, names)),
         "most_confused": [
