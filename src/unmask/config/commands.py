@@ -215,8 +215,7 @@ class PredictConfig:
     out: str | None = None
     """Folder for what is written. Default: runs/predict-<data>."""
     top: int | None = setting(None, least=1)
-    """Of a classifier: write only so many classes of each image, the likeliest. Default: the
-    probabilities of all."""
+    """Of a classifier: write only the so many likeliest classes of each image. Default: all."""
     sheet: int = setting(32, least=0)
     """Images on the contact sheet, from the first; 0 for none. A detector's have a file each."""
     tile: int | None = setting(None, least=16)
