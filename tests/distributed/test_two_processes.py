@@ -218,6 +218,40 @@ def test_quickstart(labelled, tiny, tmp_path):
     assert (out / "report.html").exists()
 
 
+TIMED = """
+import sys
+
+from unmask.cli.main import run
+from unmask.config.budget import Costs
+from unmask.runs import timed
+
+really = timed.time_parts
+
+def each_its_own(session, left):
+    found = really(session, 1e4)
+    assert session.processes.gather(found) == [found, found], "the main process's clock counts for all"
+    step = 600.0 + 300 * session.processes.rank
+    return Costs(step=step, later_step=step, once=0.0, looks=(0.0,) * len(found.looks), save=0.0)
+
+timed.time_parts = each_its_own
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_main_process_decides_what_fits_into_a_time(photos, tmp_path):
+    (tmp_path / "script.py").write_text(TIMED)
+    script, out = str(tmp_path / "script.py"), tmp_path / "run"
+    flags = list(FLAGS)
+    del flags[flags.index("--optim.steps") : flags.index("--optim.steps") + 2]
+    words = ["pretrain", str(photos), *flags, "--time", "1h", "--out", str(out)]
+    result = torchrun_python(2, script, *words)
+    assert result.returncode == 0, result.stderr[-3000:]
+    plan = json.loads((out / "plan.json").read_text())
+    assert 1 <= plan["training"]["steps"] <= 5
+    assert result.stdout.count("--time 1h: ") == 1
+
+
 EVALUATION = """
 import json, sys
 from pathlib import Path

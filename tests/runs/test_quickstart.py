@@ -20,6 +20,7 @@ from unmask.config.settings import Encoder, FeatureProbe
 from unmask.data.labels import find_labelled
 from unmask.data.sources.find import find_images
 from unmask.errors import CheckpointError
+from unmask.runs import quickstart
 from unmask.runs.comparison import Comparison, Row
 from unmask.runs.examples import EXAMPLES, Quickstart
 from unmask.runs.quickstart import plan_quickstart, run_quickstart
@@ -144,6 +145,15 @@ def test_time_is_divided():
     assert asked.pretraining.run.time == "300s"
     assert plan_quickstart(QuickstartConfig()).pretraining.run.time == "120s"
     assert plan_quickstart(QuickstartConfig(data="elpv")).out.name == "quickstart-elpv"
+
+
+@pytest.mark.parametrize(("pretrained", "steps"), [(10_000, 300), (2000, 240), (50, 100)])
+def test_training_on_labels_is_as_long_as_the_machine_allows(pretrained, steps):
+    """Both the same, never longer than the recipes."""
+    asked = plan_quickstart(QuickstartConfig())
+    for config in (asked.scratch, asked.finetune):
+        short = quickstart._with_steps(config, pretrained, asked.example)
+        assert (short.optim.steps, short.optim.warmup_steps) == (steps, steps // 10)
 
 
 def test_the_command_hands_over(monkeypatch):

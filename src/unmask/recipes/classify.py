@@ -121,7 +121,8 @@ def tiny_images_scratch() -> ScratchConfig:
 def digits_finetune() -> FinetuneConfig:
     """Fine-tuning what digits pre-trained, with 100 labels, in seconds on a processor.
 
-    Claim (measured here, benchmarks/classification.md): CLAIM_FINETUNE
+    Claim (measured here, benchmarks/classification.md): 88.7 % after 1,500 steps of
+    pre-training and 225 of this, 3 seeds.
     Cost: 300 steps of 32 images; ten seconds on one processor core.
     Command: unmask finetune digits --recipe digits-finetune --init RUN
     """
@@ -138,7 +139,8 @@ def digits_finetune() -> FinetuneConfig:
 def digits_scratch() -> ScratchConfig:
     """digits-finetune without the pre-trained encoder, at the best of four learning rates.
 
-    Claim (measured here, benchmarks/classification.md): CLAIM_SCRATCH
+    Claim (measured here, benchmarks/classification.md): 42.5 % in 225 steps, 3 seeds, and
+    66.9 % in 400.
     Cost: as digits-finetune.
     Command: unmask scratch digits --recipe digits-scratch
     """

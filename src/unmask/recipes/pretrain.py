@@ -136,7 +136,8 @@ def tiny_images() -> PretrainConfig:
 def digits() -> PretrainConfig:
     """tiny-images for handwritten digits: pixels as the target, and no flips, which make other digits.
 
-    Claim (measured here, benchmarks/classification.md): with 100 labels CLAIM_PRETRAIN
+    Claim (measured here, benchmarks/classification.md): after 1,500 of its steps
+    fine-tuning with 100 labels reaches 88.7 %, a linear probe of all patches 83.3 %, of pixels 74.2 %.
     Cost: 384,000 samples; under three minutes on one processor core.
     Command: unmask pretrain digits:train --recipe digits
     """

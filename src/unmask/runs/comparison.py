@@ -165,7 +165,7 @@ def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -
         "unmask: quickstart",
         opening=[
             (f"{_sentence(found.verdict)} {_sentence(found.note)}", _chart(asked, found)),
-            *_drawn(run, {"reconstruction": f"New {asked.example.things}: seen, drawn, true"}),
+            *_drawn(run, {"reconstruction": f"New {asked.example.things}, as it sees and draws them"}),
         ],
         commands=_own_images(found),
         summary=Table(

@@ -16,6 +16,8 @@ class Example:
     """What is in the pictures, in the plural."""
     unlabelled: str
     """The source that pre-training sees: what is labelled, without the images for validation."""
+    held_out: int | None
+    """Of these, images that are drawn and not trained on; as usual if None."""
     labelled: str
     per_class: int | None
     """Labels of each class that are used; all if None."""
@@ -31,7 +33,8 @@ class Example:
     share: float
     """Of that time, for pre-training."""
     steps: float | None
-    """Steps of every training on labels, for each of pre-training; as in the recipes if None."""
+    """Steps of every training on labels, for each of pre-training, and no more than the recipes'; those
+    if None."""
     not_ahead: str
     """What to say if pre-training gains nothing."""
 
@@ -60,6 +63,7 @@ EXAMPLES = {
         folder="quickstart",
         things="handwritten digits",
         unlabelled="digits:train",
+        held_out=64,
         labelled="digits",
         per_class=10,
         pretrain="digits",
@@ -69,13 +73,14 @@ EXAMPLES = {
         seeds=3,
         time="4m",
         share=0.5,
-        steps=0.15,
+        steps=0.12,
         not_ahead=LONGER,
     ),
     "elpv": Example(
         folder="quickstart-elpv",
         things="photographs of solar cells",
         unlabelled="elpv:train",
+        held_out=None,
         labelled="elpv:plain",
         per_class=None,
         pretrain="quickstart",

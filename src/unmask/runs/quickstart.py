@@ -43,7 +43,7 @@ def plan_quickstart(config: QuickstartConfig) -> Quickstart:
     pretraining = replace(
         pretrain,
         out=str(out / "pretrain"),
-        data=replace(pretrain.data, source=(example.unlabelled,)),
+        data=replace(pretrain.data, source=(example.unlabelled,), held_out=example.held_out),
         probe=FeatureProbe(images=0),
         run=replace(pretrain.run, seed=config.seed, time=f"{seconds:.0f}s", device=config.device),
     )
@@ -116,10 +116,11 @@ def _linear(config: KnnConfig) -> dict[str, float]:
 
 
 def _with_steps(config: C, pretrained: int, example: Example) -> C:
-    """As long as the pre-training of so many steps allows; the same for every method."""
+    """As long as the recipe, or as a pre-training of so few steps allows; the same for every method."""
     if example.steps is None:
         return config
-    steps = max(LEAST_STEPS, round(example.steps * pretrained))
+    affordable = max(LEAST_STEPS, round(example.steps * pretrained))
+    steps = min(config.optim.steps or affordable, affordable)
     optim = replace(config.optim, steps=steps, warmup_steps=steps // 10)
     run = replace(config.run, evaluate_every=steps, checkpoint_every=steps)
     return replace(config, optim=optim, run=run)
