@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend. Each message is one sentence or two: what is wrong, and the mend.
+"""Mistakes that a user can correct. Each message is one sentence or two: what is wrong, and a fix.
 
 The command turns them into exit codes: ValueError 2, DataError 3, CheckpointError 4.
 """

@@ -165,7 +165,7 @@ def test_24_oddities_of_coco_are_reported(tmp_path):
         "1 masks that cannot be read",
         "1 images without objects",
         "1 classes without objects: kept; such as 'cow'",
-        "1 categories of one name: taken for one class; such as 'dog'",
+        "1 categories of one name: treated as one class; such as 'dog'",
         "1 gaps in the category ids",
         "objects without a mask: their boxes are learnt",
     ):

@@ -246,7 +246,7 @@ def test_names_of_classes():
         assert class_names(unfit, 2) == (("0", "1"), False, (numbered,))
     names, named, notes = class_names(None, 1000)
     assert (names[0], names[-1], len(set(names)), named) == ("n01440764", "n15075141", 1000, True)
-    assert notes == ("its 1000 classes have no names and are taken for ImageNet-1K's",)
+    assert notes == ("its 1000 classes have no names and are assumed to be ImageNet-1K's",)
 
 
 @pytest.mark.parametrize("layout", ["official", "safetensors", "timm", "hf"])

@@ -156,7 +156,7 @@ def test_weights_alone_show_the_pool(tmp_path, pool):
     ours = api.load(tmp_path / "a.pth")
     assert ours.description.classifier.classes[1] == "n01443537"
     assert ours.description.image.eval_crop == 224 / 256
-    assert "taken for ImageNet-1K's" in ours.description.notes[0]
+    assert "assumed to be ImageNet-1K's" in ours.description.notes[0]
     assert_logits_agree(ours, theirs)
 
 

@@ -125,7 +125,7 @@ def test_average_is_what_is_kept(tiny):
     name = "encoder.blocks.0.mlp.fc1.weight"
     assert kept[name].equal(average[name])
     assert not kept[name].equal(last[name])
-    assert unmask.load(run).description.weights == "running average"
+    assert unmask.load(run).description.weights == "EMA"
 
 
 def test_init_from_an_encoder_leaves_the_decoder_new(tiny, tmp_path):

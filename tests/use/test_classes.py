@@ -40,7 +40,7 @@ def test_numbers_that_stand_in_for_names_match_nothing_by_name():
     assert matching.outputs == [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 2]
     assert matching.names == tuple(sorted(numbers))
     assert (
-        "no names and are taken for the sorted classes: 0 for '0', 1 for '1', 2 for '10'"
+        "no names and are assigned to the sorted classes: 0 for '0', 1 for '1', 2 for '10'"
         in matching.note
     )
     with pytest.raises(DataError, match="11 outputs have no names, and the data have 2 classes"):

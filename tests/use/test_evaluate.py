@@ -193,7 +193,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_row_for_each_image_and_each_error(tmp_path):
-    """Which file was taken for what, and how sure the classifier was; the most confident error first."""
+    """File, true class, predicted class and probability; the most confident error first."""
     folder = write_folders(tmp_path / "data", ("a", "b", "c"), 6)
     (folder / "a" / "broken.png").write_bytes(b"no image")
     run = write_classifier(tmp_path / "run", ("a", "b", "c"))
@@ -419,4 +419,4 @@ def test_outputs_without_names_follow_the_sorted_folders(tmp_path, listed):
         data = tmp_path / "list.csv"
     result = unmask.evaluate(data, init=tmp_path / "bare.pth", split="all", out=tmp_path / "scores")
     assert result.record["top1"] >= 60 / 71
-    assert any("taken for the sorted classes: 0 for '0'" in note for note in result.notes)
+    assert any("assigned to the sorted classes: 0 for '0'" in note for note in result.notes)

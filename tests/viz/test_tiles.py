@@ -44,7 +44,9 @@ def test_channels_on_display(channels, expected):
 
 
 def test_numbers_per_channel_are_required():
-    with pytest.raises(ValueError, match="images of 3 channels came with 1 means and 3 deviations"):
+    with pytest.raises(
+        ValueError, match="images of 3 channels came with 1 means and 3 standard deviations"
+    ):
         displayable(torch.zeros(1, 3, 2, 2), Display((0.5,), (1, 1, 1)))
 
 

@@ -132,7 +132,7 @@ def switches(config: Any) -> dict[str, str]:
 
 
 def _refuse_words_behind_switches(config: Any, argv: list[str]) -> None:
-    """They would be taken for a folder of that name."""
+    """Raises ValueError for True or False behind a switch, which would be read as a folder's name."""
     off = switches(config)
     words = [part for word in argv for part in word.split("=", 1)]
     for flag, value in pairwise(words):

@@ -1,4 +1,4 @@
-"""What we write is never taken for what a user gave: a marker in each folder that we write."""
+"""What we write is never mistaken for what a user gave: a marker in each folder that we write."""
 
 import shutil
 from contextlib import suppress

@@ -255,7 +255,7 @@ class Optim:
     clip: float | None = setting(None, least=1e-12)
     """Clip the gradient's norm to this value. Default: no clipping."""
     ema: float | None = setting(None, least=0, most=1)
-    """Decay of a running average of the weights, kept beside them. Default: none."""
+    """Decay of an EMA of the weights (exponential moving average), kept beside them. Default: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,4 +319,4 @@ class FeatureProbe:
     images: int = setting(2048, least=0, may_change=True)
     """Images to learn from, at most, and half as many query images; 0 leaves all this out."""
     every: int | None = setting(None, least=1, may_change=True)
-    """Steps between looks at the features. Default: a tenth of the run."""
+    """Steps between evaluations of the features. Default: a tenth of the run."""

@@ -43,7 +43,7 @@ class PCATarget(Target):
     def wanted(
         self, patches: Float[Tensor, "B M P"], valid: Bool[Tensor, "B M P"] | None = None
     ) -> Float[Tensor, "B M V"]:
-        """Coefficients in float32; values that do not count are taken for the mean patch's."""
+        """Coefficients in float32; values that do not count are replaced by the mean patch's."""
         with _in_float32(patches):
             centred = patches.float() - self.mean
             return (centred if valid is None else centred.where(valid, 0)) @ self.basis.mT

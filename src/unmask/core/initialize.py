@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def initialize(module: nn.Module) -> None:
-    """The reference's initialisation, drawn from torch's global generator.
+    """The official MAE code's initialisation, drawn from torch's global generator.
 
     Xavier-uniform for every Linear, and for the patch projection seen as a Linear; biases 0;
     normal(0.02) for class and mask tokens.

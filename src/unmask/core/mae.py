@@ -73,7 +73,7 @@ class MaskedAutoencoder(nn.Module):
                 from torch's global generator if None.
             wanted: what to predict of every patch, if the pixels do not say it (token ids, int64
                 [B, N]) or something else than the target is to be predicted.
-            valid: the pixels that count. The others, which have no data, are taken for the mean in the
+            valid: the pixels that count. The others, which have no data, count as the mean in the
                 input and count neither in the loss nor in the statistics of patches.
         """
         # Masking: divide the image into patches and keep a random subset.

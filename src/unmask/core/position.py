@@ -16,10 +16,10 @@ def sincos_positions(
 ) -> Float[Tensor, "1 {prefix_tokens+grid[0]*grid[1]} {width}"]:
     """A table with one row per token; prefix tokens get zeros.
 
-    The first half of the channels encodes a patch's column, the second half its row (the
-    reference's order); each half is sines, then cosines, at wavelengths from 2 pi to 10000 x 2 pi.
+    The first half of the channels encodes a patch's column, the second half its row, as in
+    the official MAE code; each half is sines, then cosines, at wavelengths from 2 pi to 10000 x 2 pi.
 
-    Raises ValueError where the width is no multiple of four.
+    Raises ValueError if the width is no multiple of four.
     """
     if width % 4:
         raise ValueError(

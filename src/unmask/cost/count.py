@@ -75,7 +75,7 @@ class StateBytes:
     moments: int
     """AdamW's two averages."""
     average: int = 0
-    """The running average of the weights, if there is one."""
+    """The EMA of the weights, if there is one."""
     half_weights: int = 0
     """The weights in bf16, which autocast makes and the backward needs."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Peak rates in TFLOP/s of dense products; None if there is no such arithmetic."""
+    """Peak throughput in TFLOP/s of dense products; None if there is no such arithmetic."""
 
     name: str
     bf16: float | None

@@ -18,7 +18,7 @@ from unmask.core.spec import Size
 from unmask.data.transforms import Box
 
 POLICY = "rand-m9-mstd0.5-inc1"
-"""RandAugment (9, 0.5) in timm's words: magnitude 9, its deviation, worse with magnitude."""
+"""RandAugment (9, 0.5) in timm's words: magnitude 9, its standard deviation, worse with magnitude."""
 
 ERASED_SHARE = (0.02, 1 / 3)
 """Of the image's area."""
@@ -107,7 +107,7 @@ def random_erasing(
     Takes and returns uint8 or float32 [C, H, W]; `mean` and `std` as for `normalize`. Done before
     normalisation, where timm does it after, so that it needs nothing but the sample and its generator:
     the batch carries no box and no noise to the device. In eight bits, noise beyond black and
-    white is clipped: of N(0, 1), with ImageNet's mean and deviation, about 3 %.
+    white is clipped: of N(0, 1), with ImageNet's mean and std, about 3 %.
     """
     box = erased_box((image.shape[-2], image.shape[-1]), rng, probability)
     if box is None:

@@ -130,7 +130,7 @@ def load_newest(
         reason = f" (the newest: {broken[0][1]})" if broken else ""
         raise CheckpointError(
             f"none of the {count} checkpoints in {folder} is whole{reason}: restore one from a backup, "
-            f"or start anew with another --out"
+            f"or start a new run with another --out"
         )
     return None
 
@@ -284,7 +284,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     if version > FORMAT_VERSION:
         raise NewerFormatError(
             f"{path} has format {version} and this unmask reads up to {FORMAT_VERSION}: install the "
-            f"newer version that wrote it, or start anew with another --out"
+            f"newer version that wrote it, or start a new run with another --out"
         )
     if version >= 2 and not has_checksum:
         raise CheckpointError(f"{path / STATE_CHECKSUM} is missing")

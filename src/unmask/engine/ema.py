@@ -1,4 +1,4 @@
-"""A running average of the weights."""
+"""The exponential moving average (EMA) of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

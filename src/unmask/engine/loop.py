@@ -194,7 +194,7 @@ def _count_bad_step(session: Session, state: TrainingState, reading: Reading) ->
     session.console.say(f"step {step}: the gradient is not finite; the weights stay as they were")
     if state.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
         raise DivergenceError(
-            f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: start anew with a lower "
-            f"--optim.base-lr, or with --run.precision fp32, and another --out; bad_steps.jsonl names "
-            f"the samples"
+            f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: start a new run with a "
+            f"lower --optim.base-lr, or with --run.precision fp32, and another --out; bad_steps.jsonl "
+            f"names the samples"
         )

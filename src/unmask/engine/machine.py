@@ -78,8 +78,8 @@ def threads(count: int | None) -> Iterator[None]:
 def keep_freed_memory(device: str) -> None:
     """Tells glibc to keep what is freed: on a CPU every step asks for the same memory again.
 
-    Otherwise glibc gives large tensors back to the system, which has to clear their pages anew, for
-    about a tenth of a small model's step. Does nothing where there is no glibc.
+    Otherwise glibc gives large tensors back to the system, which has to clear their pages again, for
+    about a tenth of a small model's step. Does nothing without glibc.
     """
     if device == "cpu" and _has_glibc():
         libc = ctypes.CDLL(None)

@@ -30,7 +30,7 @@ class MetricsLog:
     def __init__(self, run: RunDirectory, last_step: int | None, say: Callable[[str], None] = _silent):
         """`last_step`: the newest record to keep; None keeps nothing.
 
-        Damaged lines are moved to another file, and it says so. The table is written anew: a kill may
+        Damaged lines are moved to another file, and it says so. The table is written again: a kill may
         have come between a checkpoint and its table.
         """
         self.run = run

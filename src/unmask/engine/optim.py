@@ -20,7 +20,7 @@ Groups = list[dict[str, Any]]
 def decay_groups(model: nn.Module, weight_decay: float) -> Groups:
     """Weights are decayed; biases and norms, all of one dimension, are not.
 
-    Class and mask tokens have three dimensions and are decayed, as in the reference.
+    Class and mask tokens have three dimensions and are decayed, as in the official MAE code.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     return [
@@ -37,13 +37,13 @@ def layer_decay_groups(
     layer_decay: float,
     undecayed: tuple[str, ...] = ("pos_embed", "cls_token", "relative_position"),
 ) -> Groups:
-    """For fine-tuning: rates that fall towards the input (paper, Table 9; Clark et al. 2020).
+    """Groups whose learning rates fall towards the input (paper, Table 9; Clark et al. 2020).
 
     A group's `lr_scale` is layer_decay^(depth + 1 - layer), where the embeddings are layer 0, block i
     with its relative positions is layer i + 1, and all behind the blocks is layer depth + 1. Weights are
     decayed; what has one dimension, and parameters with a part of their name in `undecayed`, are not.
 
-    timm counts a final norm to the last block; here it goes with the head, as in the reference.
+    timm counts a final norm to the last block; here it goes with the head, as in the official MAE code.
     """
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:

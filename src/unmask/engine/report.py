@@ -37,7 +37,7 @@ class Clock:
         self.aside += time.perf_counter() - began
 
     def lap(self, batch: int) -> dict[str, float]:
-        """Images per second and share of time waiting for data; starts anew."""
+        """Images per second and share of time waiting for data; starts again from zero."""
         seconds = time.perf_counter() - self.started - self.aside
         lap = {"images_per_second": self.steps * batch / seconds, "data_wait": self.waited / seconds}
         self._restart()

@@ -71,7 +71,7 @@ class RunDirectory:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is anything to resume; before that, settings may still be mended."""
+        """Whether there is anything to resume; before that, settings may still be corrected."""
         return bool(steps_in(self.checkpoints))
 
     def write(self, name: str, content: str | bytes) -> None:
@@ -111,7 +111,7 @@ class RunDirectory:
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{path} is not valid JSON ({error}): restore it, or start anew with another --out"
+                f"{path} is not valid JSON ({error}): restore it, or start a new run with another --out"
             ) from error
 
     def check_present(self) -> None:
@@ -125,7 +125,7 @@ class RunDirectory:
         if found is None or (found.st_dev, found.st_ino) != self.lock:
             raise CheckpointError(
                 f"the run directory {self.path} was removed or replaced while the run went on, and "
-                f"nothing more is written there: start anew, with another --out"
+                f"nothing more is written there: start a new run, with another --out"
             )
 
 
@@ -211,7 +211,8 @@ def check_settings(run: RunDirectory, config: Any, command: str) -> None:
         return
     if not isinstance(earlier, dict):
         raise CheckpointError(
-            f"{run.path / 'config.json'} holds no settings: restore it, or start anew with another --out"
+            f"{run.path / 'config.json'} holds no settings: restore it, or start a new run with "
+            f"another --out"
         )
     if not run.has_begun and not run.model.exists():
         return
@@ -227,7 +228,7 @@ def check_settings(run: RunDirectory, config: Any, command: str) -> None:
     if changed:
         raise CheckpointError(
             f"{run.path} holds a run with other settings ({'; '.join(changed)}): give the same "
-            f"settings to resume it, or another --out to start anew"
+            f"settings to resume it, or another --out to start a new run"
         )
 
 

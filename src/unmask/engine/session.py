@@ -86,7 +86,7 @@ def restore(session: Session) -> TrainingState:
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"the checkpoint of step {step} in {folder} is of another model ({error}): resume with the "
-            f"version of unmask that wrote it, or start anew with another --out"
+            f"version of unmask that wrote it, or start a new run with another --out"
         ) from error
     state.step = step
     state.meter = Meter.from_state(found.loop["meter"])
@@ -157,7 +157,8 @@ def check_finite(session: Session, state: TrainingState) -> None:
     if name := first_not_finite(weights):
         raise DivergenceError(
             f"after step {state.step} the weights are not finite (the first is the {name}), and no "
-            f"checkpoint of them is written: start anew with a lower --optim.base-lr and another --out"
+            f"checkpoint of them is written: start a new run with a lower --optim.base-lr and "
+            f"another --out"
         )
 
 
@@ -188,6 +189,6 @@ def check_success(session: Session, state: TrainingState) -> None:
     if skipped > state.step - skipped:
         raise DivergenceError(
             f"{skipped} of {state.step} steps were skipped, since their gradient was not finite: the "
-            f"model has learned little; start anew with a lower --optim.base-lr, or with "
+            f"model has learned little; start a new run with a lower --optim.base-lr, or with "
             f"--run.precision fp32, and another --out"
         )

@@ -15,7 +15,7 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Scores:
-    """Numbers of one evaluation. NaN where a class has no images, or none were taken for it."""
+    """Numbers of one evaluation. NaN if a class has no images, or none were predicted as it."""
 
     images: int
     top1: float

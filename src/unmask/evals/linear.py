@@ -58,7 +58,9 @@ def fit_linear_probe(
     features = features.detach().to(torch.promote_types(features.dtype, torch.float32))
     labels = labels.to(features.device)
     mean, std = features.mean(0), features.std(0, unbiased=False)
-    std = std.where(std > 1e-6 * std.max(), std.new_ones(()))  # constant features stay harmless
+    std = std.where(
+        std > 1e-6 * std.max(), std.new_ones(())
+    )  # constant features must not divide by zero
     standard = (features - mean) / std
     weight = features.new_zeros(classes, features.shape[1], requires_grad=True)
     bias = features.new_zeros(classes, requires_grad=True)

@@ -1,4 +1,4 @@
-"""How many dimensions features use: known to foretell, without labels, how they serve a probe.
+"""Effective rank: how many dimensions features use. Predicts, without labels, how well a probe works.
 
 Legend: N images, D width of a feature.
 """

@@ -124,7 +124,7 @@ def _input(d: Description) -> str:
     floats = "" if image.dtype == "uint8" else " (floating-point pixels as they are)"
     return (
         f"Images of {_size(image.size)} pixels (height x width) and {image.channels} channel(s), on the "
-        f"scale 0 to 1{floats}, less the mean {_numbers(image.mean)} and divided by the deviation "
+        f"scale 0 to 1{floats}, less the mean {_numbers(image.mean)}, divided by the standard deviation "
         f"{_numbers(image.std)}.{crop}"
     )
 
@@ -158,9 +158,9 @@ def _licence(d: Description) -> str:
 
 def _limits(d: Description, layout: str) -> list[str]:
     mae = d.autoencoder
-    use = "Pre-training has no labels: features want a probe or fine-tuning before they decide anything."
+    use = "Pre-training has no labels: features need a probe or fine-tuning before they decide anything."
     if d.classifier:
-        use = "It knows these classes only, and takes every image for one of them."
+        use = "It knows these classes only, and assigns every image to one of them."
     limits = [
         f"It has seen {d.data or 'images that are not recorded'} and nothing else; nobody has tested it "
         f"for fairness, safety or any decision about people.",
@@ -173,8 +173,8 @@ def _limits(d: Description, layout: str) -> list[str]:
         )
     if mae and mae.target.kind == "normalized-pixels":
         limits.append(
-            "The decoder draws patches normalised by their own mean and deviation, which it does not "
-            "predict: pictures need them from elsewhere."
+            "The decoder draws patches normalised by their own mean and standard deviation, which it "
+            "does not predict: pictures need them from elsewhere."
         )
     if mae and layout == "hf" and mae.mask.unit != 1:
         unit = f"{mae.mask.unit} x {mae.mask.unit}"

@@ -87,7 +87,7 @@ def check_sha256(path: Path, checksum: Any, description: Path) -> None:
         raise CheckpointError(
             f"{path} is damaged, or another file than the one that {description} describes (its SHA-256 "
             f"differs): restore it from a backup; or remove it and run the command of its run again, "
-            f"which writes it anew from the last checkpoint"
+            f"which writes it again from the last checkpoint"
         )
 
 

@@ -61,7 +61,7 @@ class OutputNames(NamedTuple):
 def class_names(given: Any, count: int) -> OutputNames:
     """Names of so many outputs, and a note if they are not those that were given.
 
-    A thousand without names are taken for ImageNet-1K's, under the names of its folders, if timm is
+    A thousand without names are assumed to be ImageNet-1K's, under the names of its folders, if timm is
     there to tell; others are numbered. What transformers calls outputs without names is no name.
     """
     if isinstance(given, dict):
@@ -70,7 +70,7 @@ def class_names(given: Any, count: int) -> OutputNames:
         return OutputNames(tuple(map(str, given)), True, ())
     if count == IMAGENET_CLASSES and (names := _imagenet()):
         return OutputNames(
-            names, True, ("its 1000 classes have no names and are taken for ImageNet-1K's",)
+            names, True, ("its 1000 classes have no names and are assumed to be ImageNet-1K's",)
         )
     numbers = tuple(map(str, range(count)))
     return OutputNames(numbers, False, (f"its {count} classes have no names and are numbered",))
@@ -88,7 +88,7 @@ def without_batch_norm(weights: Weights) -> Weights:
         return weights
     model = build(weights)
     assert isinstance(model, Classifier)
-    model.head.double()  # deviations near zero would cost digits
+    model.head.double()  # standard deviations near zero would cost digits
     model.feature_norm.double()
     weight, bias = (value.detach().float() for value in model.folded_head())
     state = {name: v for name, v in weights.state.items() if not name.startswith("feature_norm.")}

@@ -221,7 +221,7 @@ def _check_plain(config: dict[str, Any]) -> None:
         if config.get(name, usual) != usual:
             raise CheckpointError(
                 f"config.json says {name} {config[name]}, and the Vision Transformer of masked "
-                f"autoencoders has {usual}: choose weights of such a one"
+                f"autoencoders has {usual}: choose weights that have this"
             )
 
 

@@ -143,7 +143,7 @@ def read_weights(source: str | Path, *, heads: int | None = None) -> Weights:
     if name := first_not_finite(state):
         raise CheckpointError(
             f"{path} holds weights that are not finite, the first is {name}: its training diverged; "
-            f"train it anew with a lower --optim.base-lr, or give other weights"
+            f"train it again with a lower --optim.base-lr, or give other weights"
         )
     return Weights(state, weights.description)
 

@@ -126,7 +126,7 @@ def probe() -> ProbeConfig:
 def scratch_base() -> ScratchConfig:
     """ViT-B/16 from scratch on ImageNet-1K as in Table 11, 300 epochs.
 
-    Claim (the paper's, not run here): 82.3 % top-1 with the running average, 82.1 % without.
+    Claim (the paper's, not run here): 82.3 % top-1 with EMA, 82.1 % without.
     Cost: 300 epochs of 1.28 million images; meant for 8 GPUs or more.
     Command: torchrun --nproc-per-node=8 -m unmask scratch imagenet --recipe scratch-base
     """
@@ -136,7 +136,7 @@ def scratch_base() -> ScratchConfig:
 def scratch_large() -> ScratchConfig:
     """ViT-L/16 from scratch on ImageNet-1K as in Table 11, 200 epochs.
 
-    Claim (the paper's, not run here): 82.6 % top-1 with the running average, 81.5 % without.
+    Claim (the paper's, not run here): 82.6 % top-1 with EMA, 81.5 % without.
     Cost: 200 epochs of 1.28 million images; meant for 8 GPUs or more.
     Command: torchrun --nproc-per-node=8 -m unmask scratch imagenet --recipe scratch-large
     """
@@ -146,7 +146,7 @@ def scratch_large() -> ScratchConfig:
 def scratch_huge() -> ScratchConfig:
     """ViT-H/14 from scratch on ImageNet-1K as in Table 11, 200 epochs.
 
-    Claim (the paper's, not run here): 83.1 % top-1 with the running average, 80.9 % without.
+    Claim (the paper's, not run here): 83.1 % top-1 with EMA, 80.9 % without.
     Cost: 200 epochs of 1.28 million images; meant for 8 large GPUs or more.
     Command: torchrun --nproc-per-node=8 -m unmask scratch imagenet --recipe scratch-huge
     """

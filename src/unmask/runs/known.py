@@ -92,7 +92,7 @@ def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
     if facts.fingerprint != data.fingerprint:
         raise DataError(
             f"the images have changed since the run began (then {facts.fingerprint}; now "
-            f"{data.fingerprint}): restore them, or start anew with another --out"
+            f"{data.fingerprint}): restore them, or start a new run with another --out"
         )
     return facts
 

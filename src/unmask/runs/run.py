@@ -258,6 +258,6 @@ def _description(task: BaseTask, plan: Plan, data: Data, averaged: bool) -> Desc
         recipe=task.config.recipe,
         data=data.training.name,
         steps=plan.training.steps,
-        weights="running average" if averaged else "last step",
+        weights="EMA" if averaged else "last step",
         licence_note=plan.licence_note,
     )

@@ -81,7 +81,7 @@ def _in_order(data: Sequence[str], model: Sequence[str], named: bool, order: Seq
         note = f"no names of classes agree, so they are taken in their order: {', '.join(pairs)}"
     else:
         pairs = (f"{i} for {name!r}" for i, name in enumerate(order))
-        note = f"the outputs have no names and are taken for the sorted classes: {', '.join(pairs)}"
+        note = f"the outputs have no names and are assigned to the sorted classes: {', '.join(pairs)}"
     return Matching([places[name] for name in data], distinct(order), _shortened(note))
 
 

@@ -43,7 +43,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     """Writes scores, pictures and a report.
 
     On the validation images of a run its scores are those that its training measured last.
-    Raises ValueError, DataError or CheckpointError with the mend.
+    Raises ValueError, DataError or CheckpointError with a fix.
     """
     d = config.data
     check(config)
@@ -71,7 +71,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     if config.robustness in ("a", "r"):
         names = tuple(matching.names[i] for i in matching.outputs)
         labelled, outputs = replace(labelled, classes=names), matching.outputs
-        notes.append(f"as published, an image is taken for one of these {len(names)} classes")
+        notes.append(f"as published, an image is classified as one of these {len(names)} classes")
     else:
         labelled, outputs = _as_known(labelled, matching), None
         notes += _note_on_others(labelled, matching)
@@ -138,7 +138,7 @@ def _note_on_others(labelled: Labelled, matching: Matching) -> list[str]:
     if not others:
         return []
     return [
-        f"the classifier knows {others} more classes, and an image taken for one of them is a mistake"
+        f"the classifier knows {others} more classes, and an image classified as one of them is an error"
     ]
 
 

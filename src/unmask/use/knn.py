@@ -71,7 +71,7 @@ class Compared(NamedTuple):
 def run_knn(config: KnnConfig) -> Result:
     """Writes scores, pictures and a report; nothing is trained but the probe's one layer.
 
-    Raises ValueError, DataError or CheckpointError with the mend.
+    Raises ValueError, DataError or CheckpointError with a fix.
     """
     d = config.data
     _check(config)
@@ -220,7 +220,7 @@ def _result(
         ("Images", f"{len(known.indices)} that vote, {len(asked.indices)} to classify"),
         ("Best", f"{best.best} neighbours: {scores.top1:.2%}, balanced {scores.balanced_accuracy:.2%}"),
         ("Linear probe", f"{best.probe.top1:.2%}, balanced {best.probe.balanced_accuracy:.2%}"),
-        ("Always the commonest class", f"{commonest:.2%}"),
+        ("Majority-class baseline", f"{commonest:.2%}"),
         *([("Licence of the data", licence)] if licence else []),
     ]
     record = {

@@ -45,7 +45,7 @@ class Classified(NamedTuple):
     path: Path
     """The folder."""
     counts: dict[str, int]
-    """Images taken for each class, the most frequent first."""
+    """Number of images predicted as each class, the most frequent first."""
     bad: list[BadImage]
     notes: tuple[str, ...]
     sheet: Path | None
@@ -62,14 +62,14 @@ class Classified(NamedTuple):
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """The classes that occur, and how many images are taken for each."""
+        """The classes that occur, and how many images are predicted as each."""
         return [(one_line(name, 60), str(count)) for name, count in self.counts.items()]
 
 
 def run_prediction(config: PredictConfig, given: Images | None = None) -> Classified:
     """Writes the probabilities of all readable images, in the order of the data.
 
-    Raises ValueError, DataError or CheckpointError with the mend.
+    Raises ValueError, DataError or CheckpointError with a fix.
     """
     check(config)
     trained = read_trained(

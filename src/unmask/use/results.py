@@ -84,13 +84,13 @@ def write_result(result: Result, folder: Path, pictures: Iterable[tuple[str, Ima
 
 
 def log_bad_images(folder: Path, bad: list[BadImage], *, images: int, max_share: float) -> None:
-    """Lists them in a file of their own, anew; raises DataError where they are too large a share."""
+    """Lists them in a new file of their own; raises DataError if they are too large a share."""
     (folder / BAD_IMAGES).unlink(missing_ok=True)
     BadImageLog(folder / BAD_IMAGES, images=images, max_share=max_share).add(bad)
 
 
 def score_facts(scores: Scores) -> list[tuple[str, str]]:
-    """The scores of a classifier, for people; the five likeliest where there are more classes."""
+    """The scores of a classifier, for people; top-5 accuracy if there are more than five classes."""
     classes = int(scores.recall.isfinite().sum())
     top5 = [("Top-5 accuracy", f"{scores.top5:.2%}")] if len(scores.recall) > 5 else []
     return [
@@ -104,7 +104,7 @@ def score_facts(scores: Scores) -> list[tuple[str, str]]:
 
 
 def score_tables(scores: Scores, names: Sequence[str]) -> list[Table]:
-    """Each class, those that are found least first; and what is most often taken for what."""
+    """Each class, lowest recall first; and the largest entries of the confusion matrix."""
     return [
         Table(
             "Classes, those with the lowest recall first",
@@ -119,8 +119,8 @@ def score_tables(scores: Scores, names: Sequence[str]) -> list[Table]:
             ],
         ),
         Table(
-            "Most frequent mistakes",
-            ("class", "taken for", "images"),
+            "Most frequent confusions",
+            ("true class", "predicted", "images"),
             [
                 (one_line(names[true], NAME_LENGTH), one_line(names[wrong], NAME_LENGTH), str(count))
                 for true, wrong, count in largest_confusions(scores.confusion, CONFUSIONS_SHOWN)
@@ -144,7 +144,7 @@ def score_record(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _classes(scores: Scores, names: Sequence[str]) -> Iterable[dict[str, Any]]:
-    """Those that have images, or that some were taken for."""
+    """Those that have images, or that some were predicted as."""
     images, taken = scores.confusion.sum(1).tolist(), scores.confusion.sum(0).tolist()
     for i, name in enumerate(names):
         if images[i] or taken[i]:

@@ -74,5 +74,5 @@ def _table(rows: Sequence[Row], count: int) -> list[Table]:
         )
         for row in rows
     ]
-    header = ("image", "class", "taken for", "probability", "of the class")
+    header = ("image", "true class", "predicted", "probability", "of the true class")
     return [Table(f"Most confident errors{more}", header, shown)]

@@ -25,7 +25,7 @@ MOST_COLUMNS = 8
 def worst_mistakes(
     probabilities: Float[Tensor, "N K"], labels: Int[Tensor, "N"], count: int
 ) -> Int[Tensor, "mistakes"]:
-    """Which images are taken for a wrong class, the most confident first; at most `count`."""
+    """Indices of misclassified images, the most confident first; at most `count`."""
     surest, predicted = probabilities.cpu().max(dim=1)
     wrong = torch.nonzero(predicted != labels.cpu())[:, 0]
     return wrong[surest[wrong].argsort(descending=True, stable=True)][:count]
@@ -40,7 +40,7 @@ def mistakes_sheet(
     *,
     title: str = "",
 ) -> Image.Image:
-    """Draws each image over the class it was taken for, its true one, and its file's name.
+    """Draws each image over its predicted class, its true one, and its file's name.
 
     Args:
         images: as `displayable` makes them.

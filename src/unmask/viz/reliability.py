@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it says."""
+"""The reliability diagram of a classifier."""
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,7 +10,7 @@ from unmask.evals.classification import Calibration
 
 
 def reliability_picture(calibration: Calibration) -> Image.Image:
-    """Draws accuracy by confidence, the diagonal that it should follow, and the number of images."""
+    """Accuracy by confidence, the diagonal of perfect calibration, and the number of images."""
     padded = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
     figure = Figure(figsize=(5, 5.6), dpi=110, layout=padded)
     canvas = FigureCanvasAgg(figure)
@@ -25,8 +25,8 @@ def reliability_picture(calibration: Calibration) -> Image.Image:
     dots = {"color": "tab:blue", "markersize": 4, "clip_on": False}
     for line in upper.plot(confidence[filled], accuracy[filled], "o", **dots):
         line.set_in_layout(False)  # an empty line would take all the room
-    upper.plot([0, 1], [0, 1], linestyle=":", color="black", label="as sure as right")
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right predictions")
+    upper.plot([0, 1], [0, 1], linestyle=":", color="black", label="perfect calibration")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     upper.legend(loc="upper left")
     error = f"{100 * calibration.error:.1f} %" if filled.any() else "none"
     upper.set_title(f"expected calibration error {error}, {count.sum()} images", fontsize=11)

@@ -36,8 +36,8 @@ class Display:
         mean, std: of each channel, as the images were normalised with.
         bands: channels shown as red, green and blue, counted from 1. Without them one channel is
             shown as grey, three or more by the first three, and of two the first as grey.
-        stretch: show each channel from two deviations below its mean to two above, for pixels that
-            have no usual range, instead of from 0 to 1.
+        stretch: show each channel from two standard deviations below its mean to two above, instead
+            of from 0 to 1, for pixels that have no usual range.
     """
 
     mean: tuple[float, ...]
@@ -54,13 +54,13 @@ class Display:
 def displayable(images: Float[Tensor, "B C H W"], display: Display) -> UInt8[np.ndarray, "B H W 3"]:
     """Undoes the normalisation and clips to what a screen shows, as red, green and blue.
 
-    Raises ValueError where mean and deviation do not give one number per channel.
+    Raises ValueError if mean and std do not give one number per channel.
     """
     C = images.shape[1]
     if not len(display.mean) == len(display.std) == C:
         raise ValueError(
             f"images of {C} channels came with {len(display.mean)} means and {len(display.std)} "
-            f"deviations: give the mean and the deviation that each channel was normalised with"
+            f"standard deviations: give those that each channel was normalised with"
         )
     mean, std = ((0.5,) * C, (0.25,) * C) if display.stretch else (display.mean, display.std)
     scale, offset = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (std, mean))

@@ -141,7 +141,7 @@ class ReusedPicture(Picture):
     """Decodes each size once, however many crops are taken of it; those are the same as without it."""
 
     def __init__(self, picture: Picture, reopen: Callable[[], AbstractContextManager[Picture]]):
-        """`reopen` gives the picture anew, since its decoder may have only one size in it."""
+        """`reopen` opens the picture again, since its decoder may have only one size in it."""
         self._picture, self._reopen = picture, reopen
         self._decoded: dict[int, Tensor] = {}
         self.kind, self.size, self.channels = picture.kind, picture.size, picture.channels

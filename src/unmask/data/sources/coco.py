@@ -98,7 +98,7 @@ def _number(
     collected.findings += found("gaps in the category ids", "classes are numbered without them", gaps)
     names = [categories[i] for i in ids]
     twice = [each for i, each in enumerate(names) if each in names[:i]]
-    collected.findings += found("categories of one name", "taken for one class", twice)
+    collected.findings += found("categories of one name", "treated as one class", twice)
 
 
 def _add(collected: Annotations, entry: Mapping[str, Any]) -> int:

@@ -29,10 +29,10 @@ def _images(word: str, options: Options) -> Images:
 
 
 def _labelled(word: str, options: Options) -> Parts:
-    """Defective are cells with any likelihood above 0, weighted by it, as in the paper of the data.
+    """Cells with any likelihood above 0 are defective, weighted by it, as in the paper of the data.
 
-    elpv:plain: those with a likelihood above one half, without weights. A split divides each likelihood
-    of each type of cell in the same proportion.
+    elpv:plain: those with a likelihood above one half, without weights. The split is stratified by
+    defect likelihood and cell type.
     """
     folder, plain = _folder(), word == PLAIN
     rows = sorted(tuple(line.split()) for line in (folder / "labels.csv").read_text().splitlines())
@@ -53,8 +53,8 @@ def _labelled(word: str, options: Options) -> Parts:
         strata=list(zip(likelihoods, kinds, strict=True)),
         weights=weights,
     )
-    alike = "each likelihood of each type of cell is a group that is divided alike"
-    return Parts(training=cells, notes=(how, alike))
+    stratified = "split stratified by defect likelihood and cell type"
+    return Parts(training=cells, notes=(how, stratified))
 
 
 def _folder() -> Path:

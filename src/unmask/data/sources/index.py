@@ -31,7 +31,7 @@ class Stamp(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """`name` is its path below the folder. Without a stamp it is read anew each time."""
+    """`name` is its path below the folder. Without a stamp it is read again each time."""
 
     name: str
     is_link: bool

@@ -68,7 +68,7 @@ def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str
                 continue
             if len(cells) < len(names) or any(cells[len(names) :]):
                 raise DataError(
-                    f"{file}, row {number}, has not as many columns as its first row: mend it"
+                    f"{file}, row {number}, has not as many columns as its first row: correct it"
                 )
             yield dict(zip(names, cells, strict=False))
     except csv.Error as error:
@@ -76,7 +76,7 @@ def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str
 
 
 def _delimiter(text: str, usual: str, known: Sequence[str]) -> tuple[str, str]:
-    """What parts the columns, and the table without the line in which Excel says so.
+    """The character between columns, and the table without the line in which Excel says so.
 
     It is the one by which the first row has a column of a known name.
     """
@@ -136,7 +136,7 @@ def _json_rows(file: str) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number}, is not JSON ({error}): mend it") from error
+            raise DataError(f"{file}, line {number}, is not JSON ({error}): correct it") from error
         if not isinstance(row, dict):
             raise DataError(f'{file}, line {number}, is no object: write {{"path": "..."}} per line')
         yield row

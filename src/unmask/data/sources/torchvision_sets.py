@@ -77,7 +77,7 @@ class UnknownSplit(DataError):
 
 
 def torchvision_dataset(words: str, options: Options) -> Any:
-    """The data set itself; raises DataError with the mend where it is unknown or not there."""
+    """The data set itself; raises DataError with a fix if it is unknown or not there."""
     make, root = torchvision_class(words), options.root
     name, *splits = words.split(":")
     accepted = parameters(make)
