@@ -37,6 +37,11 @@ BETTER = {
     r"beforehand": "before",
     r"wherein|whence|hitherto|thereof|therein|thereby|whereby|lest|nought|amiss|hence": "modern English",
     r"shall": "will, or must",
+    r"\w+Error where|(?:None|NaN) where(?! a pixel)": "if",
+    r"(?:is|are|was|and|; it is) said": "is reported, or with a note",
+    r"by the clock": "wall-clock",
+    r"likeliest": "most probable",
+    r"is (?:a little )?flattered": "is optimistic",
     r"looks at the features": "evaluations of the features",
 }
 """A pattern of whole words, and what to write for it."""
@@ -45,6 +50,9 @@ ALLOWED = {
     ("deviation", "src/unmask/runs/study.py"): "a key of sweep.json",
 }
 """Texts that hold a word which is a name elsewhere: (text, file) and the reason."""
+
+NOUNLESS = re.compile(r"^Of\b")
+"""How a docstring does not begin: with what it returns or holds instead."""
 
 PATTERNS = {re.compile(rf"\b({words})\b", re.IGNORECASE): better for words, better in BETTER.items()}
 DOCUMENTS = ("*.md", "docs/*.md", "benchmarks/*.md")
@@ -116,6 +124,16 @@ def test_the_sources_use_the_fields_words() -> None:
         fault
         for path in SOURCES
         for fault in faults(texts_of_source(path.read_text()), str(path.relative_to(ROOT)))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_docstrings_begin_with_a_noun() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{text.line}: {text.words[:80]}"
+        for path in SOURCES
+        for text in texts_of_source(path.read_text())
+        if NOUNLESS.match(text.words)
     ]
     assert not found, "\n" + "\n".join(found)
 

@@ -24,7 +24,7 @@ class Rows(NamedTuple):
 
     output: Any
     indices: list[int]
-    """Of the readable images, in the data set."""
+    """Indices of the readable images in the data set."""
     unreadable: list[BadImage]
 
     def checked(self) -> "Rows":

@@ -76,5 +76,5 @@ def test_help_of_a_recipe_shows_its_values(capsys):
         run(["pretrain", "--recipe", "tiny-images", "--help"])
     patch = find_recipe("pretrain", "tiny-images").model.patch
     text = " ".join(capsys.readouterr().out.split())
-    assert f"(default: {patch[0]})" in text
+    assert f"(recipe: {patch[0]})" in text
     assert "Words before or after the flags: the images." in text

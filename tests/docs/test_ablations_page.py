@@ -58,5 +58,5 @@ def test_the_commands_run(tmp_path, monkeypatch):
         "ablate-target-images",
         "ablate-mask_ratio-labelled",
     }
-    assert "at 95 %" in (out / "ablate-target-images" / "report.html").read_text()
+    assert "at the 5 % level" in (out / "ablate-target-images" / "report.html").read_text()
     assert "not finished" not in (out / "ablate-mask_ratio-labelled" / "report.html").read_text()

@@ -16,7 +16,7 @@ from unmask.config.commands import PretrainConfig
 from unmask.data.loader import Batch
 from unmask.distributed.processes import ALONE
 from unmask.engine.ema import WeightAverage
-from unmask.engine.loop import digest, take_step
+from unmask.engine.loop import process_metrics, take_step
 from unmask.engine.optim import build_optimizer, decay_groups, learning_rate
 from unmask.engine.session import TrainingState
 from unmask.engine.task import StepOutput
@@ -47,7 +47,7 @@ def one_step(batches: list[torch.Tensor], **changes) -> tuple[Regression, Traini
     )  # fmt: skip
     micro = [Batch(rows, torch.arange(len(rows)), []) for rows in batches]
     reading = take_step(session, state, module, micro, stop=SimpleNamespace(signal=None))
-    assert not digest(session, state, [reading])
+    assert not process_metrics(session, state, [reading])
     return module, state
 
 

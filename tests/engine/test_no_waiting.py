@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import unmask
 from unmask.config.commands import PretrainConfig
 from unmask.engine import loop
-from unmask.engine.readings import Reading, Readings
+from unmask.engine.readings import Readings, StepMetrics
 
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select"}
 """What cannot be answered before the device has computed it."""
@@ -64,8 +64,8 @@ def test_pretraining_step_does_not_wait(tiny, monkeypatch, unchecked, clip):
 
 
 def test_what_is_due():
-    def reading(step: int) -> Reading:
-        return Reading(step, ("loss",), [], torch.tensor([float(step)]))
+    def reading(step: int) -> StepMetrics:
+        return StepMetrics(step, ("loss",), [], torch.tensor([float(step)]))
 
     late = Readings(late=1)
     late.add(reading(1))

@@ -181,7 +181,7 @@ def test_another_decoder_is_new(changes, wanted):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     weights = random_weights(RGB)
     said = initialize_from(model, weights, "x")
-    assert said.startswith("the encoder starts from x; the decoder is new")
+    assert said.startswith("the encoder starts from x; decoder initialised randomly")
     assert wanted in said
     after = model.state_dict()
     assert_same_state(
@@ -194,7 +194,7 @@ def test_encoder_alone():
     model = MaskedAutoencoder(changed(RGB, image_size=(16, 16)))
     weights = random_weights(RGB, notes=("the classification head was left out",)).encoder_only()
     assert initialize_from(model, weights, "x") == (
-        "the encoder starts from x; the decoder, which it does not have, is new; positions "
+        "the encoder starts from x; decoder, which it does not have, initialised randomly; positions "
         "interpolated from 4 x 6 to 2 x 2; the classification head was left out"
     )
 
@@ -257,7 +257,8 @@ def test_a_run_starts_from_another_library(tiny, tmp_path):
     path, _ = export_weights(random_weights(spec), "hf", tmp_path / "hf")
     run = api.pretrain(tiny, init=path)
     assert (
-        f"the encoder starts from {path}; the decoder is new: the weights' has width 16, blocks 1, and "
+        f"the encoder starts from {path}; decoder initialised randomly: the weights' has width 16, "
+        f"blocks 1, and "
         f"the model's width 8, blocks 2; each of 3 channels starts from the mean of the input weights "
         f"of 1; patches resized from 8 x 8 to 4 x 4 pixels; positions interpolated from 2 x 2 to 4 x 6"
     ) in (run / "train.log").read_text()

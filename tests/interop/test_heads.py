@@ -173,7 +173,9 @@ def test_a_new_norm_that_nobody_will_use_is_not_mentioned():
 def test_pre_training_goes_on_from_a_classifier(head):
     model, weights = MaskedAutoencoder(ODD), classifier(head)
     said = initialize_from(model, weights, "runs/x")
-    assert said.startswith("the encoder starts from runs/x; the decoder, which it does not have, is new")
+    assert said.startswith(
+        "the encoder starts from runs/x; decoder, which it does not have, initialised randomly"
+    )
     assert LEFT_OUT in said
     assert (NEW_NORM in said) == (head["pool"] == "mean")
     for name, value in weights.encoder_only().state.items():

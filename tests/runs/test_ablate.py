@@ -89,7 +89,7 @@ def test_parts_of_an_ablation_come_together(stripes, tmp_path, capsys):
         assert row["error"]["standard_deviation"] is None
         assert row["seconds"] > 0
     assert (record["baseline"], record["differences"]) == ("random", [])
-    assert record["shown"].startswith("Nothing is shown: that takes 3 seeds of random")
+    assert record["shown"].startswith("No significance test yet: it takes 3 seeds of random")
     assert {p.name for p in out.iterdir()} == {
         ".unmask",
         "ablation.json",
@@ -98,7 +98,7 @@ def test_parts_of_an_ablation_come_together(stripes, tmp_path, capsys):
         "mask_sampling=block-0.5_seed=0",
     }
     assert not list(out.rglob("checkpoints"))
-    for text in ("Table 1f", "83.9", "72.3", "random (baseline)", "Nothing is shown"):
+    for text in ("Table 1f", "83.9", "72.3", "random (baseline)", "No significance test yet"):
         assert text in page
     assert page.count("data:image/png") == 2
 
@@ -125,7 +125,7 @@ def test_targets_compare_without_labels(flat, tmp_path):
         flat, tmp_path / "two", axis="target", values=["normalized-pixels", "pixels"], seeds=[0, 1, 2]
     )
     assert len(again.findings.differences) == 2
-    assert re.match(r"(No difference|Shown at 95 %)", again.findings.shown)
+    assert re.match(r"(No significant difference|Significant at the 5 % level)", again.findings.shown)
     assert again.findings.rows[1].spread("error") > 0
 
 
@@ -268,11 +268,14 @@ def test_the_sentence_names_what_is_shown():
     ]
     sentence = shown_sentence("random", tested, found, rows(random=[0.7] * 3))
     assert sentence == (
-        "Shown at 95 % against random: grid has a lower fine-tuning accuracy, 50.0% against 70.0% "
+        "Significant at the 5 % level against random: grid has a lower "
+        "fine-tuning accuracy, 50.0% against 70.0% "
         "(Welch's t-test, 2 comparison(s) corrected by Holm)"
     )
     nothing = shown_sentence("random", tested, found[1:], rows(random=[0.7] * 3))
-    assert nothing.startswith("No difference from random is shown at 95 % in fine-tuning accuracy")
+    assert nothing.startswith(
+        "No significant difference from random at the 5 % level in fine-tuning accuracy"
+    )
     assert "the most so far is 2" in shown_sentence(
         "random", tested, [], rows(random=[0.7, 0.7, math.nan])
     )

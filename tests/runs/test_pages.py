@@ -49,10 +49,10 @@ def test_a_run_that_learned_little_says_so(tiny, capsys):
         assert re.search(r"is no better than harmonic fill \(1.000\): what usually helps", text)
     assert "What is harmonic fill?" in page
     assert "the smoothest surface through the visible pixels" in page
-    facts = ("Command", "Data", "Begins with", "Seed", "Began", "Took", "Machine")
+    facts = ("Command", "Data", "Initialised from", "Seed", "Started", "Took", "Machine")
     places = [page.index(f'<th scope="row">{name}</th>') for name in facts]
     assert places == sorted(places)
-    assert "<td>new weights</td>" in page
+    assert "<td>random weights</td>" in page
 
 
 def test_parts_are_counted(tiny):

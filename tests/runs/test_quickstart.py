@@ -74,7 +74,7 @@ def test_runs_and_a_page(asked):
     assert [len(row.values) for row in done.rows] == [1, 2, 1, 2]
     assert done.chance == (
         pytest.approx(5 / 7),
-        "always 'a'",
+        "majority class 'a'",
     )  # of 18 'a' and 6 'b' a quarter, rounded up
     page = (asked.out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5

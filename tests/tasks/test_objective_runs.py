@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(config, tokenizer, tmp_path, monkeypa
 def test_the_log_says_the_true_ratio(config):
     run = train(Pretrain(replace(config, mask=Mask(strategy="grid"))))
     log = (run / "train.log").read_text()
-    assert "the encoder sees 6 and the decoder predicts 18; masked but for a regular grid, 0.75" in log
+    assert "the encoder sees 6 and the decoder predicts 18; grid mask, ratio 0.75" in log
 
 
 def test_the_given_mask_is_in_the_model(config, tmp_path):
@@ -107,7 +107,7 @@ def test_principal_components_are_saved_and_start_the_next_run(config, tmp_path)
     assert torch.equal(load_file(train(Pretrain(second)) / "model.safetensors")["target.basis"], basis)
     third = replace(config, init=str(first), out=str(tmp_path / "third"))
     assert (
-        "the decoder, which predicts normalized-pixels"
+        "decoder, which predicts normalized-pixels"
         in (train(Pretrain(third)) / "train.log").read_text()
     )
 

@@ -39,7 +39,7 @@ QUALITY = 90
 COPIES = 64
 """Files that the loader's processes read."""
 LOADED_BATCHES = 6
-"""Of that many images each, that a loader is timed on."""
+"""Number of batches that a loader is timed on."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Files:
         return round(sum(Path(path).stat().st_size for path in self.paths) / len(self.paths))
 
     def path(self, number: int) -> str:
-        """Of a sample; they take turns."""
+        """Seconds of a sample; the pipelines take turns."""
         return self.paths[number % len(self.paths)]
 
 
@@ -64,7 +64,7 @@ MADE = (("JPEG", 500, 375, 40), ("JPEG", 4000, 3000, 2), ("PNG", 500, 375, 10))
 """Format, width, height, and how often it is read in a turn."""
 MOST_OF_YOURS = 40
 TURNS = 3
-"""Of each pipeline in a round."""
+"""Seconds of each pipeline in a round."""
 
 Pipeline = Callable[[str, int], object]
 """From a path and the number of the sample."""
@@ -223,7 +223,7 @@ def _load(image: Path, config: BenchConfig) -> Card:
         setting=_facts(),
         columns=("processes", "images/s", "of one process"),
         rows=rows,
-        notes=("by the clock; 0: in the process that trains.",),
+        notes=("wall-clock; 0: in the process that trains.",),
         record={"bench": "loader", **_facts(), "rounds": config.rounds, "workers": records},
     )
 

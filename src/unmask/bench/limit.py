@@ -34,7 +34,7 @@ class Limit:
 
     @property
     def flops(self) -> int:
-        """Of the products that are run."""
+        """Operations of the products that are run."""
         return sum(p.flops * times for p, times in self.products.items())
 
     def measure(self) -> float:
@@ -52,7 +52,7 @@ class Limit:
         return lambda: torch.bmm(x, y, out=out)
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        """Of one call, after one that warms up and says how often to repeat."""
+        """Seconds of one call, after one that warms up and says how often to repeat."""
         began = now(self.device)
         run()
         first = now(self.device) - began

@@ -1,7 +1,7 @@
 """The same training step in other libraries: transformers' ViTMAE and lightly's MAE modules.
 
 All get the same dimensions, target, images and masks; optimizer, precision and clock are ours for all.
-Libraries that are not installed, or cannot build the model, are left out, and said to be.
+Libraries that are not installed, or cannot build the model, are left out, with a note.
 """
 
 import importlib.metadata
@@ -23,7 +23,7 @@ from unmask.cost.cards import Card
 from unmask.engine.machine import threads
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Of images and mask noise."""
+"""Seed of images and mask noise."""
 
 
 def bench_peers(config: BenchConfig) -> list[Card]:

@@ -35,7 +35,7 @@ def time_by_kind(run: Callable[[], object], device: torch.device) -> dict[str, f
 
 
 def kind_of(operation: str) -> str:
-    """Of an operation such as `aten::mm`."""
+    """Kind of an operation such as `aten::mm`."""
     name = operation.split("::")[-1].lower()
     products, *others = KINDS.items()
     if name in products[1]:

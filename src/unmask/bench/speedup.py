@@ -17,7 +17,7 @@ from unmask.cost.speed import now
 from unmask.engine.machine import autocast, give_back_memory, threads
 
 MEMORY_SHARE = 0.7
-"""Of the free memory, that a micro-batch may be predicted to need."""
+"""Share of the free memory that a micro-batch may be predicted to need."""
 
 
 @dataclass(kw_only=True)
@@ -50,7 +50,7 @@ class Variant:
 
     @property
     def flops(self) -> int:
-        """Of training on one image."""
+        """Operations of training on one image."""
         return count(self.setting.spec).training_flops
 
 

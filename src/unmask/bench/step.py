@@ -31,7 +31,7 @@ LEARNING_RATE = 1e-4
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one training step."""
+    """Times of one training step."""
 
     forward: float
     backward: float
@@ -69,7 +69,7 @@ class TrainingStep:
 
 
 def our_step(setting: Setting) -> TrainingStep:
-    """Of a freshly initialised model."""
+    """Measurements of a freshly initialised model."""
     torch.manual_seed(0)
     model = setting.spec.build().to(setting.device)
     if setting.plan.training.compile:

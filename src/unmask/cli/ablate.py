@@ -7,10 +7,10 @@ from unmask.config.ablation import AblateConfig
 
 DESCRIPTION = (
     "Compares values of one setting of pre-training, as the paper's tables do, on your own images: for "
-    "each value and seed it pre-trains, and measures the encoder by k-NN, a linear probe and "
-    "fine-tuning if there are labels, and by the error on held-out images and the effective rank in "
-    "any case. The report has the paper's own figures beside yours, and says whether anything is shown. "
-    "Running the same command again resumes; --part 1/4 does a share of the runs."
+    "each value and seed it pre-trains an encoder and evaluates it by k-NN, a linear probe and "
+    "fine-tuning if there are labels, and always by the error on held-out images and the effective "
+    "rank. The report has the paper's own figures beside yours, and says which differences are "
+    "significant. Running the same command again resumes; --part 1/4 does a quarter of the runs."
 )
 LISTS = ("--values", "--seeds")
 """Flags whose values have commas between them."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import tyro
 
+from unmask.cli import help as help_texts
 from unmask.cli.removed import REMOVED
 from unmask.config.fields import options_of, settings_of
 
@@ -75,7 +76,14 @@ def parse(base: T, argv: list[str], *, prog: str, description: str) -> tuple[T, 
     """
     _refuse_words_behind_switches(base, argv)
     words, flags = _apart(base, argv)
-    config = tyro.cli(type(base), args=flags, default=base, prog=prog, description=description)
+    config = tyro.cli(
+        type(base),
+        args=flags,
+        default=base,
+        prog=prog,
+        description=description,
+        registry=help_texts.registry(),
+    )
     return config, words
 
 

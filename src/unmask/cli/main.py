@@ -26,22 +26,24 @@ BEFORE_TRAINING = {
         "pre-train on an embedded example in a few minutes and show what it learned", "use:quickstart"
     ),
     "check": Command(
-        "look at a folder of images: counts, sizes, bad files, what the model will see", "use"
+        "check a folder of images: counts, sizes, bad files, what the model will see", "use"
     ),
 }
 AFTER_TRAINING = {
-    "knn": Command("classify by the nearest features, without training", "use"),
-    "evaluate": Command("measure a classifier, detector or segmenter on labelled images", "use"),
-    "predict": Command("classes, objects or label maps of images, with pictures", "use"),
-    "reconstruct": Command("show what a model makes of masked images", "use"),
-    "embed": Command("features of images, in a file", "use"),
-    "export": Command("write a model in another library's layout", "use:export"),
-    "ablate": Command("one of the paper's tables on your own images, as a report", "ablate:main"),
-    "plan": Command(
-        "hours, memory and loader cores of a pre-training run elsewhere, by arithmetic", "plan:main"
+    "knn": Command("k-NN classification and linear probe on frozen features", "use"),
+    "evaluate": Command("evaluate a classifier, detector or segmenter on labelled images", "use"),
+    "predict": Command("predict classes, objects or label maps of new images", "use"),
+    "reconstruct": Command("draw a model's reconstructions of masked images", "use"),
+    "embed": Command("write the features of images to a file", "use"),
+    "export": Command("export a model to another library's format", "use:export"),
+    "ablate": Command(
+        "one of the paper's ablation tables on your own images, as a report", "ablate:main"
     ),
-    "bench": Command("measured speed: a step, the paper's Table 2, other libraries", "bench:main"),
-    "list": Command("the recipes and model sizes", "list:main"),
+    "plan": Command(
+        "predict hours, memory and loader cores of a pre-training run on other devices", "plan:main"
+    ),
+    "bench": Command("measure speed: a step, the paper's Table 2, other libraries", "bench:main"),
+    "list": Command("list recipes and model sizes", "list:main"),
 }
 
 

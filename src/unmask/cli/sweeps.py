@@ -16,7 +16,7 @@ Settings = dict[str, str]
 def take_sweep(flags: list[str]) -> list[Settings]:
     """Removes `--sweep section.field v1,v2,...` and `--seeds a,b,...`; returns each run's settings.
 
-    Several sweeps make every combination. Empty where there is none. Raises ValueError where one is
+    Several sweeps make every combination. Empty if there is none. Raises ValueError if one is
     incomplete, or of a field that a sweep cannot set.
     """
     axes: dict[str, list[str]] = {}

@@ -18,11 +18,11 @@ from unmask.config.migrate import config_record
 from unmask.tasks import TASKS, find_recipe
 
 COMMON = (
-    "Words before or after the flags: the images. --recipe NAME: what to begin with (unmask list shows "
+    "Words before or after the flags: the images. --recipe NAME: a set of defaults (unmask list shows "
     "them); every flag below overrides it. --sweep section.field v1,v2: a run for each value, the best "
-    "first. --seeds a,b,c: a run for each seed. --time 10m: as many steps as fit. --dry-run: say what "
-    "would happen. --print-config: print the configuration as JSON. Running the same command again "
-    "resumes exactly."
+    "first. --seeds a,b,c: a run for each seed. --time 10m: as many steps as fit. --dry-run: print the "
+    "plan as JSON, and stop. --print-config: print the configuration as JSON. Running the same command "
+    "again resumes exactly."
 )
 
 

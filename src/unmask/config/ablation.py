@@ -52,7 +52,7 @@ class AblationData(Reading, Bands, Source):
     """The images, as every run of the ablation sees them."""
 
     held_out: int | None = None
-    """Images kept aside to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
+    """Held-out images, to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from unmask.core.spec import Size
 PATCHES_PER_SIDE = (6, 16)
 """Fewer leave the encoder too few visible ones, more cost too much."""
 LEAST_SIDE, ROUND_SIDES = 16, 8
-"""Of the model's input, which has a multiple of so many pixels."""
+"""The least side of the model's input, in pixels, and what it is a multiple of."""
 REACH = 2.4
 """A patch by the distance at which correlation falls to one half: 16 pixels by 6.6."""
 NEAR = 1.25
@@ -27,7 +27,7 @@ LEAST_RATIO, MOST_RATIO, ROUND_RATIO = 0.5, 0.9, 0.05
 NOISE = 1.0
 """Images whose correlation is gone within a pixel are like noise, whatever the patch."""
 EXPECTED = (
-    (0.5, "fine texture, of which neighbours say little: an error close to harmonic fill's"),
+    (0.5, "fine texture, which neighbouring pixels predict poorly: an error close to harmonic fill's"),
     (2.0, "structure that spans patches: an error below harmonic fill's within the run"),
     (
         math.inf,
@@ -72,12 +72,12 @@ def advised(images: int, size: Size, half: float, usual: int) -> Advice:
 
 
 def advised_side(usual: int, median: Size) -> int:
-    """Of the model's input: the recipe's, but no more than half of the images have."""
+    """Size of the model's input: the recipe's, but no more than half of the images have."""
     return max(LEAST_SIDE, min(usual, min(median) // ROUND_SIDES * ROUND_SIDES))
 
 
 def advised_patch(size: Size, half: float, usual: int) -> int:
-    """Of the patches that divide the image into enough and not too many, the nearest by proportion.
+    """Patch size: among those that give enough and not too many patches, the nearest by proportion.
 
     `usual`, the recipe's own, is kept if it is as good as that.
     """

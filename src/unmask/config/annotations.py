@@ -12,8 +12,8 @@ class AnnotatedSource:
     source: tuple[str, ...] = setting((), may_change=True)
     """One folder, with its annotations. Usually the first word."""
     val: tuple[str, ...] = ()
-    """Images to validate on, annotated alike. Default: the data's own validation or test part, else a
-    share of it."""
+    """Validation images, annotated in the same way. Default: the data's own validation or test part,
+    else a share of it."""
     val_share: float | None = setting(None, least=0.01, most=0.99)
     """Share of the images to keep for validation, in place of the data's own part. Default: 0.25 if
     there is none."""
@@ -37,4 +37,4 @@ class ObjectOptions:
     """What annotations of objects mean."""
 
     single_class: str | None = None
-    """Of objects: treat all as one class of this name. Default: the classes of the annotations."""
+    """Treat all objects as one class of this name. Default: the classes of the annotations."""

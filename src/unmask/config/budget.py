@@ -10,7 +10,7 @@ MOST_STEPS = 10**9
 
 
 def seconds_in(time: str) -> float:
-    """Of 90s, 10m or 1h30m. Raises ValueError that shows how to write it."""
+    """Seconds of 90s, 10m or 1h30m. Raises ValueError that shows how to write it."""
     found = FORM.fullmatch(time.strip().lower())
     parts = found.groups() if found else ()
     seconds = sum(float(part or 0) * unit for part, unit in zip(parts, UNITS.values(), strict=False))

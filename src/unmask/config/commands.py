@@ -48,9 +48,9 @@ class PretrainData(Cache, Reading, PretrainCrops, Bands, Source):
     size: tuple[int, ...] = (224,)
     """Pixels of the model's input: one number for a square, or height and width."""
     other: tuple[str, ...] = setting((), may_change=True)
-    """Images of another data set, to be reconstructed in the sample pictures (paper, Fig. 3)."""
+    """Images of another data set, reconstructed in the sample pictures too (paper, Fig. 3)."""
     held_out: int | None = None
-    """Images kept aside to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
+    """Held-out images, to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TrainingConfig:
     """What every training command has."""
 
     recipe: str = setting("", may_change=True)
-    """Name of the recipe that this began with."""
+    """The recipe that sets the defaults of all other flags."""
     out: str | None = setting(None, may_change=True)
     """Run directory. Default: runs/<command>-<data>."""
 
@@ -133,7 +133,7 @@ class CheckData(Reading, Bands, MapOptions, ObjectOptions, Source):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """A look at images before training on them."""
+    """Counts and checks of images before training on them."""
 
     recipe: str = ""
     """The recipe whose run is estimated. Default: the one that suits images and machine."""
@@ -146,12 +146,12 @@ class CheckConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KnnData(Reading, View, Subset, Labels, Source):
-    """Labelled images, and how the model looks at them."""
+    """Labelled images, and how they are prepared for the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateData(Reading, View, ObjectOptions, Labels, Source):
-    """Labelled images, and how the model looks at them."""
+    """Labelled images, and how they are prepared for the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KnnConfig:
-    """What frozen features are worth: the classes of validation images by those of training images."""
+    """k-NN and linear probe of frozen features, scored on validation images."""
 
     init: str = ""
     """The model: a run directory, a hub folder or a file of weights."""
@@ -202,7 +202,7 @@ class KnnConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """What a classifier, detector or segmenter makes of images."""
+    """Predictions of a classifier, detector or segmenter on new images."""
 
     source: tuple[str, ...] = ()
     """Images, as for pre-training; usually the first words."""
@@ -215,11 +215,12 @@ class PredictConfig:
     out: str | None = None
     """Folder for what is written. Default: runs/predict-<data>."""
     top: int | None = setting(None, least=1)
-    """Of a classifier: write only the so many likeliest classes of each image. Default: all."""
+    """For classifiers: write only the so many most probable classes of each image. Default: the
+    probabilities of all."""
     sheet: int = setting(32, least=0)
     """Images on the contact sheet, from the first; 0 for none. A detector's have a file each."""
     tile: int | None = setting(None, least=16)
-    """Of a detector: cut larger images into overlapping squares of so many pixels, each seen as an image
+    """For detectors: cut larger images into overlapping tiles of so many pixels, each seen as an image
     by itself, and merge what is found. Default: every image is seen as a whole."""
     workers: int | None = setting(None, least=0)
     """Processes that decode images. Default: by the number of processor cores."""
@@ -256,7 +257,7 @@ class EmbedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructConfig:
-    """Pictures of what a model makes of masked images."""
+    """Pictures of a model's reconstructions of masked images."""
 
     source: tuple[str, ...] = ()
     """Folders or files of images, or the name of a built-in data set; usually the first words."""
@@ -278,14 +279,14 @@ class ReconstructConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
-    """The embedded example; everything else is decided."""
+    """The built-in example; everything else is fixed."""
 
     data: Literal["digits", "elpv"] = "digits"
     """Handwritten digits, or solar cells, which need another package and more time."""
     out: str | None = None
     """Folder for the runs and the page that compares them. Default: runs/quickstart[-elpv]."""
     time: str | None = None
-    """For all of it: a slower machine trains less. Default: 4m, and 12m of solar cells."""
+    """Time for everything: a slower machine trains less. Default: 4m, and 12m for solar cells."""
     seed: int = 0
     """Decides initial weights, order, crops and masks."""
     device: Device = "auto"

@@ -73,7 +73,7 @@ def _fits(kind: Any, value: Any) -> bool:
 
 
 def _is_one(kind: Any, value: Any) -> bool:
-    """Of a type that a setting may have; of others, whatever the value is."""
+    """Whether the value is of this type; always true for types that no setting has."""
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if get_origin(kind) is tuple:

@@ -9,7 +9,7 @@ from unmask.core.spec import Size
 PixelType = Literal["uint8", "float32"]
 Floats = tuple[float, ...]
 Bands = tuple[int, ...]
-"""Of an image, counted from 1."""
+"""Channels of an image, counted from 1."""
 
 USUAL_CROP, LARGEST_CROPPED = 224 / 256, 224
 """Evaluation of classifiers resizes to 256 and crops 224; above that it takes the whole image."""
@@ -21,7 +21,7 @@ class PixelFormat:
 
     channels: int
     pixel_type: PixelType = "uint8"
-    """uint8 from 0 to 255; or float32, where integers of 8 and 16 bits are put on the scale 0 to 1."""
+    """uint8 from 0 to 255; or float32, with integers of 8 and 16 bits are put on the scale 0 to 1."""
     max_pixels: int = 200_000_000
     """Larger images are refused before they are decoded."""
     nodata: float | None = None
@@ -29,7 +29,7 @@ class PixelFormat:
     axes: str | None = None
     """The order of axes in files that do not say it, as 'CYX'."""
     rescale: bool | None = None
-    """Of DICOM: values in units (True), the stored bits on the scale 0 to 1 (False), or by the file."""
+    """Whether DICOM is read in units (True), on the scale 0 to 1 (False), or as the file says (None)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ImageSpec:
     """Height and width in pixels of the model's input."""
     channels: int
     dtype: PixelType = "uint8"
-    """What images are decoded as: uint8 from 0 to 255; or float32, where integers of 8 and 16 bits are
+    """What images are decoded as: uint8 from 0 to 255; or float32, with integers of 8 and 16 bits are
     put on the scale 0 to 1."""
     mean: Floats
     std: Floats
@@ -56,7 +56,7 @@ class ImageSpec:
     axes: str | None = None
     """The order of axes in files that do not say it, as 'CYX'."""
     rescale: bool | None = None
-    """Of DICOM: values in units (True), the stored bits on the scale 0 to 1 (False), or by the file."""
+    """Whether DICOM is read in units (True), on the scale 0 to 1 (False), or as the file says (None)."""
 
     def pixels(self, max_megapixels: float = 200.0) -> PixelFormat:
         """How files are decoded for it; larger images are refused."""

@@ -29,7 +29,7 @@ def with_settings(config: T, settings: dict[str, Any]) -> T:
     """The configuration with some settings changed; a length in epochs replaces one in steps.
 
     A keyword is a setting's whole name with underscores (`data_size`), or its last part if only one
-    setting ends so (`held_out`). One value does where several are possible: `data_size=96`. Raises
+    setting ends so (`held_out`). One value is enough if several are possible: `data_size=96`. Raises
     TypeError for a keyword that is none, or several.
     """
     return with_named(config, {name_of(config, keyword): value for keyword, value in settings.items()})

@@ -3,7 +3,7 @@
 from unmask.config.plan import Plan
 
 KEEPS_UP = 0.1
-"""A run that waits for data for no more than this share of its time is said to be well fed."""
+"""A run that waits for data for no more than this share of its time counts as compute-bound."""
 GIB = 2**30
 
 

@@ -54,7 +54,7 @@ class LoadingPlan:
     timeout: float
     """Seconds that reading one image may take."""
     cache_bytes: int = 2**31
-    """Of decoded images, in each process of a run for all of its workers."""
+    """Bytes of decoded images kept in memory, in each process of a run for all of its workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class TrainingPlan:
     keep_checkpoints: int
     optimizer: OptimizerName = "adamw"
     momentum: float = 0.9
-    """Of LARS and SGD; AdamW has betas instead."""
+    """Momentum of LARS and SGD; AdamW has betas instead."""
     min_lr: float = 0.0
     """What the schedule ends at."""
     schedule: ScheduleName = "cosine"

@@ -29,7 +29,7 @@ class PlanRun:
     """What of the run matters to the cost."""
 
     precision: Precision = "auto"
-    """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
+    """Precision of the matrix multiplications; auto uses bf16 if the device has it."""
     activation_checkpointing: bool = False
     """Keep less for the backward and compute it again: far less memory, a third more computation."""
 
@@ -41,11 +41,11 @@ class PlanConfig:
     devices: str = "8xh100"
     """How many of which: 8xh100, 64xa100, l4, ...; cpu or cuda measures this machine."""
     images: int = setting(1_281_167, least=1)
-    """Training images. Default: ImageNet-1K's."""
+    """Training images; ImageNet-1K has 1281167."""
     utilisation: float | None = None
     """Share of the devices' peak that training reaches. Default: 0.4, or 0.5 of what cpu measures."""
     decode_ms: float = setting(5.0, least=0)
-    """Milliseconds of one core per decoded image. Default: about what a JPEG of 500 x 375 takes."""
+    """Milliseconds of one core per decoded image; a JPEG of 500 x 375 takes about 5."""
     data: PlanData = field(default_factory=PlanData)
     model: Autoencoder = field(default_factory=Autoencoder)
     mask: Mask = field(default_factory=Mask)

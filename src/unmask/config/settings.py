@@ -1,4 +1,4 @@
-"""What can be asked for, each section once. A field is a flag: `data.size` becomes `--data.size`.
+"""All settings, each section once. A field is a flag: `data.size` becomes `--data.size`.
 
 Commands compose their configurations of these sections (`commands.py`), so that each offers only flags
 that do something. None means: decided by `resolve`, which says what it chose.
@@ -38,7 +38,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Where labels are, and which images are for validation."""
+    """Labels, and which images are for validation."""
 
     val: tuple[str, ...] = ()
     """Images to validate on. Default: the data's own validation or test part, else a share of it."""
@@ -58,12 +58,12 @@ class Subset:
     per_class: int | None = setting(None, least=1, most=1e9)
     """Training labels to use of every class. Default: all."""
     subset_seed: int = 0
-    """Decides which labels those are."""
+    """Seed that chooses these labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bands:
-    """What of each image a model is given."""
+    """Channels and values of the images that a model is given."""
 
     channels: int | None = setting(None, least=1, most=65_536)
     """Channels per image. Default: 1 if all images are grey, 3 if some have colours, or their bands."""
@@ -74,9 +74,9 @@ class Bands:
     std: tuple[float, ...] | None = None
     """Standard deviation per channel, on the mean's scale. Default: measured."""
     nodata: float | None = None
-    """The stored value of pixels that have none. Default: as the files say; NaN always counts."""
+    """The value that marks pixels without data. Default: as the files say; NaN always does."""
     axes: str | None = None
-    """Order of the axes of arrays and stacks that do not say it, as in CYX. Default: by evidence."""
+    """Axis order of arrays and stacks whose files do not give it, as in CYX. Default: guessed."""
     rescale: bool | None = None
     """Read DICOM in units, by RescaleSlope and RescaleIntercept. Default: as each file says."""
 
@@ -113,7 +113,7 @@ class Crops:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How files are read."""
+    """How image files are read."""
 
     max_bad_share: float = setting(0.05, least=0, most=1, may_change=True)
     """Stop if more than this share of the images cannot be read."""
@@ -127,7 +127,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """What is kept in memory."""
+    """What is cached in memory."""
 
     cache_gib: float = setting(2.0, may_change=True)
     """Keep decoded images in memory if all fit into this many GiB per process."""
@@ -135,7 +135,7 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How a trained model looks at images."""
+    """How images are prepared for a trained model."""
 
     size: tuple[int, ...] | None = None
     """Pixels of the model's input: positions are interpolated. Default: as it was trained."""
@@ -163,7 +163,7 @@ class Encoder:
     mlp_ratio: float = setting(4.0, least=0.01)
     """Hidden width of the MLPs as a multiple of the token's width."""
     class_tokens: int = 1
-    """Tokens that stand before the patches; they belong to no place in the image."""
+    """Class tokens before the patches; they have no position in the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +173,14 @@ class Autoencoder(Encoder):
     decoder_width: int = 512
     """Channels of a token in the decoder."""
     decoder_depth: int = 8
-    """Blocks of the decoder; one is enough to work."""
+    """Blocks of the decoder, 1 or more."""
     decoder_heads: int = 16
     """Attention heads of the decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """Which patches the encoder does not see."""
+    """Which patches are masked."""
 
     strategy: MaskStrategy = "random"
     """Single patches at random; large random blocks; or a grid, which keeps one of every four patches
@@ -195,12 +195,12 @@ class Mask:
     decode_share: float = setting(1.0, most=1)
     """Share of the masked patches that the decoder predicts, drawn at random: less computation."""
     tokens_in_encoder: bool = False
-    """Give the encoder mask tokens for what it does not see (paper, Table 1c): slower, worse."""
+    """Give the encoder mask tokens for masked patches (paper, Table 1c): slower, worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskChoice:
-    """Which patches a trained model does not see."""
+    """Which patches are masked."""
 
     strategy: MaskStrategy | None = None
     """Single patches at random, large random blocks, or a regular grid. Default: as the model was
@@ -220,14 +220,14 @@ class Target:
     components: int | None = setting(None, least=1)
     """PCA coefficients per patch. Default: an eighth of its values."""
     tokenizer: str | None = None
-    """What gives tokens: a run of unmask tokenizer, or a file with DALL-E's weights."""
+    """The tokenizer, for tokens: a run of unmask tokenizer, or a file with DALL-E's weights."""
     loss_on: LossOn = "masked"
-    """Patches that the loss is computed on."""
+    """Patches on which the loss is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """AdamW with linear warm-up and cosine decay, per iteration."""
+    """AdamW with linear warm-up and cosine decay of the learning rate, per step."""
 
     optimizer: ClassVar[OptimizerName] = "adamw"
     momentum: ClassVar[float] = 0.9
@@ -247,15 +247,15 @@ class Optim:
     micro_batch: int | None = setting(None, least=1, may_change=True)
     """Images per forward pass on one process. Default: 128 on a GPU, else no division."""
     base_lr: float = setting(1.5e-4, least=0)
-    """Learning rate per 256 images of the batch."""
+    """Base learning rate: the peak learning rate is this times batch / 256."""
     weight_decay: float = setting(0.05, least=0)
-    """Decay of weights; biases and norms are never decayed."""
+    """Weight decay; biases and norms are never decayed."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's averaging of gradients and of their squares."""
+    """AdamW's betas: decay of the averages of gradients and of their squares."""
     clip: float | None = setting(None, least=1e-12)
-    """Clip the gradient's norm to this value. Default: no clipping."""
+    """Clip the gradient norm to this value. Default: no clipping."""
     ema: float | None = setting(None, least=0, most=1)
-    """Decay of an EMA of the weights (exponential moving average), kept beside them. Default: none."""
+    """Decay of an EMA (exponential moving average) of the weights, kept beside them. Default: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,14 +267,14 @@ class PlainRun:
     activation_checkpointing: ClassVar[bool] = False
 
     seed: int = setting(0, least=0, most=2**63 - 1)
-    """Decides initial weights, order, crops and masks."""
+    """Seed of initial weights, order, crops and masks."""
     time: str | None = None
     """Length of the run as time on this machine, in place of steps: 90s, 10m, 1h30m. Steps are timed
     once, at the start; the warm-up keeps its share of them."""
     device: Device = setting("auto", may_change=True)  # noqa: RUF009  # a field
     """Where to compute. Default: a GPU if there is one."""
     precision: Precision = "auto"
-    """Arithmetic of the matrix multiplications; auto takes bf16 where the processor has it."""
+    """Precision of the matrix multiplications; auto is bf16 if the processor is fast in it."""
     compile: Switch = setting("auto", may_change=True)  # noqa: RUF009  # a field
     """Compile the model with torch.compile; auto does so on a GPU that has Triton."""
     log_every: int | None = setting(None, least=1)
@@ -297,19 +297,19 @@ class PlainRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(PlainRun):
-    """The same of models that are made of Transformer blocks."""
+    """How to run; nothing here changes what is learned, except the seed and the precision."""
 
     activation_checkpointing: bool = setting(False, may_change=True)  # type: ignore[misc]  # fixed above
-    """Keep less for the backward and compute it again: far less memory, a third more computation."""
+    """Recompute activations in the backward pass: far less memory, a third more computation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureProbe:
-    """What the features are worth along the way; training does not notice it."""
+    """Evaluation of the features during pre-training, without effect on it."""
 
     data: tuple[str, ...] = setting((), may_change=True)
-    """Images with labels: k-NN (k = 20) and a linear probe of the frozen, unmasked features of some tell
-    the classes of others. Default: no labels; the effective rank of the features of training images."""
+    """Labelled images, for k-NN (k = 20) and a linear probe on frozen features of unmasked images.
+    Default: no labels; only the effective rank of the features of training images."""
     val: tuple[str, ...] = setting((), may_change=True)
     """Query images with labels. Default: the validation or test part of the labelled data, else a
     quarter of each class; first those that pre-training does not see, and the run says how many it
@@ -317,6 +317,6 @@ class FeatureProbe:
     label_column: str = setting("label", may_change=True)
     """Column of the labels in a list."""
     images: int = setting(2048, least=0, may_change=True)
-    """Images to learn from, at most, and half as many query images; 0 leaves all this out."""
+    """At most so many labelled images, and half as many query images; 0 switches all of this off."""
     every: int | None = setting(None, least=1, may_change=True)
     """Steps between evaluations of the features. Default: a tenth of the run."""

@@ -15,7 +15,7 @@ class TokenizerData(Cache, Reading, Crops, Bands, Source):
     """Pixels of the tokenizer's input: as many tokens as pre-training has patches, times the pixels of a
     token (112 for 14 x 14 patches and 8 pixels)."""
     held_out: int | None = None
-    """Images kept aside to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
+    """Held-out images, to measure reconstruction. Default: one in twenty, at least 8, at most 256."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Relaxation:
     """How the choice of tokens is made soft in training (Gumbel-softmax)."""
 
     temperature: float = setting(1.0, least=1e-3)
-    """Of the soft choice at the start."""
+    """Temperature of the Gumbel-softmax at the start."""
     last_temperature: float = setting(1 / 16, least=1e-3)
-    """Of the soft choice at the end: low is close to a hard choice."""
+    """Temperature of the Gumbel-softmax at the end: a low one is close to a hard choice."""
     anneal_share: float = setting(0.8, least=1e-3, most=1)
     """Share of the run in which the temperature falls, along a cosine."""
     divergence_weight: float = setting(20.0, least=0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 BATCH = 64
 POOLS = {"class": "class", "cls": "class", "mean": "mean", "patches": "patches"}
-"""What features may be, and the other word for one of them."""
+"""Kinds of features, and the other word for one of them."""
 
 
 def check_pool(pool: str, class_tokens: int) -> None:
@@ -37,7 +37,7 @@ def pooled(tokens: Float[Tensor, "B T D"], class_tokens: int, pool: str) -> Floa
 def in_batches(
     model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor, batch: int
 ) -> Tensor:
-    """The rows that a function of a model makes of images, so many at a time on the model's device.
+    """Rows of a model's function of images, `batch` images at a time on the model's device.
 
     They lie where the images do, and are ordinary tensors: what is trained on them may keep them for
     its backward pass. Raises ValueError if `batch` is below 1.

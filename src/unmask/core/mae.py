@@ -30,7 +30,7 @@ class MAEOutput(NamedTuple):
 
 
 class MaskedAutoencoder(nn.Module):
-    """An asymmetric autoencoder: a large encoder sees a few patches, a small decoder draws the rest.
+    """An asymmetric autoencoder: a large encoder for the visible patches, a small decoder for the rest.
 
     Raises ValueError if the spec's parts do not fit together.
     """
@@ -162,7 +162,7 @@ def _target(spec: MAESpec) -> Target:
 
 
 def _check_fits(name: str, value: Tensor, patches: Tensor) -> None:
-    """Indexing would silently take part of the batch, or of the patches, where sizes differ."""
+    """Indexing would silently take part of the batch, or of the patches, if sizes differ."""
     if value.shape[:2] != patches.shape[:2]:
         raise ValueError(
             f"{name} is for {value.shape[0]} images of {value.shape[1]} patches and the images are "

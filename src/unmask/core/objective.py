@@ -18,7 +18,7 @@ class MaskSpec:
     """Which patches the encoder does not see, and how many of them the decoder predicts.
 
     A strategy (paper, Fig. 6 and Table 1f) is a draw of one number per patch: the patches with the
-    smallest stay visible. Here is only what has to be known of it: how many those are.
+    smallest stay visible. This record says only how many those are.
     """
 
     strategy: Strategy = "random"

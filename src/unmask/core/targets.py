@@ -26,7 +26,7 @@ class Context(NamedTuple):
     """What the way back to pixels needs, and the prediction does not hold."""
 
     statistics: PatchStatistics | None = None
-    """Of each patch, to undo its normalisation."""
+    """Statistics of each patch, to undo its normalisation."""
     draw: Callable[[Int[Tensor, "B M"]], Float[Tensor, "B M P"]] | None = None
     """A tokenizer's decoder: patches of the token ids of whole images."""
 
@@ -44,7 +44,7 @@ class Loss(NamedTuple):
 def patch_statistics(
     patches: Float[Tensor, "B M P"], valid: Bool[Tensor, "B M P"] | None = None
 ) -> PatchStatistics:
-    """Of the values that count; unbiased variance, with a floor of 1e-6 under the root."""
+    """Statistics of the values that count; unbiased variance, with a floor of 1e-6 under the root."""
     if valid is None:
         mean = patches.mean(dim=-1, keepdim=True)
         variance = patches.var(dim=-1, keepdim=True)
@@ -151,7 +151,7 @@ class TokenTarget(Target):
         return weighted_mean(entropy[:, None], None if valid is None else share_of(valid).flatten(0, 1))
 
     def pixels(self, prediction: Float[Tensor, "B M V"], context: Context) -> Float[Tensor, "B M P"]:
-        """What the tokenizer draws of the likeliest tokens."""
+        """What the tokenizer draws of the most probable tokens."""
         assert context.draw is not None, "tokens cannot be drawn without their tokenizer"
         return context.draw(prediction.argmax(dim=-1))
 

@@ -69,7 +69,7 @@ class VisionTransformer(nn.Module):
         layer: int | None = None,
         batch: int = BATCH,
     ) -> Float[Tensor, "B *N D"]:
-        """What the encoder makes of whole images, nothing masked, without gradients.
+        """Features of whole images, nothing masked, without gradients.
 
         What is to be trained through takes `pool(forward(images), ...)`.
 
@@ -139,7 +139,7 @@ class VisionTransformer(nn.Module):
         return pooled(tokens, self.class_tokens, pool)
 
     def patchify(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N P"]:
-        """Cuts images into this model's patches, or raises ValueError where they do not fit it."""
+        """Cuts images into this model's patches, or raises ValueError if they do not fit it."""
         expected = (self.channels, *self.image_size)
         if tuple(images.shape[1:]) != expected:
             raise ValueError(

@@ -34,7 +34,7 @@ BACKWARD_FACTOR = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a model: numbers of parameters, and floating-point operations of one image's forward pass.
+    """Parameters of a model, and floating-point operations of one image's forward pass.
 
     Operations are those of matrix products alone, two for each multiply-add.
     """
@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def training_flops(self) -> int:
-        """Of one image in training."""
+        """Operations for one image in training."""
         return BACKWARD_FACTOR * self.flops
 
 
@@ -59,9 +59,9 @@ class Activations:
     """Bytes that the forward pass keeps for the backward."""
 
     total: int
-    """Of one image."""
+    """Bytes of one image."""
     checkpointed: int
-    """Of one image with activation checkpointing: blocks keep their input, one at a time the rest."""
+    """Bytes of one image with activation checkpointing: blocks keep their input, one the rest."""
     weight_copies: int
     """Whatever the batch: the weights in bf16, which autocast makes and the backward needs."""
 
@@ -81,7 +81,7 @@ class StateBytes:
 
     @property
     def total(self) -> int:
-        """Of all these."""
+        """Sum of all these."""
         return self.weights + self.gradients + self.moments + self.average + self.half_weights
 
 
@@ -120,7 +120,7 @@ def count_activations(
             _onto_cpu(module)
             if isinstance(module, Attention):
                 module.planned_device = device
-        # Of one image torch takes views where it copies more of them: two and three are compared.
+        # Of one image torch takes views, and copies more of them: two and three are compared.
         two, three = (_keep(model, spec, batch, precision) for batch in (2, 3))
     total = three.total - two.total
     blocks = [more - less for more, less in zip(three.blocks, two.blocks, strict=True)]
@@ -147,7 +147,7 @@ def count_state(
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerCost:
-    """Of a discrete VAE: parameters, and operations of one image."""
+    """Parameters of a discrete VAE, and operations for one image."""
 
     parameters: int
     encoder_flops: int
@@ -157,13 +157,13 @@ class TokenizerCost:
 
     @property
     def training_flops(self) -> int:
-        """Of one image in its own training."""
+        """Operations for one image in its own training."""
         return BACKWARD_FACTOR * self.flops
 
 
 @cache
 def count_tokenizer(spec: TokenizerSpec, grid: Size) -> TokenizerCost:
-    """Of a tokenizer on images of so many tokens."""
+    """Cost of a tokenizer on images of so many tokens."""
     with torch.device("meta"):
         model = Tokenizer(spec)
         sides = [side * spec.downsampling for side in grid]
@@ -263,7 +263,7 @@ def _images(spec: ModelSpec, batch: int, device: str) -> Tensor:
 
 
 def _encoder_flops(counts: Mapping[str, Mapping[Any, int]]) -> int:
-    """Of the model's part `encoder`, or of that part's own parts if only they were called as modules."""
+    """Operations of the model's part `encoder`, or of that part's own parts if only they were called."""
     inside = {name: sum(c.values()) for name, c in counts.items() if name.split(".")[1:2] == ["encoder"]}
     nested = {name for name in inside for outer in inside if name.startswith(f"{outer}.")}
     return sum(flops for name, flops in inside.items() if name not in nested)

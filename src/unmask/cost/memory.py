@@ -41,7 +41,7 @@ def saved_bytes(model: nn.Module, loss: Callable[[], object], kept: Kept | None 
 def bytes_per_image(model: nn.Module, loss: Callable[[int], object]) -> int:
     """What each further image of a batch keeps; `loss(n)` runs a batch of n.
 
-    A batch of one is not looked at: it takes views where larger ones copy.
+    A batch of one is not looked at: it takes views, and larger ones copy.
     """
     return saved_bytes(model, lambda: loss(3)) - saved_bytes(model, lambda: loss(2))
 

@@ -37,7 +37,7 @@ DECODE_MS = 5.0
 """One core's milliseconds to read, decode, crop and resize a JPEG of 500 x 375 pixels to 224."""
 
 DECODING_SHARE = 2 / 3
-"""Of those milliseconds, what repeats of an image share (benchmarks/data.md)."""
+"""Share of those milliseconds that repeats of an image share (benchmarks/data.md)."""
 
 USABLE_MEMORY = 0.9
 """The rest is for kernels' workspaces, fragments and the driver."""
@@ -74,7 +74,7 @@ class Prediction:
 
     @property
     def total_flops(self) -> int:
-        """Of the whole run."""
+        """Operations of the whole run."""
         t = self.plan.training
         tokens = self.tokens.encoder_flops if self.tokens else 0
         return (count(self.model).training_flops + tokens) * t.batch * t.steps
@@ -87,12 +87,12 @@ class Prediction:
 
     @property
     def seconds(self) -> float:
-        """By the clock."""
+        """Wall-clock time."""
         return self.total_flops / (self.count * self.peak * self.utilisation)
 
     @property
     def hours(self) -> float:
-        """By the clock."""
+        """Wall-clock time."""
         return self.seconds / 3600
 
     @property
@@ -112,7 +112,7 @@ class Prediction:
 
     @property
     def activation_bytes(self) -> tuple[int, int]:
-        """Of one image, without and with activation checkpointing."""
+        """Bytes of one image, without and with activation checkpointing."""
         t = self.plan.training
         kept = count_activations(self.model, t.precision, t.device)
         return kept.total, kept.checkpointed

@@ -8,7 +8,7 @@ from unmask.cost.predict import Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingTime:
-    """Of a predicted run, all of whose loader processes read at the measured speed."""
+    """Reading time of a predicted run, all of whose loader processes read at the measured speed."""
 
     prediction: Prediction
     kept_ms: float
@@ -28,7 +28,7 @@ class ReadingTime:
 
     @property
     def seconds(self) -> float:
-        """By the clock, on the plan's loader processes."""
+        """Wall-clock time, on the plan's loader processes."""
         p, plan = self.prediction, self.prediction.plan
         epoch = plan.facts.training_images * plan.loading.repeats
         first = min(self.samples, epoch)

@@ -186,7 +186,7 @@ class Annotations:
     def _once(
         self, kept: np.ndarray, owner: np.ndarray, boxes: np.ndarray, images: Sequence[_Image]
     ) -> np.ndarray:
-        """Of objects that are the same, the first."""
+        """The first of objects that are the same."""
         labels = np.array(self._labels, dtype=np.int64)
         facts = np.column_stack([owner[kept], labels[kept], boxes[kept].astype(np.float64)])
         _, first = np.unique(facts, axis=0, return_index=True)

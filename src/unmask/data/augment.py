@@ -21,7 +21,7 @@ POLICY = "rand-m9-mstd0.5-inc1"
 """RandAugment (9, 0.5) in timm's words: magnitude 9, its standard deviation, worse with magnitude."""
 
 ERASED_SHARE = (0.02, 1 / 3)
-"""Of the image's area."""
+"""Share of the image's area that is erased: least, most."""
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Height over width."""
 
@@ -105,7 +105,7 @@ def random_erasing(
     """Replaces a box by noise that normalisation turns into N(0, 1) (Zhong et al. 2017; timm's 'pixel').
 
     Takes and returns uint8 or float32 [C, H, W]; `mean` and `std` as for `normalize`. Done before
-    normalisation, where timm does it after, so that it needs nothing but the sample and its generator:
+    normalisation (timm does it after), so that it needs nothing but the sample and its generator:
     the batch carries no box and no noise to the device. In eight bits, noise beyond black and
     white is clipped: of N(0, 1), with ImageNet's mean and std, about 3 %.
     """

@@ -24,7 +24,7 @@ class BadImageLog:
         self._seen = _size(file)
 
     def add(self, found: list[BadImage]) -> None:
-        """Raises DataError, with the first paths, where the share of bad images is over the limit."""
+        """Raises DataError, with the first paths, if the share of bad images is over the limit."""
         if any(bad.path not in self.known for bad in found):
             self._append(found)
         elif self._seen != _size(self.file):  # another process met some
@@ -72,7 +72,7 @@ def _size(file: Path) -> int:
 
 
 def none_readable(bad: list[BadImage]) -> DataError:
-    """The error where not one of the images that were tried can be read."""
+    """The error if not one of the images that were tried can be read."""
     return DataError(
         f"none of the {len(bad)} images that were tried can be read, the first is {bad[0].path!r} "
         f"({bad[0].reason}): run `unmask check` on the data, and correct or remove what it lists"

@@ -28,7 +28,7 @@ def pack(crops: list[Tensor]) -> Tensor | Crops:
 
 
 def on_device(batch: Tensor | Crops, device: torch.device, size: Size) -> Tensor:
-    """[B, C, *size] on the device, resized there where they have other sizes."""
+    """[B, C, *size] on the device, resized there if they have other sizes."""
     if isinstance(batch, Crops):
         values = batch.values.to(device, non_blocking=True)
         parts = values.split([torch.Size(shape).numel() for shape in batch.shapes])

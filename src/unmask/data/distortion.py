@@ -13,7 +13,7 @@ from torch import Tensor
 MOST_BRIGHTNESS = 32
 """Levels of 255."""
 FACTORS = (0.5, 1.5)
-"""Of contrast and of saturation."""
+"""Range of the factors of contrast and of saturation."""
 MOST_HUE = 0.1
 """A share of the colour circle: 18 of 180 steps."""
 

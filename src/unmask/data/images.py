@@ -37,7 +37,7 @@ Opener = Callable[[str, Reading], AbstractContextManager[Picture]]
 class Images:
     """The images of one data set, in a fixed order.
 
-    A name is a path, or `container#number` where many images share a file.
+    A name is a path, or `container#number` if many images share a file.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Images:
     def take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
         """What `use` makes of one open picture, or why it cannot be used.
 
-        `use` may be called again where the storage fails for a moment; an AnnotationError of its passes.
+        `use` may be called again if the storage fails for a moment; an AnnotationError of its passes.
         """
         for wait in SECONDS_BETWEEN_TRIES:
             try:
@@ -72,7 +72,7 @@ class Images:
             return BadImage.of(self.paths[index], error)
 
     def _take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
-        """Raises OSError where it may be worth another try."""
+        """Raises OSError if it may be worth another try."""
         try:
             with reading(self.paths[index]), self.open(index, Reading.of(wanted)) as picture:
                 return use(picture)

@@ -107,7 +107,7 @@ def refuse_wrong_size(maps: LabelMaps, index: int, labels: np.ndarray) -> None:
 def labels_for(maps: LabelMaps, index: int, size: Size) -> np.ndarray:
     """int64 [H, W]: the label map of an opened image of that size.
 
-    Raises AnnotationError, with the name of the file, where `pixel_counts` raises DataError.
+    Raises AnnotationError, with the name of the file, if `pixel_counts` raises DataError.
     """
     try:
         labels = maps.labels(index)

@@ -23,7 +23,7 @@ class Mix:
     """How the images of a batch are mixed."""
 
     share: float = 1.0
-    """Of an image itself in the result; the rest is its partner's. 1 mixes nothing."""
+    """Share of an image itself in the result; the rest is its partner's. 1 mixes nothing."""
     box: Box | None = None
     """Cutmix: the part that comes from the partner. None: mixup, of all pixels."""
 
@@ -40,7 +40,7 @@ def draw_mix(
 
     Args:
         mixup, cutmix: the parameters of their Beta distributions; 0 switches the one or the other off.
-        switch: probability of cutmix where both are on.
+        switch: probability of cutmix if both are on.
     """
     if not mixup and not cutmix:
         return Mix()

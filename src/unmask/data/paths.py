@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 LONGEST_NAME = 150
-"""Of characters; file systems take 255 bytes."""
+"""Length limit in characters; file systems take 255 bytes."""
 AT_ONCE = 4096
 """Paths that exist as Python objects while all are gone through."""
 

@@ -84,7 +84,7 @@ class _Watch:
 
 
 _watch: _Watch | None = None
-"""Of this process, if there is a limit."""
+"""The time limit on reading in this process, if there is one."""
 
 
 def limit_reads(board: Board, worker: int, limit: float) -> None:

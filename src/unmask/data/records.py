@@ -34,7 +34,7 @@ class Named:
     keys: list[str]
     """Decides on which side of a split an image falls: a name that is the same on every machine."""
     classes: tuple[str, ...] | None = None
-    """All classes in their order, where the source knows them; None: those that occur."""
+    """All classes in their order, if the source knows them; None: those that occur."""
     strata: list[Hashable] | None = None
     """Groups that a split divides in the same proportion; None: the classes."""
     weights: np.ndarray | None = None
@@ -99,7 +99,7 @@ class Split(NamedTuple):
 
 
 def class_name(value: object) -> str | None:
-    """The name of a class as a list may write it; None where this is no label."""
+    """The name of a class as a list may write it; None if this is no label."""
     if isinstance(value, str):
         return value if value.strip() else None
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
@@ -116,9 +116,9 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def names_of(labels: np.ndarray, classes: Sequence[str] | None, where: str) -> list[str]:
-    """The names of numbered classes; the numbers themselves where the classes have no names.
+    """The names of numbered classes; the numbers themselves if the classes have no names.
 
-    Raises DataError where a label has no class.
+    Raises DataError if a label has no class.
     """
     end = np.inf if classes is None else len(classes)
     wrong = labels[(labels < 0) | (labels >= end)]

@@ -89,7 +89,7 @@ class TrainingSamples(Dataset[Sample]):
         return [sample for _, group in groups for sample in self._samples(list(group))]
 
     def _samples(self, keys: list[SampleKey]) -> list[Sample]:
-        """Of repeats of one image; if it is broken, of another that depends on these keys alone."""
+        """Samples of one image, one per repeat; if it is broken, of another, by these keys alone."""
         index, bad = keys[0].image, list[BadImage]()
         for _ in range(min(REPLACEMENT_TRIES, len(self.images) + 1)):
             drawn = self._draw(index, keys)

@@ -30,7 +30,7 @@ class SharedImages:
         self._pixels = mmap.mmap(-1, max(1, capacity))
         rows = mmap.mmap(-1, (count + 1) * 6 * 8)
         self._rows = np.frombuffer(rows, dtype=np.int64).reshape(count + 1, 6)
-        """Of each image where it ends, its shape C, h, w, and its own size; the last: what is taken."""
+        """A row per image: its end, its shape C, h, w, and its own size; the last row: what is taken."""
         forks = sys.platform == "linux"
         self._lock = multiprocessing.get_context("fork" if forks else None).Lock()
 

@@ -14,7 +14,7 @@ from unmask.data.records import Labelled, Named, in_order, some
 from unmask.errors import DataError
 
 VAL_SHARE = 0.25
-"""Of each class, if nothing says which images are for validation."""
+"""Validation share of each class, if nothing says which images are for validation."""
 
 
 def default_held_out(images: int) -> int:
@@ -111,7 +111,7 @@ def spread(images: Images, count: int) -> np.ndarray:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float32 [classes]: the inverse of each class's frequency, 0 where it has no images.
+    """float32 [classes]: the inverse of each class's frequency, 0 if it has no images.
 
     Their mean over the samples, `class_weights(labels, classes)[labels].mean()`, is 1.
     """

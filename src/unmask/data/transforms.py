@@ -18,7 +18,7 @@ AS_DECODED = 4
 MARGIN, MUCH_SMALLER = 2.0, 0.5
 """Images that have far more pixels than their crops are reduced once to what those need."""
 LEAST_VALID = 0.5
-"""Of the weights of a resized pixel, what has to come from data so that it is data."""
+"""Share of a resized pixel's weights that has to come from data so that it counts as data."""
 
 ASPECT_RANGE = (3 / 4, 4 / 3)
 """How far a crop may be stretched, relative to the aspect of the output."""
@@ -109,7 +109,7 @@ def crop_box(
 ) -> Tensor:
     """A part of an image, resized; the image is decoded no larger than that needs.
 
-    It is not resized where it has at most `as_decoded` times the pixels of the result.
+    It is not resized if it has at most `as_decoded` times the pixels of the result.
     """
     enough = max(size[0] / box[2], size[1] / box[3])
     pixels = picture.pixels(wanted, min(1.0, enough), box)
@@ -122,7 +122,7 @@ def resized(pixels: Tensor, size: Size) -> Tensor:
     """[C, h, w] to [C, *size], bicubic without aliasing, on any device; the type stays.
 
     NaN, which is no-data, weighs nothing: a result is the mean of the values below it by their weights,
-    and is NaN where those that are data have less than half of the weight.
+    and is NaN if those that are data have less than half of the weight.
     """
     if pixels.dtype != torch.uint8:
         # A GPU would be waited for if it were asked.

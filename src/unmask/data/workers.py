@@ -36,7 +36,7 @@ KILL_SECONDS = 4.0
 POLL_SECONDS = 0.25
 SHARED_MEMORY = "/dev/shm"
 BATCHES_AHEAD = 3
-"""Of each process: two that wait, and the one that it makes."""
+"""Batches of each process: two that wait, and the one that it makes."""
 SEMAPHORE_BYTES = 4096
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 """What may reach loader processes too; the main one stops for them."""
@@ -194,7 +194,7 @@ class _Guard:
                 waited = time.monotonic() - began
                 if self.stopping() and waited > SECONDS_AFTER_SIGNAL:
                     names = self.board.reading()
-                    raise DataError(f"a signal asked to stop, and the next batch is late ({names})")
+                    raise DataError(f"stopping on a signal, and the next batch is late ({names})")
                 if self._idle() > self.timeout + GRACE_SECONDS:
                     raise self._stuck()
         except (RuntimeError, EOFError, ConnectionError) as error:

@@ -70,7 +70,7 @@ class Processes:
         return values
 
     def agree(self, what: str, value: Any) -> None:
-        """Raises ValueError on every process where they do not all hold the same value."""
+        """Raises ValueError on every process if they do not all hold the same value."""
         if self.size == 1:
             return
         values = self.gather(value)

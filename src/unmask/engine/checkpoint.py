@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Of its tensors."""
+        """Bytes of its tensors."""
         return sum(value.nbytes for tensors in self.tensors.values() for value in tensors.values())
 
 
@@ -155,7 +155,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def step_name(step: int) -> str:
-    """Of a checkpoint's folder."""
+    """Step of a checkpoint's folder."""
     return f"step-{step:08d}"
 
 

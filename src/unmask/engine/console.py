@@ -39,7 +39,7 @@ class RunConsole:
         self._last_line = -SECONDS_BETWEEN_LINES
 
     def log_to(self, path: Path) -> None:
-        """Writes to `path` from now on, with what was said so far."""
+        """Writes to `path` from now on, with all messages so far."""
         if self._speaks:
             self._log = path
             for text in self._unlogged:
@@ -59,7 +59,7 @@ class RunConsole:
 
     @contextmanager
     def progress(self, start: int, steps: int) -> Iterator[None]:
-        """Shows a bar, where the output is a terminal."""
+        """Shows a bar, if the output is a terminal."""
         self._started = (start, time.perf_counter())
         self._steps = steps
         if not self.console.is_terminal or not self._speaks:

@@ -15,7 +15,7 @@ from unmask.engine.machine import autocast, is_out_of_memory, keep_freed_memory
 from unmask.engine.metrics import MetricsLog, detached_total
 from unmask.engine.optim import learning_rate, update_weights
 from unmask.engine.pace import Pace
-from unmask.engine.readings import Reading, Readings
+from unmask.engine.readings import Readings, StepMetrics
 from unmask.engine.report import Clock, progress_record, report
 from unmask.engine.session import Session, TrainingState, check_room, check_success, restore, save
 from unmask.engine.signals import StopRequest
@@ -28,7 +28,7 @@ BAD_STEPS_IN_A_ROW = 10
 def train(session: Session) -> TrainingState:
     """Trains from the newest checkpoint, or from the start, to the last step.
 
-    Raises Interrupted after saving where a signal asks to stop.
+    Raises Interrupted after saving if a signal asks to stop.
     """
     keep_freed_memory(session.training.device)
     state = restore(session)
@@ -53,9 +53,9 @@ def train(session: Session) -> TrainingState:
                 logs, saves = (
                     last or state.step % n == 0 for n in (plan.log_every, plan.checkpoint_every)
                 )
-                stopping = digest(session, state, readings.take(wait=logs or saves))
+                stopping = process_metrics(session, state, readings.take(wait=logs or saves))
                 if stopping:
-                    digest(session, state, readings.take(wait=True))
+                    process_metrics(session, state, readings.take(wait=True))
                 record = progress_record(session, state, clock) if logs else None
                 with clock.set_aside():
                     pace.add(record)
@@ -95,7 +95,7 @@ def saved_if_data_end(
     try:
         yield
     except DataError as error:
-        digest(session, state, readings.take(wait=True))
+        process_metrics(session, state, readings.take(wait=True))
         if session.processes.size == 1 and state.step:
             save(session, state, metrics)
         if stop.signal:
@@ -109,7 +109,7 @@ def take_step(
     module: nn.Module,
     micro_batches: list[Any],
     stop: StopRequest,
-) -> Reading:
+) -> StepMetrics:
     """One optimizer step over all micro-batches and processes; what it measured is still on the device.
 
     Losses are summed by weight, then divided by the true total, so that neither the number of
@@ -127,7 +127,7 @@ def take_step(
         state.average.update(session.model)
     state.step += 1
     samples = [batch.samples for batch in micro_batches]
-    return Reading(state.step, tuple(totals), samples, torch.cat([shared, norm.to(shared)[None]]))
+    return StepMetrics(state.step, tuple(totals), samples, torch.cat([shared, norm.to(shared)[None]]))
 
 
 def accumulate(
@@ -135,7 +135,7 @@ def accumulate(
 ) -> tuple[dict[str, Tensor], float | Tensor]:
     """Forward and backward of each micro-batch; returns sums of what to log, and their weight.
 
-    Raises ValueError with a micro-batch to try where the device has too little memory.
+    Raises ValueError with a micro-batch to try if the device has too little memory.
     """
     totals: dict[str, Tensor] = {}
     weight: float | Tensor = 0.0
@@ -163,7 +163,7 @@ def accumulate(
     return totals, weight
 
 
-def digest(session: Session, state: TrainingState, readings: Iterable[Reading]) -> bool:
+def process_metrics(session: Session, state: TrainingState, readings: Iterable[StepMetrics]) -> bool:
     """Counts what steps measured; returns whether any process has to stop.
 
     The values are the same on all processes, and so is the answer.
@@ -181,8 +181,8 @@ def digest(session: Session, state: TrainingState, readings: Iterable[Reading]) 
     return stopping
 
 
-def _count_bad_step(session: Session, state: TrainingState, reading: Reading) -> None:
-    """Writes a skipped step down; raises DivergenceError where they do not end."""
+def _count_bad_step(session: Session, state: TrainingState, reading: StepMetrics) -> None:
+    """Writes a skipped step down; raises DivergenceError if they do not end."""
     state.bad_in_a_row += 1
     state.meter.skipped_steps += 1
     step = reading.step - 1

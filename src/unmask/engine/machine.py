@@ -18,7 +18,7 @@ FAST_BF16 = "UNMASK_FAST_BF16"
 """Environment variable: 1 or 0 in place of what is detected, for tests and CI."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Constants of glibc's malloc.h."""
 CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc")
 """What torch's messages hold if an allocation on a CPU fails."""
 
@@ -26,7 +26,7 @@ CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc")
 def detect_machine(device: Device) -> Machine:
     """Looks for a GPU unless told otherwise; UNMASK_FAST_BF16 overrides what it finds of bf16.
 
-    Raises ValueError where the device that was asked for is not there, or that variable is not 0 or 1.
+    Raises ValueError if the device that was asked for is not there, or that variable is not 0 or 1.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -105,7 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Of the GPU, or of this process on a CPU."""
+    """Peak memory of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource
@@ -115,7 +115,7 @@ def peak_memory_gib(device: torch.device) -> float:
 
 
 def _cores() -> int:
-    """Of this process: torchrun says how many share the machine."""
+    """Cores for this process: torchrun says how many processes share the machine."""
     return max(1, _cores_of_machine() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

@@ -152,7 +152,7 @@ class Meter:
 
 
 def detached_total(loss: Tensor, weight: float | Tensor) -> Tensor:
-    """A micro-batch's share of the step's sum; in double precision where the device has it."""
+    """A micro-batch's share of the step's sum; in double precision if the device has it."""
     precision = torch.float32 if loss.device.type == "mps" else torch.float64
     return loss.detach().to(precision) * weight
 

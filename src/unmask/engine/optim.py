@@ -14,7 +14,7 @@ TRUST = 0.001
 """LARS: length of a step relative to the weights, before the learning rate (paper, Table 10)."""
 
 Groups = list[dict[str, Any]]
-"""As torch's optimizers take them; `lr_scale`, where a group has one, multiplies its rate."""
+"""As torch's optimizers take them; `lr_scale`, if a group has one, multiplies its rate."""
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> Groups:
@@ -85,7 +85,7 @@ def _adamw(groups: Groups, plan: TrainingPlan) -> torch.optim.Optimizer:
 def _lars(groups: Groups, plan: TrainingPlan) -> torch.optim.Optimizer:
     """LARS (You et al. 2017) for weights; for biases and norms plain momentum without decay.
 
-    `always_adapt`, since timm's otherwise adapts nothing where the weight decay is zero.
+    `always_adapt`, since timm's otherwise adapts nothing if the weight decay is zero.
     """
     from timm.optim import Lars  # importing timm takes seconds, and few runs need it
 

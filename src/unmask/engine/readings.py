@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 
-class Reading(NamedTuple):
-    """Of one step, over all processes."""
+class StepMetrics(NamedTuple):
+    """Measurements of one step, over all processes."""
 
     step: int
     """Steps done with this one."""
     names: tuple[str, ...]
     samples: list[Tensor]
-    """Numbers of this process's images, by micro-batch."""
+    """Indices of this process's images, by micro-batch."""
     values: Tensor
     """Sums under `names`, their weight, processes that were asked to stop, the gradient's norm."""
 
@@ -26,14 +26,14 @@ class Readings:
     def __init__(self, *, late: int):
         """`late`: how many of the newest readings stay in the queue."""
         self.late = late
-        self._queue: deque[tuple[Reading, torch.cuda.Event | None]] = deque()
+        self._queue: deque[tuple[StepMetrics, torch.cuda.Event | None]] = deque()
 
     @classmethod
     def on(cls, device: torch.device) -> "Readings":
         """As it suits the device."""
         return cls(late=1 if device.type == "cuda" else 0)
 
-    def add(self, reading: Reading) -> None:
+    def add(self, reading: StepMetrics) -> None:
         """Asks for a copy in the host's memory."""
         arrives = None
         if reading.values.is_cuda:
@@ -42,7 +42,7 @@ class Readings:
             arrives.record()
         self._queue.append((reading, arrives))
 
-    def take(self, *, wait: bool) -> Iterator[Reading]:
+    def take(self, *, wait: bool) -> Iterator[StepMetrics]:
         """Those that are due, in order; with `wait` all of them."""
         while len(self._queue) > (0 if wait else self.late):
             reading, arrives = self._queue.popleft()

@@ -273,7 +273,7 @@ def _history(before: Any) -> dict[str, Any]:
 
 
 def _differences(before: Any, now: dict[str, Any]) -> tuple[str, ...]:
-    """Of what changes rounding; none if the run is new, or an older version did not write it down."""
+    """Differences that change rounding; none if the run is new, or an older version recorded none."""
     if not isinstance(before, dict):
         return ()
     return tuple(

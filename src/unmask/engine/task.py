@@ -26,14 +26,14 @@ class Metric:
     baseline: float | None = None
     """What is worth nothing, drawn as a line."""
     baseline_key: str = ""
-    """Of the metric that is this baseline, if it is measured."""
+    """Key of the metric that is this baseline, if it is measured."""
     baseline_label: str = "baseline"
     images_key: str = ""
-    """Of a share of images: how many there were, for the error bars of its curve."""
+    """Key of the number of images that a share is of, for the error bars of its curve."""
     explanation: str = ""
-    """Of a measure that not everyone knows, in a line."""
+    """Explanation of a metric that not everyone knows, in a line."""
     advice: str = ""
-    """What usually helps where it is no better than the baseline."""
+    """What usually helps if it is no better than the baseline."""
     on_console: bool = False
     has_curve: bool = True
 

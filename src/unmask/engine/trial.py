@@ -19,7 +19,7 @@ from unmask.engine.task import Evaluator
 LEAST, MOST = 3, 300
 """Steps that are timed, after two to warm up."""
 SHARE, MOST_SECONDS = 0.02, 5.0
-"""Of the time that is left: how long to time steps, unless a few take longer."""
+"""Share of the remaining time: how long to time steps, unless a few take longer."""
 AHEAD = 2
 """Batches that each loader process has ready before they are asked for."""
 WAITING = 0.05
@@ -57,7 +57,7 @@ class Pace(NamedTuple):
     first: float
     step: float
     waited: float
-    """Of a step, for data."""
+    """Seconds of a step that wait for data."""
 
 
 def time_parts(session: Session, left: float) -> Costs:
@@ -93,7 +93,7 @@ def time_parts(session: Session, left: float) -> Costs:
 
 
 def _pace(session: Session, state: TrainingState, module: nn.Module, clock: Stopwatch) -> Pace:
-    """Of the first steps of the run, with its own images and crops."""
+    """Timing of the first steps of the run, with its own images and crops."""
     state.step = 0
     with closing(session.batches.from_step(0, lambda: False)) as batches:
         steps = _steps(session, state, module, batches)

@@ -20,7 +20,7 @@ class Scores:
     images: int
     top1: float
     top5: float
-    """True class among the five likeliest, or among all of fewer classes."""
+    """True class among the five most probable, or among all of fewer classes."""
     balanced_accuracy: float
     """Mean recall of the classes that have images."""
     nll: float
@@ -49,7 +49,7 @@ class Scores:
 def classification_scores(logits: Float[Tensor, "N K"], labels: Int[Tensor, "N"]) -> Scores:
     """All scores at once, on the CPU. Probabilities will do as logits if one takes their logarithm.
 
-    Raises ValueError where there are no images, or labels that are no class.
+    Raises ValueError if there are no images, or labels that are no class.
     """
     N, K = logits.shape
     if not N or not 0 <= int(labels.min()) <= int(labels.max()) < K:
@@ -93,14 +93,14 @@ def largest_confusions(confusion: Int[Tensor, "K K"], most: int) -> list[tuple[i
 def per_class(
     confusion: Int[Tensor, "K K"],
 ) -> tuple[Float[Tensor, "K"], Float[Tensor, "K"], Float[Tensor, "K"]]:
-    """Recall, precision and F1 of each class; NaN where they would divide by zero."""
+    """Recall, precision and F1 of each class; NaN if they would divide by zero."""
     right = confusion.diagonal().double()
     images, taken = confusion.sum(1), confusion.sum(0)
     return right / images, right / taken, 2 * right / (images + taken)
 
 
 def top_k_accuracy(logits: Float[Tensor, "N K"], labels: Int[Tensor, "N"], k: int) -> float:
-    """Share of images whose class is among the k likeliest."""
+    """Share of images whose class is among the k most probable."""
     likeliest = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (likeliest == labels[:, None]).sum().item() / len(labels)
 

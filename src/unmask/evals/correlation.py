@@ -28,7 +28,7 @@ def autocorrelation(images: Float[Tensor, "B C H W"], distances: int) -> Float[T
 
 
 def _covariance(values: Tensor, known: Tensor, distance: int) -> Float[Tensor, "B C"]:
-    """Of pixels so far apart; values are 0 where nothing is known."""
+    """Correlation of pixels so far apart; values are 0 where nothing is known."""
     pairs, total = torch.zeros(2, *values.shape[:2], dtype=torch.float64)
     for along in (2, 3):
         length = values.shape[along] - distance

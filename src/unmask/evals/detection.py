@@ -21,7 +21,7 @@ Kind = Literal["boxes", "masks"]
 
 COCO_OVERLAPS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 MOST_DETECTIONS = 100
-"""Of an image that COCO's average precision counts."""
+"""At most so many detections of an image count in COCO's average precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Precision:
     ap50: float
     ap75: float
     small: float
-    """Of objects below 32 x 32 pixels; medium ones are below 96 x 96."""
+    """AP of objects below 32 x 32 pixels; medium ones are below 96 x 96."""
     medium: float
     large: float
     recall: float

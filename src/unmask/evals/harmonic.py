@@ -24,7 +24,7 @@ def harmonic_fill(
 
     Solved on the CPU in double precision, so that the result is the same on every device.
 
-    Raises ValueError where an image has no known pixel.
+    Raises ValueError if an image has no known pixel.
     """
     if not known.flatten(1).any(dim=1).all():
         raise ValueError(

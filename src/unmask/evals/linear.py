@@ -32,12 +32,12 @@ class LinearProbe:
     bias: Float[Tensor, "classes"]
 
     def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N classes"]:
-        """Of other features of the same kind."""
+        """Predictions for other features of the same kind."""
         standard = (features.to(self.mean) - self.mean) / self.std
         return F.linear(standard, self.weight, self.bias)
 
     def accuracy(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> float:
-        """Share of images whose likeliest class is the true one."""
+        """Share of images whose most probable class is the true one."""
         predicted = self.logits(features).argmax(dim=1)
         return (predicted == labels.to(predicted.device)).sum().item() / len(labels)
 

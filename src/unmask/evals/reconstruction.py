@@ -162,7 +162,7 @@ def _known(model: MaskedAutoencoder, mask: Mask, valid: Tensor | None) -> Bool[T
 
 
 def _or_all_of(known: Bool[Tensor, "B *N"], visible: Bool[Tensor, "B *N"]) -> Bool[Tensor, "B *N"]:
-    """Of an image in which nothing is known, what is visible: there it holds the mean."""
+    """Pixels to fill from: the known ones, or the visible ones if an image has none known."""
     found = known.flatten(1).any(dim=1).view(-1, *[1] * (known.ndim - 1))
     return torch.where(found, known, visible)
 

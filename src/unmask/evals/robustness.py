@@ -31,7 +31,7 @@ def corruption_errors(errors: Mapping[str, float]) -> dict[str, float]:
     Args:
         errors: top-1 error of each corruption, from 0 to 1, mean of the five severities.
 
-    Raises ValueError where corruptions are missing or unknown.
+    Raises ValueError if corruptions are missing or unknown.
     """
     if set(errors) != set(ALEXNET_ERRORS):
         missing = sorted(set(ALEXNET_ERRORS) - set(errors))

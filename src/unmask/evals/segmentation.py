@@ -18,7 +18,7 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationScores:
-    """Scores of one evaluation; NaN where there is nothing to divide by."""
+    """Scores of one evaluation; NaN if there is nothing to divide by."""
 
     pixels: int
     """Labelled ones."""

@@ -23,7 +23,7 @@ class Measured(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Of one value of the setting from the baseline, in one quantity."""
+    """Difference of one value of the setting from the baseline, in one quantity."""
 
     quantity: str
     value: str

@@ -8,11 +8,11 @@ from unmask.core.spec import DecoderSpec, ViTSpec
 from unmask.errors import CheckpointError
 
 USUAL_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-"""Of the usual encoders, by width."""
+"""Heads of the usual encoders, by width."""
 DECODER_HEADS = 16
-"""Of every decoder of the official MAE code."""
+"""Heads of every decoder of the official MAE code."""
 HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
-"""Of timm's models, by the size in their names."""
+"""Heads of timm's models, by the size in their names."""
 PLAIN_NAME = re.compile(r"(?:vit|deit)_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+")
 """timm's plain Vision Transformers."""
 OFFICIAL_NAME = re.compile(r"(?:mae_)?vit_(?P<size>base|large|huge)_patch\d+(?:_dec\d+d\d+b)?")

@@ -17,7 +17,7 @@ PAPER = "[He et al. 2021](https://arxiv.org/abs/2111.06377)"
 def model_card(
     description: Description, *, layout: str, name: str, line: str, measured: str = ""
 ) -> str:
-    """The card as Markdown; with front matter where the layout is a folder for the hub.
+    """The card as Markdown; with front matter if the layout is a folder for the hub.
 
     Args:
         description: what the weights are.
@@ -81,17 +81,19 @@ def _use(d: Description, layout: str, name: str) -> str:
         return ""
     if d.classifier:
         pipeline = f'transformers.pipeline("image-classification", model="{name}")'
-        what = "Scores of image files" + (", which timm's own transform gives too" * (layout == "timm"))
+        what = "Classification of image files" + (
+            ", which timm's own transform gives too" * (layout == "timm")
+        )
         return f'{what}:\n\n```python\n{pipeline}("picture.jpg")\n```'
     if layout != "hf":
         return ""
     load = f'encoder = transformers.ViTModel.from_pretrained("{name}", add_pooling_layer=False)'
-    call, why = "encoder(**images)", "Features of pictures"
+    call, why = "encoder(**images)", "Features of images"
     if d.autoencoder:
         load = f'encoder = transformers.ViTMAEModel.from_pretrained("{name}", mask_ratio=0.0)'
         call = "encoder(**images, noise=order)"
         why = (
-            "Features of pictures. ViTMAE masks at random and shuffles patches in evaluation, too: a "
+            "Features of images. ViTMAE masks at random and shuffles patches in evaluation, too: a "
             "mask ratio of 0 and rising noise give the same features every time"
         )
     order = f"order = torch.arange({d.encoder.patches}.0).expand(len(images.pixel_values), -1)"

@@ -34,7 +34,7 @@ class Description:
     model: ModelSpec
     image: ImageSpec
     precision: Literal["bf16", "fp32"] = "fp32"
-    """Of the matrix multiplications in the evaluation of its run."""
+    """Precision of the matrix multiplications in the evaluation of its run."""
     recipe: str = ""
     data: str = ""
     steps: int = 0
@@ -124,7 +124,7 @@ def foreign_description(
     of_input: tuple[str, ...] = (),
     recorded: Any = None,
 ) -> Description:
-    """Of weights that another library wrote.
+    """Description of weights that another library wrote.
 
     Args:
         model: as read from the other library's own settings.

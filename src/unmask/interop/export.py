@@ -35,7 +35,7 @@ DEFAULT_NAMES: dict[Layout, str] = {
     "hf": "hf",
 }
 SUFFIXES = {"official": (".pth", ".pt"), "safetensors": (".safetensors",)}
-"""Of layouts that are one file; the others are folders."""
+"""Suffixes of layouts that are one file; the others are folders."""
 LIBRARIES = {"timm": "timm", "hf": "transformers"}
 TOLERANCE = 1e-3
 """Outputs that differ by more, as a share of the largest, are an error. In float32 1e-5 is usual."""
@@ -60,7 +60,7 @@ def export_weights(weights: Weights, to: Layout, path: Path, *, measured: str = 
     """Writes weights, description and model card; reads them back with the library they are for.
 
     What is compared are reconstructions, a classifier's logits, or an encoder's tokens.
-    Raises ValueError where the path or the installation does not suit, CheckpointError where the
+    Raises ValueError if the path or the installation does not suit, CheckpointError if the
     layout cannot hold the model.
     """
     _check_place(path, to)
@@ -80,7 +80,7 @@ def export_weights(weights: Weights, to: Layout, path: Path, *, measured: str = 
 
 
 def default_path(to: Layout, folder: Path) -> Path:
-    """Where an export goes if nobody says. Raises ValueError where there is no such layout."""
+    """Where an export goes if nobody says. Raises ValueError if there is no such layout."""
     if to not in DEFAULT_NAMES:
         raise ValueError(f"there is no layout {to!r}: choose one of {', '.join(DEFAULT_NAMES)}")
     return folder / DEFAULT_NAMES[to]
@@ -103,7 +103,7 @@ def how_to_load(path: Path, named: Path) -> str:
 def largest_difference(weights: Weights, to: Layout, path: Path) -> float:
     """The largest absolute difference of outputs on the same two random images.
 
-    Raises CheckpointError where they are not the same model.
+    Raises CheckpointError if they are not the same model.
     """
     d = weights.description
     if to == "hf" and (mae := d.autoencoder):  # transformers masks single patches; weights do not tell
@@ -228,7 +228,7 @@ READERS = {"official": _read_ours, "safetensors": _read_ours, "timm": _read_timm
 
 
 def _check_place(path: Path, to: Layout) -> None:
-    """Raises where writing would overwrite something else than an earlier export."""
+    """Raises if writing would overwrite something else than an earlier export."""
     if to in SUFFIXES:
         if path.suffix not in SUFFIXES[to]:
             raise ValueError(

@@ -144,7 +144,7 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file. Raises CheckpointError."""
+    """A JSON object; empty if there is no file. Raises CheckpointError."""
     try:
         if not path.exists():
             return {}
@@ -159,7 +159,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _check_header(path: Path) -> None:
-    """Of safetensors: its length comes first. Raises OSError before it is read into memory."""
+    """Checks the length of a safetensors header. Raises OSError before it is read into memory."""
     with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > min(LONGEST_HEADER, path.stat().st_size):

@@ -125,7 +125,7 @@ def _fit_state(state: dict[str, Tensor], was: ViTSpec, now: ViTSpec, display: Ba
 def resize_projection(kernel: Tensor, new: Size) -> Tensor:
     """Weights [D, C, p, q] that give a resized patch what they gave the patch.
 
-    Exactly so where patches grow, in the sense of least squares where they shrink (FlexiViT, Beyer et
+    Exactly so if patches grow, in the sense of least squares if they shrink (FlexiViT, Beyer et
     al. 2022).
     """
     old = (kernel.shape[2], kernel.shape[3])
@@ -223,20 +223,20 @@ def _hidden(a: ViTSpec | DecoderSpec) -> int:
 def _why_new_decoder(was: MAESpec | None, now: MAESpec) -> str:
     """Empty if the weights' decoder fits."""
     if was is None:
-        return "the decoder, which it does not have, is new"
+        return "decoder, which it does not have, initialised randomly"
     if was.mask.tokens_in_encoder != now.mask.tokens_in_encoder:
-        return "the decoder is new, since mask tokens are on the other side"
+        return "decoder initialised randomly, since mask tokens are on the other side"
     if not _predict_alike(was, now):
-        return f"the decoder, which predicts {now.target.kind} of these patches, is new"
+        return f"decoder, which predicts {now.target.kind} of these patches, initialised randomly"
     mine, theirs = was.decoder, now.decoder
     differing = [name for name in DECODER if getattr(mine, name) != getattr(theirs, name)]
     if differing:
         had, has = (
             ", ".join(f"{DECODER[n]} {getattr(a, n)}" for n in differing) for a in (mine, theirs)
         )
-        return f"the decoder is new: the weights' has {had}, and the model's {has}"
+        return f"decoder initialised randomly: the weights' has {had}, and the model's {has}"
     if _hidden(mine) != _hidden(theirs):
-        return "the decoder is new: its MLPs are of another width"
+        return "decoder initialised randomly: its MLPs are of another width"
     return ""
 
 

@@ -107,7 +107,7 @@ def from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict[str, Any]) -> Weights:
     """A Hugging Face folder's weights and settings.
 
-    Raises CheckpointError where the model is not the plain Vision Transformer.
+    Raises CheckpointError if the model is not the plain Vision Transformer.
     """
     _check_plain(config)
     top = {n.replace(CLASSIFIER, "head."): v for n, v in state.items() if n.startswith(CLASSIFIER)}
@@ -136,7 +136,7 @@ def read_hf(state: dict[str, Tensor], config: dict[str, Any], preprocessor: dict
 
 
 def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, Any]:
-    """config.json. Raises CheckpointError where transformers cannot hold the model.
+    """config.json. Raises CheckpointError if transformers cannot hold the model.
 
     `has_norm`: whether a norm stands behind the encoder's blocks.
     """

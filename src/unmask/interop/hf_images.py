@@ -7,7 +7,7 @@ from unmask.core.spec import Size
 from unmask.interop.description import Description
 
 BICUBIC = 3
-"""Of Pillow's filters, as the files number them."""
+"""Pillow's number of the filter, which the files use."""
 
 
 class Seen(NamedTuple):

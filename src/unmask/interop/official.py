@@ -36,7 +36,7 @@ TARGET_ASSUMED = (
 )
 PROBE_NAMES = {"feature_norm.": "head.0.", "head.": "head.1."}
 LICENCE = "of unknown origin; the authors' weights are CC BY-NC 4.0"
-"""Of files of weights alone, theirs or timm's: both have the same names."""
+"""Licence note of files of weights alone, theirs or timm's: both have the same names."""
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 ENCODER_LAYERS, ENCODER_TABLES = ("patch_embed.proj",), {"cls_token", "pos_embed"}

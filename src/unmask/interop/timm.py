@@ -44,7 +44,7 @@ NAMES = {
 """By width, depth and heads; every dimension is given in model_args all the same."""
 BASE = "vit_base_patch16_224"
 
-READ_OR_HARMLESS = {
+READ_OR_IGNORED = {
     "img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_classes",
     "class_token", "reg_tokens", "no_embed_class", "global_pool", "fc_norm", "pool_include_prefix",
     "dynamic_img_size", "dynamic_img_pad", "strict_img_size", "drop_rate", "pos_drop_rate",
@@ -193,7 +193,7 @@ def _check_plain(name: str | None, arguments: dict[str, Any]) -> str | None:
 def _pool(
     state: dict[str, Tensor], arguments: dict[str, Any], config: dict[str, Any], *, has_norm: bool
 ) -> HeadPool | None:
-    """What timm's head is given; None where ours cannot be given it."""
+    """What timm's head is given; None if ours cannot be given it."""
     places = (arguments, config.get("pretrained_cfg") or {}, config)
     usual = "avg" if "fc_norm.weight" in state else "token"
     name = next((place["global_pool"] for place in places if place.get("global_pool")), usual)
@@ -221,7 +221,7 @@ def _left_out(top: dict[str, Tensor]) -> tuple[str, ...]:
 
 
 def _is_plain(key: str, value: Any) -> bool:
-    if key in READ_OR_HARMLESS or value is None:
+    if key in READ_OR_IGNORED or value is None:
         return True
     return value == PLAIN_VALUES[key] if key in PLAIN_VALUES else not value
 

@@ -16,7 +16,8 @@ from unmask.models.classifier_spec import HeadPool
 from unmask.models.feature_norm import FeatureNorm
 
 HEAD_STD, PROBE_HEAD_STD = 2e-5, 0.01
-"""Of a new head's weights: in fine-tuning, and on normalised features (Tables 9 and 10, as released)."""
+"""Standard deviation of a new head's weights: in fine-tuning, and on normalised features (Tables 9 and
+10, as released)."""
 
 
 class Classifier(nn.Module):
@@ -32,7 +33,7 @@ class Classifier(nn.Module):
     The encoder becomes part of the model: with pool "mean" it loses its final norm. The head is
     drawn from torch's global generator.
 
-    Raises ValueError where the encoder has no class token to pool.
+    Raises ValueError if the encoder has no class token to pool.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ def drop_path_keep(
     A branch is dropped, factor 0, at a rate that rises linearly from 0 in the first block to `rate`
     in the last; else its factor is 1 / (1 - its rate), so that the mean stays 1.
 
-    Raises ValueError where the rate is not in [0, 1).
+    Raises ValueError if the rate is not in [0, 1).
     """
     if not 0 <= rate < 1:
         raise ValueError(f"a drop path rate of {rate} is not in [0, 1): the paper's are 0.1 and 0.2")
@@ -135,7 +136,7 @@ def set_trainable(model: Classifier, blocks: float | int | None) -> list[str]:
 
     - None: everything, the positions included.
     - 0: the head alone; the linear probe.
-    - 0.5: also the second half of the last block (`norm2`, `mlp` and, where there is one,
+    - 0.5: also the second half of the last block (`norm2`, `mlp` and, if there is one,
       `ls2`), and the norm behind the blocks (`encoder.norm` or `fc_norm`).
     - 1, 2, ...: that many whole blocks from the end, that norm and the head; n.5 adds the half of
       the block before them. Embeddings and positions stay as they are.

@@ -13,7 +13,7 @@ PyramidKind = Literal["fpn", "simple"]
 RelativePositionKind = Literal["none", "shared", "decomposed"]
 HeadNorm = Literal["batch", "layer", "none"]
 PYRAMID_GROUPS = 4
-"""Of blocks, each of which gives a map to the paper's pyramid."""
+"""Number of groups of blocks, each of which gives a map to the paper's pyramid."""
 
 
 @register("detector")

@@ -25,7 +25,7 @@ POSITIVE_IOU, NEGATIVE_IOU, POSITIVE_SHARE = 0.7, 0.3, 0.5
 NMS_IOU, IGNORED_SHARE = 0.7, 0.5
 SMOOTH_L1_BETA = 1 / 9
 CANDIDATES = 2
-"""Of each level before non-maximum suppression, as a multiple of the proposals of an image."""
+"""Proposals of each level before non-maximum suppression, as a multiple of those of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unmask.models.feature_norm import FeatureNorm
 
 LEVEL_STRIDES = (0.25, 0.5, 1.0, 2.0)
-"""Of a pyramid's levels, in patches."""
+"""Strides of a pyramid's levels, in patches."""
 
 EPS, BATCH_NORM_EPS = 1e-6, 1e-5
 

@@ -33,7 +33,7 @@ class SegmenterOutput(NamedTuple):
 
     logits: Float[Tensor, "B K H W"]
     auxiliary: Float[Tensor, "B K H W"] | None
-    """Of UperNet's auxiliary head, in training only."""
+    """Logits of UperNet's auxiliary head, in training only."""
 
 
 class PixelLoss(NamedTuple):

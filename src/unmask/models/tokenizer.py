@@ -29,7 +29,7 @@ class TokenizerOutput(NamedTuple):
     error: Float[Tensor, ""]
     """Mean squared error of the pixels that count."""
     divergence: Float[Tensor, ""]
-    """Of a cell's distribution from the uniform one, in nats: 0 to log V."""
+    """KL divergence of a cell's distribution from the uniform one, in nats: 0 to log V."""
     images: Float[Tensor, ""] | float
     """How many the loss is a mean over, those that count in part in part."""
 
@@ -107,13 +107,13 @@ class Tokenizer(nn.Module):
         return TokenizerOutput(error + divergence_weight / cell * divergence, error, divergence, count)
 
     def logits(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B V h w"]:
-        """Of every token at every place."""
+        """Logits of every token at every position."""
         if self.spec.pixels == "logit-laplace":
             images = SCALE * images + OFFSET
         return self.encoder(images)
 
     def ids(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B h w"]:
-        """The likeliest token of every cell. DALL-E's takes pixels from 0 to 1."""
+        """The most probable token of every cell. DALL-E's takes pixels from 0 to 1."""
         return self.logits(images).argmax(dim=1)
 
     def pixels(self, ids: Int[Tensor, "B h w"]) -> Float[Tensor, "B C H W"]:
@@ -162,7 +162,7 @@ def gumbel_noise(
 
 
 def perplexity(counts: Float[Tensor, "V"]) -> float:
-    """Of how often each token is used: 1 if all cells have one, V if all tokens are used alike."""
+    """Perplexity of the use of tokens: 1 if all cells have the same, V if all are used equally often."""
     share = counts.double() / counts.sum()
     return float(torch.special.entr(share).sum().exp())
 

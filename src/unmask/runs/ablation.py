@@ -34,7 +34,7 @@ class Step(Stage):
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """Name of its directory."""
         return self.task.name
 
 

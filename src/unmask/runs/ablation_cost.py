@@ -30,9 +30,9 @@ from unmask.viz.words import size as in_bytes
 
 TIMED_IMAGES = 4
 RUN_SECONDS = 3.5
-"""Of a run beside its steps: files, pictures, curves, report; measured on one core."""
+"""Seconds of a run beside its steps: files, pictures, curves, report; measured on one core."""
 PICTURES_BYTES = 2**20
-"""Of the pictures, logs and the report of a run."""
+"""Bytes of the pictures, logs and the report of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Foreseen:
 
     values: dict[str, Planned]
     seconds: dict[str, float]
-    """Of all runs of a value with one seed, on this machine."""
+    """Seconds of all runs of a value with one seed, on this machine."""
     todo: list[Unit]
     kept_bytes: int
     """That these units leave on the disk."""
@@ -73,7 +73,7 @@ class Foreseen:
 
     @property
     def total_seconds(self) -> float:
-        """Of what is left to do."""
+        """Seconds of what is left to do."""
         return sum(self.seconds[unit.value.name] for unit in self.todo)
 
 
@@ -220,7 +220,7 @@ def _images_read(ablation: Ablation, step: Step, plan: Plan) -> float:
 
 
 def _seconds_to_read(data: Data, plan: Plan) -> float:
-    """Of one image."""
+    """Operations for one image."""
     some = pictured(data.training, TIMED_IMAGES)
     began = time.perf_counter()
     load_centre_crops(some, plan.image, max_megapixels=plan.loading.max_megapixels)

@@ -117,7 +117,7 @@ class Findings:
     missing: list[str]
     """Folders of units that are neither finished nor diverged."""
     sentences: list[str]
-    """Each value's result, and whether anything is shown."""
+    """Each value's result, and whether any difference is significant."""
     shown: str
     """The last sentence by itself."""
 
@@ -154,25 +154,25 @@ def find_out(ablation: Ablation) -> Findings:
 def shown_sentence(
     baseline: str, tested: Sequence[Quantity], found: Sequence[Difference], rows: Sequence[Row]
 ) -> str:
-    """Whether anything is shown: with fewer than three seeds never."""
+    """Whether any difference is significant: with fewer than three seeds never."""
     what = " and ".join(q.label for q in tested)
     if not found:
         most = max((sum(map(math.isfinite, r.measured[tested[0].name])) for r in rows), default=0)
         return (
-            f"Nothing is shown: that takes {LEAST_SEEDS} seeds of {baseline} and of another value, and "
-            f"the most so far is {most} (--seeds 0,1,2)"
+            f"No significance test yet: it takes {LEAST_SEEDS} seeds of {baseline} and another value, "
+            f"and the most so far is {most} (--seeds 0,1,2)"
         )
     how = f"Welch's t-test, {len(found)} comparison(s) corrected by Holm"
     certain = [one for one in found if one.is_shown]
     if not certain:
-        return f"No difference from {baseline} is shown at 95 % in {what} ({how})"
+        return f"No significant difference from {baseline} at the 5 % level in {what} ({how})"
     forms = {q.label: q for q in tested}
     each = "; ".join(
         f"{one.value} has a {'higher' if one.mean > one.baseline_mean else 'lower'} {one.quantity}, "
         f"{forms[one.quantity].shown(one.mean)} against {forms[one.quantity].shown(one.baseline_mean)}"
         for one in certain
     )
-    return f"Shown at 95 % against {baseline}: {each} ({how})"
+    return f"Significant at the 5 % level against {baseline}: {each} ({how})"
 
 
 def _row(value: str, units: Sequence[Unit], quantities: Sequence[Quantity]) -> Row:

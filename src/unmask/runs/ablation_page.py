@@ -37,7 +37,7 @@ def write_page(ablation: Ablation, foreseen: Foreseen, found: Findings) -> None:
     outputs = _outputs(ablation)
     if outputs:
         caption = (
-            f"The same images, as the model of each value of {ablation.axis.label} sees and draws them; "
+            f"The same images, as each value of {ablation.axis.label} masks and reconstructs them; "
             f"outputs are poor at visible patches if the loss leaves these out"
         )
         pictures.append((caption, outputs))
@@ -89,19 +89,19 @@ def _facts(ablation: Ablation, foreseen: Foreseen, found: Findings) -> list[tupl
         else "without labels: by the held-out error and the effective rank of the features"
     )
     facts = [
-        ("What is shown", found.shown),
+        ("Significance", found.shown),
         (
-            "What seeds are",
-            "initial weights, order, crops and masks; the images and their division are the same in all "
-            "runs, so that the sentence is about these images",
+            "Seeds",
+            "initial weights, order, crops and masks; the images and their split are the same in all "
+            "runs, so that the result holds for these images",
         ),
         ("Budget", f"{config.budget}: {t.steps} steps of {t.batch} images in pre-training"),
         ("Model", f"{e.depth} blocks, {e.width} wide, {f.training_images} training images"),
         ("Measured", measured),
         (
             "Held-out error",
-            "mean square in normalised pixels at random masks of 75 %, whatever target and masks were "
-            "trained with; normalized-pixels gets brightness and contrast from visible neighbours",
+            "mean square in normalised pixels at random masks of 75 %, for any target and masking in "
+            "training; normalized-pixels takes brightness and contrast from visible neighbours",
         ),
         ("Cost", f"operations of pre-training on one image, relative to {ablation.baseline}"),
         ("Time", "of all runs of a value and seed, on the machine that ran them"),

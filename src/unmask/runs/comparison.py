@@ -95,7 +95,10 @@ def compare(
     split = find_split(asked.finetune.data)
     classes, images = split.training.classes, len(split.validation)
     commonest = int(np.bincount(split.training.labels).argmax())
-    chance = float((split.validation.labels == commonest).mean()), f"always {classes[commonest]!r}"
+    chance = (
+        float((split.validation.labels == commonest).mean()),
+        f"majority class {classes[commonest]!r}",
+    )
     rows = [
         _probe(asked, "pixels", linear[PIXELS]),
         _trained(asked, "scratch", scores["scratch"]),
@@ -111,7 +114,7 @@ def compare(
             f"{rows[1].shown}"
         )
         if rows[3].mean < rows[0].mean:
-            verdict += f"; but a probe on pixels has {rows[0].shown}: give it more with --time"
+            verdict += f"; but a probe on pixels has {rows[0].shown}: train longer with --time"
     labels = (
         f"{asked.example.per_class} labels of each class, the same for every method"
         if asked.example.per_class
@@ -165,7 +168,10 @@ def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -
         "unmask: quickstart",
         opening=[
             (f"{_sentence(found.verdict)} {_sentence(found.note)}", _chart(asked, found)),
-            *_drawn(run, {"reconstruction": f"New {asked.example.things}, as it sees and draws them"}),
+            *_drawn(
+                run,
+                {"reconstruction": f"Unseen {asked.example.things}: masked, reconstructed, original"},
+            ),
         ],
         commands=_own_images(found),
         summary=Table(
@@ -189,7 +195,7 @@ def _chart(asked: Quickstart, found: Comparison) -> bytes:
     chart = BytesIO()
     comparison_chart(
         [Bar(row.name, row.values) for row in found.rows],
-        title=f"{asked.example.things.capitalize()}: right answers on new images",
+        title=f"{asked.example.things.capitalize()}: accuracy on unseen images",
         label="accuracy",
         baseline=found.chance,
     ).save(chart, format="png")
@@ -204,12 +210,12 @@ def _facts(
     return [
         (
             "Pre-trained on",
-            f"{f.training_images} images without labels, and drew {f.held_out_images} others; {t.steps} "
+            f"{f.training_images} images without labels, {f.held_out_images} held out; {t.steps} "
             f"steps of {t.batch}",
         ),
         ("Reconstruction", last_summary(Pretrain(asked.pretraining), run, plan)),
         ("Probe, random encoder", f"{linear[RANDOM]:.1%}: the same encoder before any training"),
-        ("No model", f"{chance:.1%}: {constant}"),
+        ("Majority-class baseline", f"{chance:.1%}: {constant}"),
         ("Licence of the images", run.read("model.json")["licence_note"] or "not known"),
     ]
 
@@ -228,13 +234,13 @@ def _own_images(found: Comparison) -> Commands:
     return Commands(
         "On your own images",
         [
-            ("Look at what is there, and what a run would take", "unmask check path/to/images"),
+            ("Check the images; estimate time and memory", "unmask check path/to/images"),
             ("Pre-train: any folder, no labels", "unmask pretrain path/to/images"),
             (
-                "Train on the few that have labels, a folder for each class",
+                "Fine-tune on labelled images, a folder for each class",
                 "unmask finetune path/to/labelled --init runs/pretrain-images",
             ),
-            ("Classify others", "unmask predict path/to/others --init runs/finetune-labelled"),
+            ("Classify new images", "unmask predict path/to/others --init runs/finetune-labelled"),
             ("Or use the best model of this page", found.best.following),
         ],
     )

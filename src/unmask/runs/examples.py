@@ -26,12 +26,12 @@ class Example:
     scratch: str
     """Recipes."""
     pool: Pool
-    """Of the frozen encoder's features."""
+    """Pooling of the frozen encoder's features."""
     seeds: int
     """How many, of what is trained on labels."""
     time: str
     share: float
-    """Of that time, for pre-training."""
+    """Share of that time for pre-training."""
     steps: float | None
     """Steps of every training on labels, for each of pre-training, and no more than the recipes'; those
     if None."""
@@ -50,12 +50,12 @@ class Quickstart:
     """Linear probes: of the frozen encoder, of pixels, of a random encoder."""
     scratch: ScratchConfig
     finetune: FinetuneConfig
-    """Of the same labels; each is run with every seed."""
+    """Commands on the same labels; each is run with every seed."""
     seeds: tuple[int, ...]
 
 
 LONGER = (
-    "so few minutes of pre-training gain nothing here: give it more with --time, or see what "
+    "so few minutes of pre-training gain nothing here: train longer with --time, or see what "
     "twenty-five minutes gain on Fashion-MNIST in benchmarks/classification.md"
 )
 EXAMPLES = {

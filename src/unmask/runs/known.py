@@ -49,7 +49,7 @@ def learn(task: BaseTask, data: Data, init: Weights | None) -> Known:
 
 
 def _licence(data: Data, init: str | None, of_init: str = "") -> str:
-    """Of all that a model is made of."""
+    """Licence note of a model: of its data and of the weights that it started from."""
     origin = of_init or (f"started from {init}, whose licence holds too" if init else "")
     return "; ".join(dict.fromkeys(filter(None, [data.training.licence_note, origin])))
 
@@ -98,7 +98,7 @@ def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
 
 
 def _stamps(data: Data) -> dict[str, str]:
-    """Of the files of both parts, as `DataFacts` names them."""
+    """Sizes and times of the files of both parts, as `DataFacts` names them."""
     sizes, times = zip(data.training.stamps(), data.held_out.stamps(), strict=True)
     return {"sizes": " ".join(sizes), "times": " ".join(times)}
 

@@ -36,7 +36,7 @@ def write_pages(task: BaseTask, run: RunDirectory, plan: Plan, title: str) -> No
         f"{title}: {run.path.name}",
         facts=[
             ("Result", last_summary(task, run, plan)),
-            *(("But", sentence) for sentence in task.shortfalls(newest)),
+            *(("Warning", sentence) for sentence in task.shortfalls(newest)),
             *((f"What is {m.label}?", m.explanation) for m in task.metrics if _is_explained(m, newest)),
             *_origin(task, run, plan),
             *task.facts(plan, newest),
@@ -96,7 +96,7 @@ def _origin(task: BaseTask, run: RunDirectory, plan: Plan) -> list[tuple[str, st
     return [
         ("Command", _command(env.get("command", []))),
         ("Data", ", ".join(task.config.data.source)),
-        ("Begins with", f"the weights of {task.init}" if task.init else "new weights"),
+        ("Initialised from", f"the weights of {task.init}" if task.init else "random weights"),
         ("Seed", str(plan.training.seed)),
         *_when(env),
         (
@@ -114,7 +114,7 @@ def _when(env: Mapping[str, Any]) -> list[tuple[str, str]]:
     began = datetime.fromisoformat(env["started"])
     took = duration(max(0.0, (datetime.now().astimezone() - began).total_seconds()))
     parts = f" in {env['parts']} parts, with the time between them" if env.get("parts", 1) > 1 else ""
-    return [("Began", f"{began:%Y-%m-%d %H:%M}"), ("Took", f"{took}{parts}")]
+    return [("Started", f"{began:%Y-%m-%d %H:%M}"), ("Took", f"{took}{parts}")]
 
 
 def _command(words: Sequence[str]) -> str:

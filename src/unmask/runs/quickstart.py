@@ -31,7 +31,7 @@ from unmask.use.knn import ENCODER, PIXELS, RANDOM, run_knn
 C = TypeVar("C", FinetuneConfig, ScratchConfig)
 
 LEAST_STEPS = 100
-"""Of training on labels, however slow the machine is."""
+"""Least steps of training on labels, however slow the machine is."""
 
 
 def plan_quickstart(config: QuickstartConfig) -> Quickstart:

@@ -132,7 +132,7 @@ def announce(
     processes: Processes,
     console: RunConsole,
 ) -> None:
-    """Says what will happen, and writes plan.json."""
+    """Logs the plan, and writes plan.json."""
     data, plan = prepared.data, prepared.plan
     if processes.is_main:
         directory.write("plan.json", to_json(plan))

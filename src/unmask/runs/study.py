@@ -35,7 +35,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """Name of its directory."""
         return label(self.settings)
 
 
@@ -59,12 +59,12 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """NaN where a run did not measure."""
+        """NaN if a run did not measure."""
         return statistics.fmean(self.values)
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds; 0 of one, NaN where a run did not measure."""
+        """Standard deviation over seeds; 0 of one, NaN if a run did not measure."""
         if math.isnan(self.mean):
             return math.nan
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
@@ -184,7 +184,7 @@ def label(settings: Settings) -> str:
 
 
 def last_value(run: RunDirectory, key: str) -> float:
-    """The newest value of a metric; NaN where there is none."""
+    """The newest value of a metric; NaN if there is none."""
     values = [record[key] for record in read_metrics(run) if record.get(key) is not None]
     return float(values[-1]) if values else math.nan
 
@@ -241,7 +241,7 @@ def _write(found: Study, by: Metric) -> None:
             for row in found.rows
         ],
     )
-    note = f"the best was chosen by its {by.label}, which is flattered a little by the choice"
+    note = f"the best was chosen by its {by.label}, which is slightly optimistic for that reason"
     facts = [("Note", note)] if len(found.rows) > 1 else []
     page = report_html(f"Sweep: {found.path.name}", facts=facts, pictures=[], summary=table)
     written.write("report.html", page)

@@ -18,7 +18,7 @@ from unmask.engine.trial import time_parts
 TRIAL_STEPS = 100_000
 """The length that the timed steps are laid out for: intervals that are shares of a run show as such."""
 RESERVE = 0.01
-"""Of the time, for what is not measured: the report, the model's file."""
+"""Share of the time for what is not measured: the report, the model's file."""
 
 Assemble = Callable[[Any, Plan, RunDirectory], Session]
 """Builds the parts of a task's run in a folder."""
@@ -26,7 +26,7 @@ Assemble = Callable[[Any, Plan, RunDirectory], Session]
 
 @dataclass(frozen=True)
 class Length:
-    """Of a run, in steps, and a sentence on how that was found."""
+    """Length of a run in steps, and a sentence on how that was found."""
 
     steps: int
     warmup: int

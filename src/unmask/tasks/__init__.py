@@ -81,7 +81,7 @@ TASKS: dict[str, Entry] = {
         predict="unmask.use.predict:run_prediction",
     ),
     "scratch": Entry(
-        summary="the same without pre-training, to compare with",
+        summary="train the same from random weights, to compare with",
         description=(
             "Trains a new encoder and head on labels alone (paper, Table 11): what pre-training has to "
             "beat."
@@ -108,7 +108,7 @@ TASKS: dict[str, Entry] = {
         predict="unmask.use.detect:run_prediction",
     ),
     "segment": Entry(
-        summary="tell the class of every pixel: UperNet, or a linear layer on every patch",
+        summary="train a segmenter: UperNet, or a linear layer on every patch",
         description=(
             "Trains an encoder and a head on images with label maps: DATA is ADE20K's layout, a folder "
             "with the folders images and labels (or masks), or one with COCO's or labelme's JSON. "

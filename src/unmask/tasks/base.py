@@ -65,13 +65,13 @@ class BaseTask:
     name: ClassVar[str]
     """The command."""
     title: ClassVar[str]
-    """Of the report."""
+    """Title of the report."""
     config_class: ClassVar[type]
     recipes: ClassVar[Mapping[str, Callable[[], Any]]] = {}
     metrics: ClassVar[Sequence[Metric]] = ()
     """What its evaluators measure; the first is what runs are compared by."""
     captions: ClassVar[Mapping[str, str]] = {}
-    """Of the sample pictures, in the order of the report."""
+    """Captions of the sample pictures, in the order of the report."""
     from_the_start: ClassVar[Sequence[str]] = ()
     """Sample pictures that the report shows as they were before training, too."""
     needs_init: ClassVar[bool] = False
@@ -221,7 +221,7 @@ class EncoderTask(BaseTask):
         return resolve_encoder(self.config.model, size=image.size, channels=image.channels)
 
     def notes_on_encoder(self) -> Iterator[str]:
-        """Yields sentences on settings that change nothing, or harm, where the encoder begins."""
+        """Yields messages on settings that change nothing, or harm, for this start of the encoder."""
         c = self.config
         if self.init and hasattr(c, "model"):
             recipe = self.recipes[c.recipe]() if c.recipe in self.recipes else self.config_class()

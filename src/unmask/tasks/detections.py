@@ -49,14 +49,14 @@ from unmask.viz.tiles import displayable
 
 PICTURED, WORST = 8, 8
 TILE_OVERLAP = 0.25
-"""Of a tile's side: an object up to this size is whole in at least one tile."""
+"""Overlap of tiles as a share of their side: an object up to this size is whole in at least one tile."""
 
 CAPTIONS: Mapping[str, str] = {
-    "objects": "What is there, and what is found",
-    "worst": "Objects that are missed, and detections of what is not there",
-    "precision-recall": "Precision by recall, of boxes",
-    "precision-recall-masks": "Precision by recall, of masks",
-    "statistics": "The objects of the training images",
+    "objects": "Ground truth and detections",
+    "worst": "Missed objects and false positives",
+    "precision-recall": "Precision-recall curve of boxes",
+    "precision-recall-masks": "Precision-recall curve of masks",
+    "statistics": "Objects of the training images",
 }
 
 

@@ -31,7 +31,7 @@ RANKED_PER_DIMENSION = 4
 """Images that the rank of features needs for each of their dimensions, to mean much."""
 
 LEARN_LONGER = (
-    "the features tell nothing of these classes yet: what usually helps is a longer pre-training, or "
+    "the features do not separate these classes yet: what usually helps is a longer pre-training, or "
     "images that are more like the labelled ones"
 )
 
@@ -66,7 +66,7 @@ METRICS = (
         format="{:.1f}",
         better="higher",
         explanation="how many dimensions the features use, from 1 to their width (RankMe, Garrido et "
-        "al. 2023): near 1 all images look alike to the model",
+        "al. 2023): near 1 the model gives all images the same features",
     ),
 )
 

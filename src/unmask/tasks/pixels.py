@@ -38,7 +38,7 @@ from unmask.viz.tiles import displayable
 
 PICTURED = 8
 STRIDE = 2 / 3
-"""Of a window's side, as 341 of 512 pixels (Table 5's settings)."""
+"""Stride as a share of a window's side: 341 of 512 pixels (Table 5's settings)."""
 CLASSES_AT_ONCE = 16
 """Are enlarged to an image's size together: all of many would not fit into memory."""
 

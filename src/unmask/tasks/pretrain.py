@@ -55,10 +55,10 @@ PCA_KEY = 7
 SIDES = {"random-size": None, "fixed-size": FIXED_SHARE, "centre": 1.0}
 """Side of a crop as a share of the largest that fits, if it is no random one."""
 MASKS_IN_WORDS = {
-    "random": "masked at random",
-    "block": "masked in blocks",
-    "grid": "masked but for a regular grid",
-    "given": "masked as given",
+    "random": "random mask",
+    "block": "block-wise mask",
+    "grid": "grid mask",
+    "given": "given mask",
 }
 
 
@@ -72,13 +72,13 @@ class MaskedBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainImages(Data):
-    """Also the labelled images that features are looked at with, if there are labels."""
+    """Also the labelled images that features are evaluated on, if there are labels."""
 
     probe: features.ProbeImages | None
 
 
 class Pretrain(BaseTask):
-    """Predicts masked patches; looks at held-out images along the way."""
+    """Predicts masked patches; evaluates on held-out images during training."""
 
     name, title, config_class, recipes = "pretrain", "Pre-training run", PretrainConfig, PRETRAIN
     metrics = (
@@ -87,8 +87,8 @@ class Pretrain(BaseTask):
             key="held_out/harmonic_error",
             label="harmonic fill",
             has_curve=False,
-            explanation="the error of the smoothest surface through the visible pixels, which knows "
-            "nothing of images: below it, the model has learned something about yours",
+            explanation="the error of the smoothest surface through the visible pixels, a baseline "
+            "without any learning: below it, the model has learned something about your images",
         ),
         Metric(
             key="held_out/ratio",
@@ -157,10 +157,10 @@ class Pretrain(BaseTask):
         how = MASKS_IN_WORDS[spec.mask.strategy]
         yield (
             f"{h} x {w} patches, of which the encoder sees {spec.visible} and the decoder predicts "
-            f"{spec.predicted}; {how}, {spec.masked / spec.encoder.patches:.4g} of the patches"
+            f"{spec.predicted}; {how}, ratio {spec.masked / spec.encoder.patches:.4g}"
         )
         if spec.mask.tokens_in_encoder:
-            yield "the encoder gets mask tokens for the rest: slower and worse (paper, Table 1c)"
+            yield "the encoder gets mask tokens for masked patches: slower and worse (paper, Table 1c)"
 
     def samples(self, plan: Plan, data: Data) -> "MaskedSamples":
         """Random crops, with noise that draws their masks."""
@@ -265,7 +265,7 @@ class MaskedSamples(RandomCrops):
         return crop, torch.from_numpy(mask_noise(self.spec.mask, self.spec.encoder.grid, rng))
 
     def crop(self, picture: Picture, rng: np.random.Generator) -> Tensor:
-        """Of random size, of one size, or the centre."""
+        """The crop: of random size, of one size, or the centre."""
         if self.side is None:
             return super().crop(picture, rng)
         size, s = self.image.size, self.settings

@@ -60,7 +60,7 @@ class TrainTokenizer(BaseTask):
             on_console=True,
         ),
     )
-    captions: ClassVar[Mapping[str, str]] = {"tokens": "Images, and what their tokens stand for"}
+    captions: ClassVar[Mapping[str, str]] = {"tokens": "Images and their reconstructions from tokens"}
     from_the_start: ClassVar[Sequence[str]] = ("tokens",)
     config: TokenizerConfig
 
@@ -152,7 +152,7 @@ class TokenizerSamples(RandomCrops):
 
 
 class TokenizerError:
-    """How far images are from what their likeliest tokens draw, each process on its share."""
+    """How far images are from what their most probable tokens draw, each process on its share."""
 
     def __init__(self, crops: Tensor, plan: Plan):
         """`crops` [n, C, H, W], before normalisation."""
@@ -200,7 +200,7 @@ class TokenPictures:
 
 
 def temperature_at(share: float, r: Relaxation) -> float:
-    """Of the soft choice after this share of the run: it falls along half a cosine, then stays."""
+    """Temperature of the Gumbel-softmax after this share of the run: half a cosine, then constant."""
     fallen = min(1.0, share / r.anneal_share)
     return (
         r.last_temperature + (r.temperature - r.last_temperature) * (1 + math.cos(math.pi * fallen)) / 2

@@ -19,7 +19,7 @@ from unmask.models.tokenizer import Tokenizer
 from unmask.models.tokenizer_spec import TokenizerSpec
 
 FOLDER = "tokenizer"
-"""Of a finished pre-training run: the tokenizer that draws its predictions."""
+"""Folder in a finished pre-training run: the tokenizer that draws its predictions."""
 
 
 class Tokens:

@@ -27,9 +27,9 @@ from unmask.tasks.measure import Measured, measure
 LOOKED_AT = 128
 """Images whose correlation is measured."""
 BUDGET_SECONDS = 1800
-"""Of a run that is fitted to this machine."""
+"""Seconds of a run that is fitted to this machine."""
 LEAST_STEPS, MOST_STEPS, MOST_EPOCHS = 1000, 20_000, 2000
-"""Of such a run; the epochs are those of the recipe small-images."""
+"""Limits of such a run; the epochs are those of the recipe small-images."""
 SAME_STEPS = 1.3
 """A factor between numbers of steps that makes no difference worth another setting."""
 
@@ -94,7 +94,7 @@ def measured_here(prediction: Prediction) -> Prediction:
 
 
 def seconds_of_a_step(plan: Plan, count: int) -> float:
-    """Of the fastest of a few training steps on so many images of noise, on the CPU."""
+    """Seconds of the fastest of a few training steps on so many images of noise, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         spec = plan.model

@@ -139,7 +139,7 @@ def _as_recipe(recipe: str, asked: CheckConfig) -> PretrainConfig:
 
 
 def _flags_of(config: PretrainConfig, asked: CheckConfig, plan: Plan) -> Iterator[str]:
-    """What was said of the images, and a batch that they fill, as flags of pretraining."""
+    """The user's settings of the images, and a batch that they fill, as flags of pretraining."""
     usual = type(asked.data)()
     for field in fields(config.data):
         value = getattr(asked.data, field.name, None)

@@ -22,7 +22,7 @@ from unmask.use.check_annotations import AnnotationCheck
 from unmask.viz.words import duration, percent
 
 NAMED = 10
-"""Of the images that a sentence is about."""
+"""Number of images that a sentence names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class BadShare:
     training: float
     """Their share of the training images."""
     held_out: float
-    """Of the held-out images; 1 if none of these can be read."""
+    """Unreadable share of the held-out images; 1 if none of these can be read."""
     allowed: float
     """`--data.max-bad-share`."""
 

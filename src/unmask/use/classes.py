@@ -13,7 +13,7 @@ from unmask.errors import DataError
 
 IMAGENET_CLASSES = 1000
 UNRECOGNISED = 10
-"""So many of a thousand names may be spelt in some other way, where all others are ImageNet's."""
+"""So many of a thousand names may be spelt in some other way, if all others are ImageNet's."""
 
 
 class Matching(NamedTuple):
@@ -86,7 +86,7 @@ def _in_order(data: Sequence[str], model: Sequence[str], named: bool, order: Seq
 
 
 def imagenet_numbers(names: Sequence[str]) -> list[int] | None:
-    """Which of ImageNet-1K's classes these are, by folder or by words; None where some are not."""
+    """Which of ImageNet-1K's classes these are, by folder or by words; None if some are not."""
     count, aliases = Counter(names), _imagenet_aliases()
     numbers = [aliases.get(name) if count[name] == 1 else None for name in names]
     known = {number for number in numbers if number is not None}
@@ -101,7 +101,7 @@ def imagenet_numbers(names: Sequence[str]) -> list[int] | None:
 
 @cache
 def imagenet_names() -> tuple[str, ...]:
-    """For each class of ImageNet-1K the first of its words, or all where another begins so too."""
+    """For each class of ImageNet-1K the first of its words, or all if another begins with it too."""
     words = _imagenet_words()
     count = Counter(map(_first, words))
     return tuple(_first(text) if count[_first(text)] == 1 else text for text in words)

@@ -38,7 +38,7 @@ from unmask.viz.words import one_line
 COCO, PICTURES, NAME_LENGTH = "detections.json", "pictures", 60
 SIGNIFICANT_DIGITS = 6
 LOW_OVERLAP = 0.4
-"""What counts as found where outlines are vague, as of tree crowns."""
+"""Overlap that counts as found if outlines are vague, as of tree crowns."""
 
 MEASURES = {
     "ap": "AP",

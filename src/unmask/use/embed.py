@@ -121,7 +121,7 @@ def _write_safetensors(path: Path, rows: Iterator[NamedRows]) -> int:
 
 
 def _write_parquet(path: Path, rows: Iterator[NamedRows]) -> int:
-    """Columns `path` and `features`: a list of numbers, or of lists where every patch has some."""
+    """Columns `path` and `features`: a list of numbers, or of lists if every patch has some."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -39,14 +39,14 @@ from unmask.viz.report import Table
 
 ENCODER, PIXELS, RANDOM = "encoder", "pixels", "random encoder"
 PIXEL_SIDE = 64
-"""Larger images are averaged down to this, where pixels are features."""
+"""Larger images are averaged down to this, if pixels are features."""
 
 Extract = Callable[[Tensor], Tensor]
 """From normalised images [B, C, H, W] to features [B, D]."""
 
 
 class Features(NamedTuple):
-    """Of the readable images, by kind; `indices` are theirs in the data."""
+    """Features of the readable images, by kind; `indices` are theirs in the data."""
 
     kinds: dict[str, Tensor]
     indices: list[int]

@@ -36,7 +36,7 @@ FORMULA = ("=", "+", "-", "@")
 """What a cell must not begin with, since spreadsheets would compute it."""
 
 Write = Callable[[str, list[float]], None]
-"""Of one image: its path, and the probability of each class."""
+"""A row for one image: its path, and the probability of each class."""
 
 
 class Classified(NamedTuple):
@@ -53,7 +53,7 @@ class Classified(NamedTuple):
 
     @property
     def header(self) -> tuple[str, str]:
-        """Of the rows."""
+        """Column names of the rows."""
         return "predicted class", "images"
 
     @property

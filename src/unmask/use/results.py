@@ -23,10 +23,10 @@ BAD_IMAGES, REPORT, SCORES = "bad_images.jsonl", "report.html", "scores.json"
 NAME_LENGTH = 60
 CONFUSIONS_SHOWN = 20
 CAPTIONS = {
-    "objects": "What is there, and what is found",
-    "worst": "Objects that are missed, and detections of what is not there",
-    "precision-recall": "Precision by recall, of boxes",
-    "precision-recall-masks": "Precision by recall, of masks",
+    "objects": "Ground truth and detections",
+    "worst": "Missed objects and false positives",
+    "precision-recall": "Precision-recall curve of boxes",
+    "precision-recall-masks": "Precision-recall curve of masks",
     "segmentation": "Images, label maps, predictions and errors",
     "confusion": "Confusion matrix",
     "mistakes": "Most confident errors",

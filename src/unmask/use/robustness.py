@@ -48,7 +48,7 @@ class Corrupted(NamedTuple):
 
 
 def find_variant(config: EvaluateConfig) -> Labelled:
-    """All images of ImageNet-A, -R or -Sketch; raises DataError where the folder is something else."""
+    """All images of ImageNet-A, -R or -Sketch; raises DataError if the folder is something else."""
     name, folder = NAMES[config.robustness], _only_folder(config)
     expected = imagenet_folders()
     if config.robustness == "a":
@@ -161,7 +161,7 @@ def _count(
 
 
 def _places(folder: str) -> dict[tuple[str, int], str]:
-    """The folder of each corruption and severity; raises DataError where one is missing."""
+    """The folder of each corruption and severity; raises DataError if one is missing."""
     places = {
         (name, severity): os.path.join(folder, name, str(severity))
         for name in ALEXNET_ERRORS
@@ -180,7 +180,7 @@ def _places(folder: str) -> dict[tuple[str, int], str]:
 def _find_classes(folder: str, name: str, expected: tuple[str, ...]) -> tuple[Labelled, list[str]]:
     """The images of folders called by ImageNet's classes, and those classes that have none.
 
-    Raises DataError where there are others.
+    Raises DataError if there are others.
     """
     found = find_parts((folder,), Options(root=""))
     present = {*found.training.names}

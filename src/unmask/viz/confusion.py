@@ -23,7 +23,7 @@ NUMBERED, NAMED = 20, 110
 """Most classes with numbers in their cells, and with a name for each."""
 NAME_LENGTH = 24
 LANDMARKS = 20
-"""Classes that are named where there are too many to name all."""
+"""Classes that are named if there are too many to name all."""
 MOST_PIXELS = 2000
 TICKS = (0, 0.01, 0.1, 0.25, 0.5, 1)
 

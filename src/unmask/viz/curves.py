@@ -46,7 +46,7 @@ class Panel:
     reference: tuple[float | str, str] | None = None
     """A level, or the key of what measured it, and its name."""
     images_key: str = ""
-    """Of how many images a share is of."""
+    """Number of images that a share is of."""
     is_noisy: bool = False
 
 
@@ -147,7 +147,7 @@ def _reference(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -
 
 
 def _standard_error(share: float, images: float | None) -> float:
-    """Of a share of so many images; 0 if their number is not known."""
+    """Standard error of a share of so many images; 0 if their number is not known."""
     return math.sqrt(max(0.0, share * (1 - share)) / images) if images else 0.0
 
 

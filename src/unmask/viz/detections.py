@@ -102,7 +102,7 @@ def beside_truth_sheet(
             rows=[tiles[i : i + columns] for i in starts],
             headings=["true", "found"] * (columns // 2),
             captions=[captions[i : i + columns] for i in starts],
-            title=title or f"Truth beside detections of at least {percent(score)}",
+            title=title or f"Ground truth beside detections with a score of at least {percent(score)}",
             columns_per_group=2,
         )
     )
@@ -128,7 +128,7 @@ def worst_cases_sheet(
     ]
     columns = max(map(len, rows))
     if not columns:
-        return _nothing("Nothing missed, nothing invented")
+        return _nothing("No object missed, no false positive")
     empty: tuple[Tile | None, str] = (None, "")
     filled = [[*row, *[empty] * (columns - len(row))] for row in rows]
     in_all = counts or (len(missed), len(invented))

@@ -46,7 +46,7 @@ DICHROMACY = np.array(
         ],
     ]
 )
-"""Of linear red, green and blue: full colour vision, protanopia, deuteranopia (Machado et al. 2009)."""
+"""Matrices on linear RGB: full colour vision, protanopia, deuteranopia (Machado et al. 2009)."""
 
 TO_CONE, TO_LAB = (
     np.array(
@@ -100,7 +100,7 @@ def as_seen(colours: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K 3 3"]:
 
 
 def _distances(seen: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Of each candidate from one colour, to the eye that tells them apart the worst."""
+    """Distance of each candidate from one colour, the least over these kinds of colour vision."""
     return np.linalg.norm(seen - as_seen(colour[None]), axis=-1).min(axis=-1)
 
 

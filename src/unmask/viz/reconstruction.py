@@ -19,7 +19,7 @@ from unmask.evals.reconstruction import Draw, masked_pixels
 from unmask.viz.tiles import Display, Sheet, Tile, displayable, draw
 
 MID_GREY, LIGHT_GREY = 128, 208
-"""Of what is masked, and of pixels without data."""
+"""Grey levels of masked patches, and of pixels without data."""
 
 TALLEST = 4
 """Rows of images in a grid before it continues in a second group of columns beside the first."""

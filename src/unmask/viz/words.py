@@ -4,7 +4,7 @@ NO_NAME = "(no name)"
 
 
 def one_line(text: str, most: int) -> str:
-    """Any text as one printable line of at most `most` characters, an ellipsis where it was cut."""
+    """Any text as one printable line of at most `most` characters, an ellipsis if it was cut."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or NO_NAME
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 

@@ -1,4 +1,4 @@
-"""JPEG by simplejpeg, where that is installed: the same pixels as Pillow's, sooner.
+"""JPEG by simplejpeg, if that is installed: the same pixels as Pillow's, sooner.
 
 Both call libjpeg-turbo. Pillow still takes what is out of the ordinary: damage, CMYK, turned images.
 """
@@ -31,7 +31,7 @@ except ImportError:
 
 JPEG_BEGINS = b"\xff\xd8\xff"
 HEADER_BYTES = 2**16
-"""Enough for nearly every header; where it is not, Pillow reads the image."""
+"""Enough for nearly every header; if it is not, Pillow reads the image."""
 EXIF, SCAN = 0xE1, 0xDA
 """Markers: of metadata, and of the pixels, which come last."""
 
@@ -42,7 +42,7 @@ DECODED_AS = {("L", 1): "GRAY", ("L", 3): "RGB", ("RGB", 3): "RGB"}
 
 
 def jpeg_picture(file: IO[bytes]) -> Picture | None:
-    """An upright JPEG of grey or colour; None where Pillow should look at the file, from its start."""
+    """An upright JPEG of grey or colour; None if Pillow should look at the file, from its start."""
     if simplejpeg is None:
         return None
     start = file.read(HEADER_BYTES)
@@ -113,7 +113,7 @@ def _is_upright(start: bytes, file: IO[bytes]) -> bool:
 
 
 def _may_have_exif(start: bytes) -> bool:
-    """Whether a segment of metadata comes before the pixels; True where that is not clear."""
+    """Whether a segment of metadata comes before the pixels; True if that is not clear."""
     at = 2
     while at + 4 <= len(start) and start[at] == 0xFF:
         marker = start[at + 1]

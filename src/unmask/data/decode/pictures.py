@@ -25,7 +25,7 @@ Box = tuple[int, int, int, int]
 """Top, left, height, width."""
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue, as Pillow's conversion to grey (ITU-R 601)."""
+"""Weights of red, green and blue, as in Pillow's conversion to grey (ITU-R 601)."""
 
 HUGE = 1e30
 FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65_535}
@@ -56,7 +56,7 @@ class Picture(Protocol):
     channels: int
     """What it has by itself; transparency does not count."""
     pixel_type: PixelType
-    """float32 where eight bits would lose something."""
+    """float32 if eight bits would lose something."""
     decodes_smaller: bool
     """Whether `scale` changes what is decoded."""
     notes: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Picture(Protocol):
     nodata: float | None = None
     """The value that the file itself says is none."""
     in_units: bool | None = None
-    """Of DICOM: whether its values are in units, by the file's own slope and intercept."""
+    """For DICOM: whether its values are in units, by the file's own slope and intercept."""
     eight_bits: bool
     """Whether it has the usual range of pictures, whatever it is decoded as."""
 
@@ -73,7 +73,7 @@ class Picture(Protocol):
 
         uint8 from 0 to 255, or float32 with integers of 8 and 16 bits on the scale 0 to 1, and NaN for
         no-data: values that are NaN, `wanted.nodata` as stored, or what the file calls so.
-        Raises ValueError where the image does not fit, and whatever its decoder raises.
+        Raises ValueError if the image does not fit, and whatever its decoder raises.
         """
         ...
 
@@ -238,7 +238,7 @@ def _equals(stored: np.ndarray, mark: float) -> np.ndarray:
 
 
 def of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
-    """Raises ValueError where numbers without a scale should become uint8."""
+    """Raises ValueError if numbers without a scale should become uint8."""
     if wanted == "float32":
         return pixels.float() / (full_scale or 1)
     if pixels.dtype == torch.uint8 and full_scale == 255:

@@ -69,7 +69,7 @@ class PillowPicture(Picture):
         self.notes = notes
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
-        """See `Picture`. JPEG decodes at a half, a quarter or an eighth where that is enough."""
+        """See `Picture`. JPEG decodes at a half, a quarter or an eighth if that is enough."""
         refuse_if_large(self.size, wanted)
         with quietly():
             return self._pixels(wanted, scale, box)

@@ -21,7 +21,7 @@ COLOURS = {2: 3, 4: 1, 6: 3}
 """Channels without alpha, by the colour type in the header: RGB, grey with alpha, RGB with alpha."""
 KEPT_CHUNKS = (b"tRNS", b"eXIf")
 KEPT_SEGMENTS = {0xE0, 0xE1, 0xEE}
-"""Of JPEG: JFIF, EXIF, and Adobe's, which says what the colours are."""
+"""Markers of JPEG: JFIF, EXIF, and Adobe's, which says what the colours are."""
 SCAN = 0xDA
 
 

@@ -41,5 +41,5 @@ def quietly() -> Iterator[list[str]]:
 
 
 def notes_on(said: list[str]) -> tuple[str, ...]:
-    """One note, however much was said."""
+    """One note, however many warnings there were."""
     return (WARNED,) if said else ()

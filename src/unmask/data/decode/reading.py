@@ -14,7 +14,7 @@ class Reading:
     axes: str | None = None
     """The order of an array's axes, as 'CYX'; see `arrays.order_of`."""
     rescale: bool | None = None
-    """Of DICOM: values in units (True), as stored (False), or as each file says."""
+    """How DICOM is read: values in units (True), as stored (False), or as each file says."""
 
     @classmethod
     def of(cls, wanted: PixelFormat) -> "Reading":

@@ -50,7 +50,7 @@ def open_tiff(file: IO[bytes], reading: Reading) -> Iterator[Picture]:
 
 
 def _notes_if_ordinary(file: IO[bytes], reading: Reading) -> tuple[str, ...] | None:
-    """Of grey, colour or ink of at most eight bits: what to say of it. None for tifffile.
+    """Note on grey, colour or ink of at most eight bits, which Pillow reads. None for tifffile.
 
     Of several pages of colour the first is the picture; of grey they are bands.
     """
@@ -199,7 +199,7 @@ def _tag(page: Any, code: int, otherwise: Any) -> Any:
 
 
 def _colours_of(colour_map: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Of a map [3, n] of 16 bits; some programs write one of 8, as all its values then tell."""
+    """Palette of a map [3, n] of 16 bits; some programs write one of 8, as all its values then tell."""
     colours = colour_map if colour_map.max() < 256 else colour_map >> 8
     return lambda stored: colours.astype(np.uint8)[:, stored[..., 0]].transpose(1, 2, 0)
 

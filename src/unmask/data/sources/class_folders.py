@@ -75,7 +75,7 @@ def _rows(folder: str) -> tuple[list[_Row], list[str]]:
 
 
 def _parts_among(folders: set[str]) -> dict[str, str]:
-    """Which folder is which part of the data; none where they are classes.
+    """Which folder is which part of the data; none if they are classes.
 
     A class may be called train. It is a part if there is one to validate on, or nothing beside it.
     """

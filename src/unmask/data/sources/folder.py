@@ -83,7 +83,7 @@ def _is_current(folder: str, directory: Directory) -> bool:
 
 
 class _Content(NamedTuple):
-    """Of one directory. `settled`: none of its entries may become another without its knowledge."""
+    """Contents of one directory. `settled`: no entry may be replaced without changing its time."""
 
     folders: list[tuple[str, bool]]
     """Name, and whether it is a link."""

@@ -82,7 +82,7 @@ def _files_below(folder: str, dataset: Any, column: str) -> list[str] | None:
 
 
 def hub_dataset(words: str) -> Any:
-    """The data set itself, from the disk or the hub; its training part where none is named."""
+    """The data set itself, from the disk or the hub; its training part if none is named."""
     name, _, split = words.partition(":")
     return _split_of(hub_splits(name), name, split or "train")
 

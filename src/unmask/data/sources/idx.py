@@ -72,7 +72,7 @@ def idx_images(file: str) -> Images:
 
 
 def read_idx(file: str) -> np.ndarray:
-    """The array of unsigned bytes in an IDX file; raises DataError where it is something else.
+    """The array of unsigned bytes in an IDX file; raises DataError if it is something else.
 
     What its header promises is compared with its size, or read up to that and no further.
     """
@@ -104,7 +104,7 @@ def read_idx(file: str) -> np.ndarray:
 
 
 def idx_file_in(folder: str) -> str | None:
-    """The training images among the IDX files of a folder; None where there are none."""
+    """The training images among the IDX files of a folder; None if there are none."""
     files = _idx_names(folder)
     training = [name for name in files if name.startswith("train")]
     return os.path.join(folder, (training or files)[0]) if files else None

@@ -18,7 +18,7 @@ import numpy as np
 from unmask.data.paths import PathList
 
 VERSION = 2
-"""Of the file's layout; another one is another file."""
+"""Version of the file's layout; another one is another file."""
 VARIABLE = "UNMASK_CACHE"
 
 
@@ -36,7 +36,7 @@ class Directory(NamedTuple):
     name: str
     is_link: bool
     entered: bool
-    """False where a link led to a directory that was entered elsewhere."""
+    """False if a link led to a directory that was entered elsewhere."""
     stamp: Stamp | None
 
 
@@ -88,7 +88,7 @@ class Listing:
 
 
 def read_index(folder: str) -> Listing | None:
-    """The listing of the last time; None where there is none, or it is damaged."""
+    """The listing of the last time; None if there is none, or it is damaged."""
     place = _place(folder)
     if place is None or not os.path.exists(place):
         return None
@@ -119,7 +119,7 @@ def read_index(folder: str) -> Listing | None:
 
 
 def write_index(folder: str, listing: Listing) -> None:
-    """Whole or not at all; where it cannot be written, the next start takes longer."""
+    """Whole or not at all; if it cannot be written, the next start takes longer."""
     place = _place(folder)
     if place is None:
         return
@@ -171,7 +171,7 @@ def _counters(counts: Counts) -> dict[str, Counter[Ignored]]:
 
 
 def _place(folder: str) -> str | None:
-    """The index's file; None where there is no place for it."""
+    """The index's file; None if there is no place for it."""
     base = os.environ.get(VARIABLE)
     if base == "":
         return None

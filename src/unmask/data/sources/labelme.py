@@ -43,7 +43,7 @@ class LabelmeMaps:
     paths: PathList
     """The JSON files."""
     labels: dict[str, int]
-    """Of each class; shapes of others are left out."""
+    """Value of each class; shapes of others are left out."""
     background: int
     sizes: np.ndarray
     """int32 [images, 2]"""

@@ -40,7 +40,7 @@ def paths_in_list(file: str) -> list[str]:
     """The paths that a list names, in its order; relative ones start at the list's own folder.
 
     A .txt file has one path per line, unless it is a table; .csv, .tsv and .jsonl have a column of
-    paths. Raises DataError where there is none.
+    paths. Raises DataError if there is none.
     """
     folder = os.path.dirname(file)
     if _has_a_path_per_line(file):
@@ -91,7 +91,7 @@ def _delimiter(text: str, usual: str, known: Sequence[str]) -> tuple[str, str]:
 
 
 def _has_a_path_per_line(file: str) -> bool:
-    """Of a .txt file; spreadsheets give tables with tabs that suffix as well."""
+    """Lines of a .txt file; spreadsheets give tables with tabs that suffix as well."""
     if Path(file).suffix.lower() != ".txt":
         return False
     names = _lines(file)[0].split("\t")

@@ -36,9 +36,9 @@ VOC_FOLDER = "SegmentationClass"
 ENDINGS = re.compile(r"[_-](mask|masks|label|labels|gt|seg|segmentation)$", re.IGNORECASE)
 """What may stand behind the image's name in the name of its map."""
 FORMATS = ("PNG", "TIFF", "BMP")
-"""Of maps: JPEG would change the labels."""
+"""Image formats of label maps: JPEG would change the labels."""
 VALUE_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
-"""Of Pillow: a pixel is one number."""
+"""Modes of Pillow in which a pixel is one number."""
 NO_CLASS = -1
 VALUES = 65_536
 

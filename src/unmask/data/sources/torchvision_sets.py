@@ -60,7 +60,7 @@ def images_of(dataset: Any, words: str) -> Images:
 
 
 def files_of(dataset: Any) -> list[str] | None:
-    """The file of each item, where the items of one of torchvision's data sets are files."""
+    """The file of each item, if the items of one of torchvision's data sets are files."""
     if hasattr(dataset, "all_categories"):  # INaturalist
         return [os.path.join(dataset.root, dataset.all_categories[i], f) for i, f in dataset.index]
     for attribute in ("samples", "imgs", "_samples", "_image_files", "_images"):
@@ -157,7 +157,7 @@ def _labelled(word: str, options: Options) -> Parts:
 
 
 def _words_for_validation(words: str) -> list[str]:
-    """What the part for validation may be called, the likeliest first; none beside a test part."""
+    """What the part for validation may be called, the usual name first; none beside a test part."""
     accepted = parameters(torchvision_class(words))
     name, *splits = words.split(":")
     if "train" in accepted:
@@ -185,7 +185,7 @@ def _named(dataset: Any, words: str) -> Named:
 
 
 def _labels_of(dataset: Any, words: str) -> np.ndarray:
-    """int64 [n]; -1 where an image has none."""
+    """int64 [n]; -1 if an image has none."""
     entries = _label_entries(dataset)
     if entries is not None:
         labels = np.asarray([-1 if entry is None else entry for entry in entries])
@@ -215,8 +215,8 @@ def _label_entries(dataset: Any) -> Sequence[Any] | np.ndarray | None:
 def _classes_of(dataset: Any) -> tuple[str, ...] | None:
     """One name for each class.
 
-    ImageNet has several: then it is the first, all of them where two classes share the first, and a
-    number in addition where they share all.
+    ImageNet has several: then it is the first, all of them if two classes share the first, and a
+    number in addition if they share all.
     """
     classes = getattr(dataset, "classes", None) or getattr(dataset, "all_categories", None)
     if not classes:
