@@ -51,7 +51,7 @@ def test_slow_reading_is_told_once_and_at_the_end():
     one.add(record(313 + ENOUGH, 0.5))
     told = one.sentence(at_end=False)
     assert told is not None
-    assert told.startswith("reading is slower than arithmetic: 50% of the time")
+    assert told.startswith("data loading is the bottleneck: 50% of the time")
     assert "--data.cache-gib" in told
     assert "--data.workers 2 in place of 1" in told
     assert one.sentence(at_end=False) is None
@@ -65,5 +65,5 @@ def test_a_run_that_waits_for_nothing_says_what_makes_it_faster():
     assert one.sentence(at_end=False) is None
     told = one.sentence(at_end=True)
     assert told is not None
-    assert told.startswith("arithmetic is slower than reading: 2% of the time")
+    assert told.startswith("computation is the bottleneck: 2% of the time")
     assert "a GPU" in told

@@ -34,10 +34,10 @@ def slower(plan: Plan, *, waiting: float) -> str:
     """A sentence about a run that spent a share of its time `waiting` for data."""
     if waiting > KEEPS_UP:
         return (
-            f"reading is slower than arithmetic: {waiting:.0%} of the time went into waiting for data; "
+            f"data loading is the bottleneck: {waiting:.0%} of the time was spent waiting for data; "
             f"what helps: {what_helps_reading(plan)}"
         )
     return (
-        f"arithmetic is slower than reading: {waiting:.0%} of the time went into waiting for data; "
+        f"computation is the bottleneck: {waiting:.0%} of the time was spent waiting for data; "
         f"what helps: {what_helps_arithmetic(plan)}"
     )
