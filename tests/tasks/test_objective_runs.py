@@ -107,8 +107,7 @@ def test_principal_components_are_saved_and_start_the_next_run(config, tmp_path)
     assert torch.equal(load_file(train(Pretrain(second)) / "model.safetensors")["target.basis"], basis)
     third = replace(config, init=str(first), out=str(tmp_path / "third"))
     assert (
-        "decoder, which predicts normalized-pixels"
-        in (train(Pretrain(third)) / "train.log").read_text()
+        "decoder, which predicts normalized-pixels" in (train(Pretrain(third)) / "train.log").read_text()
     )
 
 
