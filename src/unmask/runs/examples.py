@@ -17,7 +17,7 @@ class Example:
     unlabelled: str
     """The source that pre-training sees: what is labelled, without the images for validation."""
     held_out: int | None
-    """Of these, images that are drawn and not trained on; as usual if None."""
+    """Images of `unlabelled` that are drawn and not trained on; as usual if None."""
     labelled: str
     per_class: int | None
     """Labels of each class that are used; all if None."""
