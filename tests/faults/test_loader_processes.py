@@ -131,7 +131,7 @@ def test_21_an_early_end_does_not_wait_for_a_stuck_file(pipe):
 @pytest.mark.timeout(60)
 def test_10_a_signal_ends_the_wait_for_a_stuck_file(pipe, monkeypatch):
     monkeypatch.setattr(workers, "SECONDS_AFTER_SIGNAL", 0.5)
-    with pytest.raises(DataError, match=r"a signal asked to stop.*'file 5'"):
+    with pytest.raises(DataError, match=r"stopping on a signal.*'file 5'"):
         list(numbers(pipe, stopping=lambda: True))
 
 
