@@ -83,7 +83,7 @@ def test_runs_and_a_page(asked):
     for row in done.rows:
         assert f"<td>{row.name}</td><td>{row.shown}</td>" in page
     models = {path: path.stat().st_mtime_ns for path in asked.out.rglob("*.safetensors")}
-    assert len(models) == 6, "one checkpoint among them"
+    assert len(models) == 7, "five models, and the two files of pre-training's last checkpoint"
     assert run_quickstart(asked, said.append) == done, "again there is nothing to do"
     assert models == {path: path.stat().st_mtime_ns for path in models}
 
