@@ -37,6 +37,10 @@ from unmask.use.trained import Trained, as_in_training, notes_on_labels, read_tr
 
 PARTS: dict[Part, str] = {"val": "validation", "train": "training", "all": "all"}
 """What the images of each part are called."""
+IN_BF16 = (
+    "computed in bf16, as the model was trained and validated: single predictions may differ from other "
+    "libraries', which compute in fp32"
+)
 
 
 def run_evaluation(config: EvaluateConfig) -> Result:
@@ -75,7 +79,8 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     else:
         labelled, outputs = _as_known(labelled, matching), None
         notes += _note_on_others(labelled, matching)
-    notes = [*trained.description.notes, *notes, *filter(None, [matching.note])]
+    in_bf16 = IN_BF16 if trained.description.precision == "bf16" else ""
+    notes = [*trained.description.notes, *notes, *filter(None, [matching.note, in_bf16])]
     return _evaluate(trained, config, labelled, outputs, notes, out)
 
 
