@@ -14,7 +14,7 @@ from unmask.config.resolve import resolve_encoder
 from unmask.config.settings import FeatureProbe
 from unmask.config.tokenizer import TokenizerConfig
 from unmask.data.labels import find_labelled
-from unmask.data.paths import slug
+from unmask.data.paths import slugs
 from unmask.data.records import Split
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError, DataError
@@ -101,7 +101,7 @@ def find_ablation(config: AblateConfig) -> Ablation:
     check(config)
     check_ablation(config)
     name, axis = find_axis(config.axis)
-    out = Path(config.out or f"runs/ablate-{name}-{'-'.join(map(slug, config.data.source))}")
+    out = Path(config.out or f"runs/ablate-{name}-{slugs(config.data.source)}")
     if (out / "config.json").exists():
         raise CheckpointError(f"{out} is a run by itself: choose another --out for the ablation")
     labels, note = _find_labels(config)

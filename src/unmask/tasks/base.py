@@ -15,6 +15,7 @@ from unmask.config.plan import Plan
 from unmask.config.resolve import resolve_encoder
 from unmask.core.spec import ModelSpec, Size, ViTSpec
 from unmask.core.vit import VisionTransformer
+from unmask.data.bad_images import BadImageLog
 from unmask.data.images import Images
 from unmask.data.paths import slugs
 from unmask.data.samples import Samples
@@ -255,6 +256,15 @@ class EncoderTask(BaseTask):
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         trained, total = sum(n for n, is_trained in sizes if is_trained), sum(n for n, _ in sizes)
         return model, [*sentences, f"{trained:,} of {total:,} parameters are trained"]
+
+    def bad_validation_images(self, plan: Plan) -> BadImageLog:
+        """Where validation writes down what cannot be read, and counts it."""
+        return BadImageLog(
+            self.path() / "bad_images.jsonl",
+            images=plan.facts.held_out_images,
+            max_share=plan.loading.max_bad_share,
+            part="validation",
+        )
 
     def freeze(self, model: Any) -> None:
         """Says by `requires_grad` what is not trained; nothing if everything is."""

@@ -16,7 +16,6 @@ from unmask.config.commands import ClassifyConfig, FinetuneConfig, ProbeConfig, 
 from unmask.config.image import ImageSpec, usual_crop
 from unmask.config.plan import Plan
 from unmask.core.spec import Size
-from unmask.data.bad_images import BadImageLog
 from unmask.data.crops import prepared
 from unmask.data.mixing import draw_mix, mix, mixed_targets, partners
 from unmask.data.records import Labelled
@@ -167,12 +166,7 @@ class Finetune(EncoderTask):
 
     def evaluators(self, plan: Plan, data: LabelledImages) -> Sequence[Scheduled]:
         """Scores on the validation images, and pictures of them."""
-        bad_images = BadImageLog(
-            self.path() / "bad_images.jsonl",
-            images=len(data.validation),
-            max_share=plan.loading.max_bad_share,
-            part="validation",
-        )
+        bad_images = self.bad_validation_images(plan)
         validation = Validation(data.validation, plan.image, plan.loading, bad_images=bad_images)
         t = plan.training
         return [

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from unmask.config.detect import DetectConfig
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
-from unmask.data.bad_images import BadImageLog
 from unmask.data.detections import find_detections
 from unmask.data.instances import Detections
 from unmask.data.normalize import normalize
@@ -140,12 +139,7 @@ class Detect(EncoderTask):
         """Average precision on the validation images, and pictures of them."""
         if not len(data.validation.instances.labels):
             return ()
-        bad_images = BadImageLog(
-            self.path() / "bad_images.jsonl",
-            images=len(data.validation),
-            max_share=plan.loading.max_bad_share,
-            part="validation",
-        )
+        bad_images = self.bad_validation_images(plan)
         validation = Validation(data.validation, plan.image, plan.loading, bad_images=bad_images)
         t = plan.training
         return [

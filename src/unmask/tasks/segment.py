@@ -15,7 +15,6 @@ from torch import Tensor
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
 from unmask.config.segment import SegmentConfig
-from unmask.data.bad_images import BadImageLog
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.normalize import normalize
@@ -168,12 +167,7 @@ class Segment(EncoderTask):
 
     def evaluators(self, plan: Plan, data: MappedImages) -> Sequence[Scheduled]:
         """Scores on the validation images, and pictures of them."""
-        bad_images = BadImageLog(
-            self.path() / "bad_images.jsonl",
-            images=len(data.validation),
-            max_share=plan.loading.max_bad_share,
-            part="validation",
-        )
+        bad_images = self.bad_validation_images(plan)
         validation = PixelValidation(data.validation, plan.image, plan.loading, bad_images)
         t = plan.training
         return [
