@@ -15,6 +15,7 @@ from pathlib import Path
 
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
+from unmask.units import data_size
 
 ASIDE = ".unfinished"
 """How the name of a file ends while it is written; it begins with a dot."""
@@ -148,8 +149,8 @@ def need_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(
-            f"{what} {_mib(needed)} and the disk of {folder} has {_mib(free)} free: make room, and run "
-            f"the same command again to resume"
+            f"{what} {data_size(needed)} and the disk of {folder} has {data_size(free)} free: make "
+            f"room, and run the same command again to resume"
         )
 
 
@@ -161,14 +162,11 @@ def disk_errors_named(what: str, folder: Path, needed: int) -> Iterator[None]:
     except OSError as error:
         again = "run the same command again to resume"
         if error.errno in FULL:
-            with_free = _mib(shutil.disk_usage(folder).free) if folder.exists() else "unknown space"
+            with_free = data_size(shutil.disk_usage(folder).free) if folder.exists() else "unknown space"
             reason = (
-                f"it needs {_mib(needed)}, the disk of {folder} has {with_free} free: make room, and"
+                f"it needs {data_size(needed)}, the disk of {folder} has {with_free} free: make room, "
+                f"and"
             )
         else:
             reason = f"{error.strerror or error}, below {folder}: check that disk, and"
         raise CheckpointError(f"{what} cannot be written: {reason} {again}") from error
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 / 10 else f"{size} bytes"

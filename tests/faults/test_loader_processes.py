@@ -113,7 +113,7 @@ def test_21_a_stopped_process_is_an_error_and_ends():
     pids = children()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(DataError, match=r"done nothing for \d+ s .*run the same command again"):
+    with pytest.raises(DataError, match=r"done nothing for [\d.]+ \w+ .*run the same command again"):
         list(batches)
     assert gone(pids)
 

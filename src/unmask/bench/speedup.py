@@ -15,6 +15,7 @@ from unmask.cost.memory import bytes_per_image, free_bytes
 from unmask.cost.paper import VARIANTS, published_speedup, variant_name, variant_of
 from unmask.cost.speed import now
 from unmask.engine.machine import autocast, give_back_memory, threads
+from unmask.units import data_size
 
 MEMORY_SHARE = 0.7
 """Share of the free memory that a micro-batch may be predicted to need."""
@@ -137,7 +138,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
         f"{record['speedup']:.2f}x",
         f"{record['flops_ratio']:.2f}x",
         f"{record['paper']}x" if record["paper"] else "-",
-        f"{record['activation_bytes'] / 2**30:.3g} GiB",
+        data_size(record["activation_bytes"]),
         f"{record['memory_ratio']:.2f}x",
         str(record["micro_batch"]),
     )

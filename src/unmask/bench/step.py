@@ -24,6 +24,7 @@ from unmask.engine.machine import (
     threads,
 )
 from unmask.engine.optim import build_optimizer, decay_groups, update_weights
+from unmask.units import GIB, data_size
 
 LEARNING_RATE = 1e-4
 """Small enough that training on noise stays finite; the speed does not depend on it."""
@@ -138,7 +139,7 @@ def _card(
         ("model", f"{flops / seconds / 1e9:.4g} GFLOP/s of {flops / 1e9:.4g} GFLOP a step"),
         ("the machine's limit", f"{limit_flops / limit / 1e9:.4g} GFLOP/s: {limit:.4g} s a step"),
         ("share of the limit", f"{limit / seconds:.0%}"),
-        ("peak memory", f"{memory:.2f} GiB" + of_what),
+        ("peak memory", data_size(memory * GIB) + of_what),
         ("where the time goes", "in one more step, by kind of operation"),
         *((f"  {kind}", f"{share:.0%}") for kind, share in profile.items()),
     ]

@@ -1,10 +1,10 @@
 """Whether reading images or arithmetic is slower, and what helps: sentences of `check` and of runs."""
 
 from unmask.config.plan import Plan
+from unmask.units import GIB
 
 KEEPS_UP = 0.1
 """A run that waits for data for no more than this share of its time counts as compute-bound."""
-GIB = 2**30
 
 
 def what_helps_reading(plan: Plan) -> str:

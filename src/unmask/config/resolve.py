@@ -9,6 +9,7 @@ from unmask.config.image import ImageSpec
 from unmask.config.plan import DataFacts, LoadingPlan, Machine, Plan, TrainingPlan
 from unmask.config.settings import Autoencoder, Encoder, Mask, Optim, PlainRun, Target
 from unmask.core.spec import SIZES, DecoderSpec, MAESpec, MaskSpec, ModelSpec, Size, TargetSpec, ViTSpec
+from unmask.units import GIB
 
 GPU_MICRO_BATCH = 128
 """Images per forward pass on a GPU unless told otherwise; the batch stays as asked."""
@@ -298,9 +299,9 @@ def _loading_plan(config: Any, facts: DataFacts, machine: Machine) -> LoadingPla
         seed=config.run.seed,
         repeats=_repeats(config),
         workers=workers,
-        keep_decoded=cache <= d.cache_gib * 2**30,
+        keep_decoded=cache <= d.cache_gib * GIB,
         max_bad_share=d.max_bad_share,
         max_megapixels=d.max_megapixels,
         timeout=d.timeout,
-        cache_bytes=int(d.cache_gib * 2**30),
+        cache_bytes=int(d.cache_gib * GIB),
     )

@@ -23,6 +23,7 @@ from unmask.cost.setting import IMAGENET_IMAGES, planned, planned_model, tokeniz
 from unmask.cost.speed import square_rate
 from unmask.engine.machine import detect_machine
 from unmask.models.tokenizer_spec import TokenizerSpec
+from unmask.units import GIB
 
 MEASURED = ("cpu", "cuda")
 """Devices of this machine, whose speed is measured."""
@@ -137,7 +138,7 @@ class Prediction:
         return count_state(self.model, t.precision, t.device, average=t.ema is not None)
 
     def _memory(self, state: int) -> DeviceMemory:
-        room = USABLE_MEMORY * self.device.memory_gib * 2**30 - state
+        room = USABLE_MEMORY * self.device.memory_gib * GIB - state
         without, checkpointed = (max(0, int(room // each)) for each in self.activation_bytes)
         most = self.plan.training.process_batch
         return DeviceMemory(
@@ -207,6 +208,6 @@ def _measured(plan: Plan) -> Device:
         name=plan.machine.name,
         bf16=rate if precision == "bf16" else None,
         fp32=rate if precision == "fp32" else None,
-        memory_gib=memory / 2**30,
+        memory_gib=memory / GIB,
         source=f"measured here, {torch.get_num_threads()} threads",
     )

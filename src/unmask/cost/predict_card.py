@@ -8,6 +8,7 @@ from unmask.cost.cards import Card
 from unmask.cost.count import TokenizerCost, count, decoder_share_per_token
 from unmask.cost.paper import CORES, EPOCHS, TABLE_2
 from unmask.cost.predict import DeviceMemory, Prediction
+from unmask.units import GIB, data_size
 
 _ON_SHARDING = "unmask's runs are replicated (DDP); the row for FSDP is what full sharding would take"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
@@ -46,7 +47,7 @@ def _rows(p: Prediction) -> list[tuple[str, str]]:
             f"{t.steps:,} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs of "
             f"{p.plan.facts.training_images:,}",
         ),
-        ("devices", f"{p.count} x {p.device.name}, {p.device.memory_gib:.3g} GiB"),
+        ("devices", f"{p.count} x {p.device.name}, {data_size(p.device.memory_gib * GIB)}"),
         ("peak", f"{scaled(p.peak, 'FLOP/s')} in {t.precision} each ({p.device.source})"),
         (
             "parameters",
@@ -75,7 +76,7 @@ def _rows(p: Prediction) -> list[tuple[str, str]]:
         ),
         (
             "activations",
-            f"{scaled_bytes(activations)} an image, {scaled_bytes(checkpointed)} checkpointed",
+            f"{data_size(activations)} an image, {data_size(checkpointed)} checkpointed",
         ),
         *memory,
     ]
@@ -90,7 +91,7 @@ def _tokenizer_row(cost: TokenizerCost) -> str:
 
 def _memory_row(p: Prediction, memory: DeviceMemory) -> str:
     return (
-        f"{scaled_bytes(memory.state)} a device before any image; beside it {memory.images_at_once} of "
+        f"{data_size(memory.state)} a device before any image; beside it {memory.images_at_once} of "
         f"its {p.plan.training.process_batch} images fit at once, "
         f"{memory.images_at_once_checkpointed} checkpointed"
     )
@@ -154,8 +155,3 @@ def scaled(value: float, unit: str) -> str:
     """1.2e9 as 1.2 G."""
     power = min(max(0, int(math.log10(max(value, 1))) // 3), len(PREFIXES) - 1)
     return f"{value / 1000**power:.3g} {PREFIXES[power]}{unit}"
-
-
-def scaled_bytes(value: float) -> str:
-    """In MiB or GiB."""
-    return f"{value / 2**30:.3g} GiB" if value >= 2**30 else f"{value / 2**20:.3g} MiB"

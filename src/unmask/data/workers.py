@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unmask.data.reading import Board, limit_reads, reads_limited
 from unmask.errors import DataError
+from unmask.units import data_size, duration
 
 READ_SECONDS = 60.0
 """For one image, unless another time is asked for."""
@@ -126,11 +127,11 @@ def sharing(workers: int, batch_bytes: int) -> Sharing:
     needed = semaphores + workers * BATCHES_AHEAD * batch_bytes
     if free >= needed:
         return Sharing(workers, False, "")
-    has = f"{SHARED_MEMORY} has {free / 2**20:.2f} MiB free and {workers} loader processes need"
+    has = f"{SHARED_MEMORY} has {data_size(free)} free and {workers} loader processes need"
     if free < semaphores:
-        return Sharing(0, False, f"{has} {semaphores / 2**20:.2f}: going on without loader processes")
+        return Sharing(0, False, f"{has} {data_size(semaphores)}: going on without loader processes")
     return Sharing(
-        workers, True, f"{has} {needed / 2**20:.1f}: their batches come through pipes, which is slower"
+        workers, True, f"{has} {data_size(needed)}: their batches come through pipes, which is slower"
     )
 
 
@@ -213,7 +214,7 @@ class _Guard:
     def _stuck(self) -> DataError:
         names = self.board.reading() or "they may be stopped"
         return DataError(
-            f"the loader processes have done nothing for {self._idle():.0f} s ({names}): check that "
+            f"the loader processes have done nothing for {duration(self._idle())} ({names}): check that "
             f"storage, and run the same command again to resume"
         )
 

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from unmask.engine.task import Metric
+from unmask.units import GIB, data_size, duration
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -123,14 +124,9 @@ def describe(record: dict[str, Any], metrics: Sequence[Metric] = ()) -> str:
         "grad_norm": "grad {:.2f}",
         "images_per_second": "{:.0f} images/s",
         "data_wait": "waiting for data {:.0%}",
-        "memory_gib": "{:.1f} GiB",
     }
     present = ((form, record.get(name)) for name, form in forms.items())
-    return "  ".join(form.format(value) for form, value in present if value is not None)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 3:25:07 or 4:05."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    words = [form.format(value) for form, value in present if value is not None]
+    if (memory := record.get("memory_gib")) is not None:
+        words.append(f"memory {data_size(memory * GIB)}")
+    return "  ".join(words)

@@ -13,6 +13,7 @@ import torch
 
 from unmask.config.plan import Machine, TrainingPlan
 from unmask.config.settings import Device
+from unmask.units import GIB, KIB
 
 FAST_BF16 = "UNMASK_FAST_BF16"
 """Environment variable: 1 or 0 in place of what is detected, for tests and CI."""
@@ -107,11 +108,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def peak_memory_gib(device: torch.device) -> float:
     """Peak memory of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        return torch.cuda.max_memory_allocated(device) / GIB
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if platform.system() == "Darwin" else 2**20)
+    return peak / (GIB if platform.system() == "Darwin" else GIB / KIB)
 
 
 def _cores() -> int:

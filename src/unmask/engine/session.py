@@ -20,6 +20,7 @@ from unmask.engine.task import Scheduled, Task
 from unmask.errors import CheckpointError, DivergenceError
 from unmask.models.finite import first_not_finite
 from unmask.storage import need_space
+from unmask.units import data_size
 
 
 class BatchSource(Protocol):
@@ -125,8 +126,8 @@ def check_room(session: Session, state: TrainingState) -> None:
         folder = session.run.path
         free = shutil.disk_usage(folder).free
         session.console.say(
-            f"a checkpoint takes {one / 2**20:.1f} MiB, the run up to {whole / 2**20:.1f} MiB more; the "
-            f"disk of {folder} has {free / 2**20:.0f} MiB free"
+            f"a checkpoint takes {data_size(one)}, the run up to {data_size(whole)} more; the "
+            f"disk of {folder} has {data_size(free)} free"
         )
         try:
             need_space(folder, whole, "the checkpoints and the model need up to")

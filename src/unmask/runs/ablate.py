@@ -16,8 +16,7 @@ from unmask.runs.ablation_cost import Foreseen, foresee
 from unmask.runs.ablation_findings import Findings, find_out
 from unmask.runs.ablation_page import write_page
 from unmask.runs.study import run_stages
-from unmask.viz.words import duration
-from unmask.viz.words import size as in_bytes
+from unmask.units import data_size, duration
 
 Say = Callable[[str], None]
 
@@ -70,8 +69,8 @@ def announcement(ablation: Ablation, foreseen: Foreseen) -> list[str]:
         *ablation.notes,
         f"{len(todo)} of {len(ablation.part)} value(s) and seed(s){part} to do, in about "
         f"{duration(foreseen.total_seconds)} here (for a seed, {each})",
-        f"disk: about {in_bytes(foreseen.kept_bytes)} for what is kept and "
-        f"{in_bytes(foreseen.working_bytes)} more meanwhile; {in_bytes(foreseen.free_bytes)} are free",
+        f"disk: about {data_size(foreseen.kept_bytes)} for what is kept and "
+        f"{data_size(foreseen.working_bytes)} more meanwhile; {data_size(foreseen.free_bytes)} are free",
     ]
 
 

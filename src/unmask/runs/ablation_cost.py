@@ -26,7 +26,7 @@ from unmask.tasks.base import Data
 from unmask.tasks.pretrain import Pretrain
 from unmask.tasks.reconstruction import pictured
 from unmask.tasks.tokens import read_tokens
-from unmask.viz.words import size as in_bytes
+from unmask.units import data_size
 
 TIMED_IMAGES = 4
 RUN_SECONDS = 3.5
@@ -104,8 +104,8 @@ def foresee(ablation: Ablation) -> Foreseen:
     needed = foreseen.kept_bytes + foreseen.working_bytes
     if needed > foreseen.free_bytes:
         raise ValueError(
-            f"the runs need about {in_bytes(needed)} on the disk of {ablation.out}, which has "
-            f"{in_bytes(foreseen.free_bytes)}: choose another --out, fewer --values or a --part of the "
+            f"the runs need about {data_size(needed)} on the disk of {ablation.out}, which has "
+            f"{data_size(foreseen.free_bytes)}: choose another --out, fewer --values or a --part of the "
             f"runs"
         )
     return foreseen

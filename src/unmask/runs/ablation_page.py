@@ -19,10 +19,10 @@ from unmask.runs.ablation_findings import NOT_MEASURED, Findings, Row, with_spre
 from unmask.tasks.pretrain import Pretrain
 from unmask.tasks.reconstruction import display_of, fixed_noise
 from unmask.tasks.tokens import tokens_of
+from unmask.units import duration
 from unmask.viz.ablation import PANELS_IN_A_ROW, Panel, ablation_chart, output_sheet
 from unmask.viz.reconstruction import BORROWED_STATISTICS, Views, reconstruct
 from unmask.viz.report import Table, report_html
-from unmask.viz.words import duration
 
 PICTURED = 3
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from unmask.config.plan import Plan, TrainingPlan
-from unmask.engine.console import duration
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Metric
 from unmask.tasks import TASKS
 from unmask.tasks.base import BaseTask
+from unmask.units import duration
 from unmask.viz.curves import training_curves
 from unmask.viz.report import report_html
 

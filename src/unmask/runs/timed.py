@@ -14,6 +14,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.engine.session import Session
 from unmask.engine.task import Scheduled
 from unmask.engine.trial import time_parts
+from unmask.units import duration
 
 TRIAL_STEPS = 100_000
 """The length that the timed steps are laid out for: intervals that are shares of a run show as such."""
@@ -83,7 +84,7 @@ def length_in_time(
     per_step = layout(steps).seconds(replace(costs, once=0.0)) / steps
     note = (
         f"--time {asked}: {steps} steps, of {per_step:.3g} s each with the evaluations, after "
-        f"{started + costs.once:.0f} s of start-up"
+        f"{duration(started + costs.once)} of start-up"
     )
     return replace(of(steps), note=session.processes.from_main(note))
 
@@ -111,5 +112,5 @@ def _layout(evaluators: Sequence[Scheduled], drawn: Plan, plan: Plan) -> Layout:
 def _too_short(asked: str, took: float) -> ValueError:
     return ValueError(
         f"--time {asked} is over before the first step, since starting and evaluating take "
-        f"{took:.0f} s here: write --time {math.ceil(max(5 * took, 60) / 60)}m"
+        f"{duration(took)} here: write --time {math.ceil(max(5 * took, 60) / 60)}m"
     )

@@ -18,8 +18,9 @@ from unmask.data.inspect import Inspection
 from unmask.data.sources.find import sums
 from unmask.data.sources.index import Ignored
 from unmask.data.split import default_held_out
+from unmask.units import data_size, duration
 from unmask.use.check_annotations import AnnotationCheck
-from unmask.viz.words import duration, percent
+from unmask.viz.words import percent
 
 NAMED = 10
 """Number of images that a sentence names."""
@@ -109,9 +110,9 @@ class Check:
         kept = p.activation_bytes[1 if t.activation_checkpointing else 0]
         working = p.replicated().state + kept * t.micro_batch
         decoded = f.training_images * f.decoded_bytes if p.plan.loading.keep_decoded else 0
-        return f"about {_gib(working)} for weights, optimizer and a micro-batch of {t.micro_batch}" + (
-            f"; {_gib(decoded)} for decoded images, which all fit" if decoded else ""
-        )
+        images = f"; {data_size(decoded)} for decoded images, which all fit" if decoded else ""
+        step = f"weights, optimizer and a micro-batch of {t.micro_batch}"
+        return f"about {data_size(working)} for {step}{images}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +175,3 @@ def named(paths: Sequence[str]) -> str:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.2g} GiB"

@@ -25,16 +25,3 @@ def percent(share: float) -> str:
     if 0 < share <= 0.005:
         return "<1 %"
     return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits: 40 seconds, 2.5 hours."""
-    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
-def size(count: float) -> str:
-    """Bytes in the unit that suits."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
