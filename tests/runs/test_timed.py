@@ -12,6 +12,7 @@ import unmask
 from unmask.cli.main import run
 from unmask.config.budget import Costs
 from unmask.engine import trial
+from unmask.engine.run_directory import opened
 from unmask.runs import timed
 from unmask.runs.run import dry_run
 from unmask.runs.run import run as run_task
@@ -73,6 +74,13 @@ def test_a_resumed_run_keeps_its_steps(asked, measured, monkeypatch):
     run_task(Pretrain(asked))
     assert plan_in(path)["steps"] == 10
     assert "resuming exactly after step 8 of 10" in (path / "train.log").read_text()
+
+
+def test_the_next_start_removes_what_a_killed_timing_left(asked, measured):
+    path = Pretrain(asked).path()
+    with opened(path, asked, "pretrain"):
+        (path / f"{timed.PREFIX}abc/checkpoints").mkdir(parents=True)
+    assert not list(run_task(Pretrain(asked)).glob(f"{timed.PREFIX}*"))
 
 
 def test_dry_run_and_python(asked, measured):

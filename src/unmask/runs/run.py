@@ -28,7 +28,7 @@ from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
 from unmask.runs.known import changed, finished_on, learn, remember
 from unmask.runs.pages import last_summary, newest_values, write_pages
-from unmask.runs.timed import Length, length_in_time, length_of, with_length
+from unmask.runs.timed import Length, length_in_time, length_of, remove_leftovers, with_length
 from unmask.tasks.base import BaseTask, Data
 
 
@@ -204,6 +204,7 @@ def _run_directory(path: Path, task: BaseTask, processes: Processes) -> Iterator
         yield RunDirectory(path)
         return
     with opened(path, task.config, task.name) as directory:
+        remove_leftovers(path)
         processes.wait()
         yield directory
 

@@ -14,10 +14,13 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.engine.session import Session
 from unmask.engine.task import Scheduled
 from unmask.engine.trial import time_parts
+from unmask.storage import remove
 from unmask.units import duration
 
 TRIAL_STEPS = 100_000
 """The length that the timed steps are laid out for: intervals that are shares of a run show as such."""
+PREFIX = ".timed-"
+"""How the name of the folder begins that what is timed is written to; a kill leaves it."""
 RESERVE = 0.01
 """Share of the time for what is not measured: the report, the model's file."""
 
@@ -62,7 +65,7 @@ def length_in_time(
         return Length(steps, math.floor(share * steps))
 
     ends, building = began + (1 - RESERVE) * seconds_in(asked), perf_counter()
-    with TemporaryDirectory(dir=directory.path if directory else None, prefix=".timed-") as folder:
+    with TemporaryDirectory(dir=directory.path if directory else None, prefix=PREFIX) as folder:
         trial = type(task)(replace(task.config, out=folder))
         drawn = plan(with_length(task.config, of(TRIAL_STEPS)))
         session = assemble(trial, drawn, RunDirectory(Path(folder)))
@@ -87,6 +90,12 @@ def length_in_time(
         f"{duration(started + costs.once)} of start-up"
     )
     return replace(of(steps), note=session.processes.from_main(note))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a run that was killed during its timing left in its directory."""
+    for leftover in folder.glob(f"{PREFIX}*"):
+        remove(leftover)
 
 
 def length_of(plan: Any) -> Length:
