@@ -1,10 +1,13 @@
 """Specs, plans and weights for tests that need no images."""
 
 import itertools
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -174,3 +177,10 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], 
         patch.setattr(loop, "take_step", interrupted)
         with pytest.raises(Interrupted):
             act()
+
+
+def linked(page: Path) -> set[str]:
+    """Folders of the reports that a page links to, relative to its own; each report is there."""
+    places = [unquote(place) for place in re.findall(r'<a href="([^"]*)">', page.read_text())]
+    assert all((page.parent / place).is_file() for place in places)
+    return {place.removesuffix("/report.html") for place in places}

@@ -10,6 +10,7 @@ import pytest
 
 import unmask
 from conftest import photograph
+from tests_support import linked
 from unmask.cli.ablate import without_commas
 from unmask.cli.main import run
 from unmask.config.ablation import BUDGETS, AblateConfig, Budget, Lengths
@@ -96,6 +97,11 @@ def test_parts_of_an_ablation_come_together(stripes, tmp_path, capsys):
         "report.html",
         "mask_sampling=random_seed=0",
         "mask_sampling=block-0.5_seed=0",
+    }
+    folders = [f"mask_sampling={value}_seed=0" for value in ("random", "block-0.5")]
+    commands = ("pretrain", "finetune", "probe")
+    assert linked(out / "report.html") == {
+        f"{folder}/{command}" for folder in folders for command in commands
     }
     assert not list(out.rglob("checkpoints"))
     for text in ("Table 1f", "83.9", "72.3", "random (baseline)", "No significance test yet"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from conftest import photograph
+from tests_support import linked
 from unmask.cli.main import run
 from unmask.config.classify import Augment, LabelledData, LabelledRun, TuneOptim
 from unmask.config.commands import (
@@ -82,6 +83,8 @@ def test_runs_and_a_page(asked):
     assert places == sorted(places), "the chart, what to do, the numbers"
     for row in done.rows:
         assert f"<td>{row.name}</td><td>{row.shown}</td>" in page
+    single = {f"{command}/seed={seed}" for command in ("scratch", "finetune") for seed in (0, 1)}
+    assert linked(asked.out / "report.html") == {"pretrain", "probe", *single}
     models = {path: path.stat().st_mtime_ns for path in asked.out.rglob("*.safetensors")}
     assert len(models) == 7, "five models, and the two files of pre-training's last checkpoint"
     assert run_quickstart(asked, said.append) == done, "again there is nothing to do"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import unmask
+from tests_support import linked
 from unmask.config.commands import ScratchConfig
 from unmask.config.keywords import with_settings
 from unmask.errors import CheckpointError, DivergenceError
@@ -24,6 +25,7 @@ def test_sweep_reports_all_and_chooses_the_best(scratch, tmp_path, capsys):
     assert done.best.mean >= done.rows[1].mean
     runs = {f"base_lr={rate}_seed={seed}" for rate in ("0.001", "0.01") for seed in "01"}
     assert {p.name for p in done.path.iterdir()} == {*runs, ".unmask", "sweep.json", "report.html"}
+    assert linked(done.path / "report.html") == runs
     assert "over 2 runs" in capsys.readouterr().out
     unmask.scratch(base, sweep=sweep, seeds=[0, 1])
     assert capsys.readouterr().out.count("nothing to do") == 4

@@ -2,10 +2,11 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 from PIL import Image
 
-from unmask.viz.report import Commands, Table, report_html
+from unmask.viz.report import Commands, Link, Table, report_html
 
 EVIL = """<script>alert('1')</script> & "quoted" """
 
@@ -51,6 +52,18 @@ def test_every_string_is_shown_as_it_is():
     for place in "1234567":
         assert EVIL + place in page.text
     assert page.all("img")[0]["alt"] == EVIL + "4"
+
+
+def test_links_name_files_beside_the_page():
+    """A place is a file's, whatever stands in its name: never a scheme, never HTML."""
+    links = [Link("one", Path("seed=0/report.html")), Link(EVIL, Path("javascript:x \udcff/<p>.html"))]
+    page = Page(report_html("sweep", facts=[], pictures=[], links=links))
+    assert [attrs["href"] for attrs in page.all("a")] == [
+        "seed%3D0/report.html",
+        "javascript%3Ax%20%FF/%3Cp%3E.html",
+    ]
+    assert EVIL in page.text
+    assert not Page(report_html("run", facts=[], pictures=[])).all("a")
 
 
 def test_pictures_are_inside_with_captions():

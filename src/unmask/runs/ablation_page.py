@@ -16,6 +16,7 @@ from unmask.interop.weights import read_weights
 from unmask.runs.ablation import Ablation, Unit
 from unmask.runs.ablation_cost import Foreseen
 from unmask.runs.ablation_findings import NOT_MEASURED, Findings, Row, with_spread
+from unmask.runs.pages import links_to
 from unmask.tasks.pretrain import Pretrain
 from unmask.tasks.reconstruction import display_of, fixed_noise
 from unmask.tasks.tokens import tokens_of
@@ -47,6 +48,9 @@ def write_page(ablation: Ablation, foreseen: Foreseen, found: Findings) -> None:
         facts=_facts(ablation, foreseen, found),
         pictures=pictures,
         tables=[_runs_table(ablation, found)],
+        links=links_to(
+            ablation.out, (unit.run(s.name).path for unit in ablation.units for s in unit.steps)
+        ),
     )
     written.write("report.html", page)
 

@@ -12,7 +12,8 @@ from unmask.config.io import from_dict
 from unmask.config.plan import Plan
 from unmask.engine.run_directory import RunDirectory
 from unmask.runs.examples import Quickstart
-from unmask.runs.pages import last_summary
+from unmask.runs.pages import last_summary, links_to
+from unmask.runs.study import SEED, label
 from unmask.tasks.labelled import find_split
 from unmask.tasks.pretrain import Pretrain
 from unmask.use.knn import ENCODER, PIXELS, RANDOM
@@ -187,8 +188,15 @@ def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -
             *_drawn(RunDirectory(found.rows[-1].run), PICTURES),
             ("Pre-training: its curves", (run.plots / "curves.png").read_bytes()),
         ],
+        links=links_to(asked.out, _runs(asked)),
     )
     RunDirectory(asked.out).write("report.html", page)
+
+
+def _runs(asked: Quickstart) -> list[Path]:
+    names = [label({SEED: str(seed)}) for seed in asked.seeds]
+    trained = [asked.out / command / name for command in ("scratch", "finetune") for name in names]
+    return [asked.out / "pretrain", Path(asked.knn.out or ""), *trained]
 
 
 def _chart(asked: Quickstart, found: Comparison) -> bytes:

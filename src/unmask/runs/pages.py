@@ -2,7 +2,7 @@
 
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from unmask.tasks import TASKS
 from unmask.tasks.base import BaseTask
 from unmask.units import duration
 from unmask.viz.curves import training_curves
-from unmask.viz.report import report_html
+from unmask.viz.report import Link, report_html
 
 OPTIMIZERS = {"adamw": "AdamW", "lars": "LARS", "sgd": "SGD"}
 NOTHING = "Nothing was measured"
@@ -62,6 +62,16 @@ def measured_in(run: RunDirectory) -> str:
     newest = newest_values(run)
     shown = [metrics[key].shown(value) for key, value in newest.items() if key in metrics]
     return ", ".join(shown)[:1].upper() + ", ".join(shown)[1:]
+
+
+def links_to(folder: Path, runs: Iterable[Path]) -> list[Link]:
+    """Reports of runs below `folder`, for a page in it; runs that have none are left out."""
+    pages = [run / "report.html" for run in runs]
+    return [
+        Link(text=str(page.parent.relative_to(folder)), place=page.relative_to(folder))
+        for page in pages
+        if page.exists()
+    ]
 
 
 def newest_values(run: RunDirectory) -> dict[str, float]:

@@ -17,6 +17,7 @@ from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Metric
 from unmask.errors import DivergenceError
+from unmask.runs.pages import links_to
 from unmask.runs.run import dry_run, run
 from unmask.tasks.base import BaseTask
 from unmask.viz.report import Table, report_html
@@ -243,5 +244,11 @@ def _write(found: Study, by: Metric) -> None:
     )
     note = f"the best was chosen by its {by.label}, which is slightly optimistic for that reason"
     facts = [("Note", note)] if len(found.rows) > 1 else []
-    page = report_html(f"Sweep: {found.path.name}", facts=facts, pictures=[], summary=table)
+    page = report_html(
+        f"Sweep: {found.path.name}",
+        facts=facts,
+        pictures=[],
+        summary=table,
+        links=links_to(found.path, (found.path / name for row in found.rows for name in row.runs)),
+    )
     written.write("report.html", page)

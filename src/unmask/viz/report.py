@@ -3,7 +3,9 @@
 import base64
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --quiet: #6b6b6b; }
@@ -49,6 +51,13 @@ class Commands(NamedTuple):
     rows: Sequence[tuple[str, str]]
 
 
+class Link(NamedTuple):
+    """Another page, by its place relative to this one."""
+
+    text: str
+    place: Path
+
+
 def report_html(
     title: str,
     *,
@@ -58,6 +67,7 @@ def report_html(
     summary: Table | None = None,
     opening: Sequence[tuple[str, bytes]] = (),
     commands: Commands | None = None,
+    links: Sequence[Link] = (),
 ) -> str:
     """A self-contained page; every string is shown as it is, never read as HTML.
 
@@ -68,6 +78,7 @@ def report_html(
         summary: above facts and pictures.
         opening: pictures above everything.
         commands: below these.
+        links: pages of the runs that this page compares, at its end.
     """
     parts = [f"<h1>{escape(title)}</h1>"]
     parts += [_figure(caption, png) for caption, png in opening]
@@ -79,6 +90,8 @@ def report_html(
         parts.append(_facts(facts))
     parts += [_figure(caption, png) for caption, png in pictures]
     parts += [_table(table) for table in tables]
+    if links:
+        parts.append(_links(links))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -113,6 +126,11 @@ def _commands(commands: Commands) -> str:
         for what, command in commands.rows
     ]
     return "\n".join([f"<section><h2>{escape(commands.caption)}</h2><dl>", *rows, "</dl></section>"])
+
+
+def _links(links: Sequence[Link]) -> str:
+    rows = [f'<li><a href="{quote(bytes(link.place))}">{escape(link.text)}</a></li>' for link in links]
+    return "\n".join(["<section><h2>Reports of the single runs</h2><ul>", *rows, "</ul></section>"])
 
 
 def _table(table: Table) -> str:
