@@ -18,7 +18,7 @@ from unmask.config.keywords import with_settings
 from unmask.config.settings import Autoencoder
 from unmask.config.tokenizer import TokenizerModel
 from unmask.engine.run_directory import RunDirectory
-from unmask.errors import CheckpointError
+from unmask.errors import CheckpointError, DataError
 from unmask.evals.significance import Difference
 from unmask.recipes import classify, pretrain, tokenizer
 from unmask.runs.ablation import find_ablation
@@ -115,6 +115,16 @@ def test_parts_of_an_ablation_come_together(stripes, tmp_path, capsys):
     assert again.findings.rows[0].measured == first.findings.rows[0].measured
     with pytest.raises(CheckpointError, match="--out"):
         ablate(stripes, out, **{**asked, "recipe": "quickstart"})
+
+
+def test_a_failed_start_leaves_no_folder(flat, tmp_path, monkeypatch):
+    def fails(task):
+        raise DataError("the disk with the images is gone")
+
+    monkeypatch.setattr("unmask.runs.study.run", fails)
+    with pytest.raises(DataError, match="is gone"):
+        ablate(flat, tmp_path / "out/deep", axis="mask_ratio", values=["0.5", "0.75"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

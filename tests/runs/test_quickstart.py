@@ -20,7 +20,7 @@ from unmask.config.keywords import with_sections
 from unmask.config.settings import Encoder, FeatureProbe
 from unmask.data.labels import find_labelled
 from unmask.data.sources.find import find_images
-from unmask.errors import CheckpointError
+from unmask.errors import CheckpointError, DataError
 from unmask.runs import quickstart
 from unmask.runs.comparison import Comparison, Row
 from unmask.runs.examples import EXAMPLES, Quickstart
@@ -89,6 +89,17 @@ def test_runs_and_a_page(asked):
     assert len(models) == 7, "five models, and the two files of pre-training's last checkpoint"
     assert run_quickstart(asked, said.append) == done, "again there is nothing to do"
     assert models == {path: path.stat().st_mtime_ns for path in models}
+
+
+def test_a_failed_start_leaves_no_folder(asked, monkeypatch):
+    def fails(task):
+        raise DataError("a package is missing: pip install it")
+
+    monkeypatch.setattr(quickstart, "run_task", fails)
+    inside = replace(asked, out=asked.out / "deep")
+    with pytest.raises(DataError, match="pip install it"):
+        run_quickstart(inside, print)
+    assert not asked.out.exists()
 
 
 def test_a_run_is_not_written_into(asked):

@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from unmask.config.ablation import AblateConfig
-from unmask.config.output import claim_output
+from unmask.config.output import claimed
 from unmask.distributed.processes import Processes, connected
 from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory
@@ -44,9 +45,8 @@ def run_ablation(config: AblateConfig, say: Say = print) -> Ablated | Foreseen:
             tell(sentence)
         if config.dry_run:
             return foreseen
-        if processes.is_main:
-            claim_output(ablation.out)
-        run_units(ablation, processes, tell)
+        with claimed(ablation.out) if processes.is_main else nullcontext():
+            run_units(ablation, processes, tell)
         found = processes.from_main(find_out(ablation) if processes.is_main else None)
         if processes.is_main:
             write_page(ablation, foreseen, found)

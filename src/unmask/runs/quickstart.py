@@ -1,6 +1,7 @@
 """The embedded example, from images to classifiers: what pre-training gains, on one page."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from unmask.config.commands import (
     QuickstartConfig,
     ScratchConfig,
 )
-from unmask.config.output import claim_output
+from unmask.config.output import claimed
 from unmask.config.settings import FeatureProbe
 from unmask.distributed.processes import connected
 from unmask.engine.machine import detect_machine
@@ -86,9 +87,10 @@ def run_quickstart(asked: Quickstart, say: Callable[[str], None]) -> Comparison:
     """
     if (asked.out / "config.json").exists():
         raise CheckpointError(f"{asked.out} is a run by itself: choose another --out")
-    with connected(detect_machine(asked.pretraining.run.device).device) as processes:
-        if processes.is_main:
-            claim_output(asked.out)
+    with (
+        connected(detect_machine(asked.pretraining.run.device).device) as processes,
+        claimed(asked.out) if processes.is_main else nullcontext(),
+    ):
         tell = say if processes.is_main else _nothing
         tell("1 of 4: pre-training, without labels")
         run_task(Pretrain(asked.pretraining))

@@ -6,10 +6,11 @@ import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unmask.config.output import MARKER, Before, claim_output
+from unmask.config.output import claimed
 from unmask.config.plan import Plan
 from unmask.distributed.processes import connected
 from unmask.engine.machine import detect_machine
@@ -127,10 +128,10 @@ def run_stages(
 ) -> dict[str, Outcome]:
     """Runs every stage below `out`; what each came to, by its name, on all processes."""
     outcomes: dict[str, Outcome] = {}
-    with connected(_device(stages)) as processes:
-        before = Before.of(out)
-        if processes.is_main:
-            claim_output(out)
+    with (
+        connected(_device(stages)) as processes,
+        claimed(out) if processes.is_main else nullcontext(),
+    ):
         for stage in stages:
             task = type(stage.task)(replace(stage.task.config, out=str(out / stage.name)))
             try:
@@ -140,10 +141,6 @@ def run_stages(
                 if processes.is_main:
                     say(f"{stage.name} diverged and counts as not measured: {error}")
                 continue
-            except BaseException:
-                if processes.is_main and before.new() <= {out / MARKER}:  # no run has begun
-                    before.restore()
-                raise
             # The others may be here before the main process has written it.
             outcomes[stage.name] = Outcome(processes.from_main(last_value(directory, by.key)))
             if processes.is_main:
