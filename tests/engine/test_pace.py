@@ -8,9 +8,9 @@ from unmask.config.settings import Optim
 from unmask.engine.pace import ENOUGH, Pace
 
 
-def pace(*, images: int = 320, steps: int = 1000, start: int = 0) -> Pace:
+def pace(*, images: int = 320, steps: int = 1000, start: int = 0, workers: int = 1) -> Pace:
     config = PretrainConfig(
-        optim=Optim(steps=steps, warmup_steps=1, batch=32), data=PretrainData(workers=1)
+        optim=Optim(steps=steps, warmup_steps=1, batch=32), data=PretrainData(workers=workers)
     )
     return Pace(resolved(config, images=images, cores=2), start)
 
@@ -37,10 +37,25 @@ def test_a_resumed_run_reads_everything_anew():
 
 
 def test_a_run_of_less_than_two_epochs_counts_from_its_second_record():
-    one = pace(images=100_000)
-    for step in (1, 2, 3):
-        one.add(record(step, 0.5))
+    one = pace(images=100_000, workers=0)
+    one.add(record(1, 0.9))
+    one.add(record(2, 0.5))
+    one.add(record(3, 0.5))
     assert one.waiting == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("images", [100_000, 32])
+def test_the_start_of_the_loader_does_not_count(images):
+    """Two processes have four batches ready: a short run may wait for all of these."""
+    one = pace(images=images, steps=8, workers=2)
+    for step in (1, 2, 3, 4):
+        one.add(record(step, 0.9))
+        assert one.waiting is None
+    for step in (5, 6, 7, 8):
+        one.add(record(step, 0.01))
+    told = one.sentence(at_end=True)
+    assert told is not None
+    assert told.startswith("computation is the bottleneck")
 
 
 def test_slow_reading_is_told_once_and_at_the_end():

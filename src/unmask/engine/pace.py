@@ -6,6 +6,8 @@ from typing import Any
 from unmask.config.pace import KEEPS_UP, slower
 from unmask.config.plan import Plan
 
+AHEAD = 2
+"""Batches that each loader process has ready before they are asked for."""
 ENOUGH = 50
 """Steps after which a run says that reading is too slow, while it goes on."""
 
@@ -13,7 +15,8 @@ ENOUGH = 50
 class Pace:
     """Adds up waiting from the second epoch on, when decoded images are in memory if they are kept.
 
-    A run of less than two epochs counts from its second record on.
+    A run of less than two epochs counts from its second record on. The first batches of each loader
+    process never count: they wait for the process to start.
     """
 
     def __init__(self, plan: Plan, start: int):
@@ -21,7 +24,8 @@ class Pace:
         t = plan.training
         epoch = math.ceil(t.steps_per_epoch)
         self.plan, self._last, self._told = plan, start, False
-        self._first = start + (epoch if t.steps - start >= 2 * epoch else t.log_every)
+        usual = epoch if t.steps - start >= 2 * epoch else t.log_every
+        self._first = start + max(usual, AHEAD * plan.loading.workers)
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
 
     def add(self, record: dict[str, Any] | None) -> None:

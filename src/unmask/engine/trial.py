@@ -12,6 +12,7 @@ from unmask.config.budget import Costs
 from unmask.engine.loop import as_module, take_step
 from unmask.engine.machine import autocast, keep_freed_memory
 from unmask.engine.metrics import MetricsLog
+from unmask.engine.pace import AHEAD
 from unmask.engine.session import Session, TrainingState, restore, save
 from unmask.engine.signals import StopRequest
 from unmask.engine.task import Evaluator
@@ -20,8 +21,6 @@ LEAST, MOST = 3, 300
 """Steps that are timed, after two to warm up."""
 SHARE, MOST_SECONDS = 0.02, 5.0
 """Share of the remaining time: how long to time steps, unless a few take longer."""
-AHEAD = 2
-"""Batches that each loader process has ready before they are asked for."""
 WAITING = 0.05
 """Share of a step spent waiting for data, from which kept images may make later epochs faster."""
 
