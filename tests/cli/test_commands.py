@@ -259,6 +259,15 @@ def broken():
 """
 
 
+def test_a_command_that_is_not_divided_refuses_torchrun(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("knn", "predict", "embed", "check", "export"):
+        assert run([command, "images"]) == 2
+        assert "torchrun started 2: leave torchrun out" in capsys.readouterr().err
+    assert run(["evaluate", "images"]) == 2
+    assert "needs a model" in capsys.readouterr().err
+
+
 def test_a_recipe_in_the_current_folder(tmp_path, monkeypatch, capsys):
     """The installed command does not have it on Python's path, as `python -m unmask` has."""
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distributed.test_two_processes import assert_evaluated_alike
 from tasks.test_detect import write_scenes
 
 FLAGS = (
@@ -48,6 +49,7 @@ def test_two_processes_equal_one(tmp_path, parts):
     data = write_scenes(tmp_path / "data", {"train": 14, "val": 5})
     flags = [*FLAGS, *PARTS[parts].split(), *BATCH[parts].split()]
     one, two = (records(n, data, tmp_path / str(n), flags) for n in (1, 2))
+    assert_evaluated_alike(tmp_path / "2", data)
     losses = [[r["loss"] for r in rows if r.get("loss") is not None] for rows in (one, two)]
     assert len(losses[0]) == 5
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -67,6 +67,23 @@ def records(processes: int, command: str, data: Path, out: Path, *flags: str) ->
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def assert_evaluated_alike(init: Path, data: Path, *flags: str) -> None:
+    """The scores of a run on all images, in one process and in two; only the main one prints."""
+    scores = []
+    for processes in (1, 2):
+        out = init.with_name(f"{init.name}-evaluated-{processes}")
+        words = ["--init", str(init), "--split", "all", "--out", str(out), *flags]
+        result = torchrun(processes, "evaluate", str(data), *words)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert result.stdout.count("report: ") == 1
+        scores.append(json.loads((out / "scores.json").read_text()))
+    one, two = scores
+    assert two == {
+        name: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+        for name, value in one.items()
+    }
+
+
 def pretrain(processes: int, photos: Path, out: Path, *more: str) -> list[float]:
     found = records(processes, "pretrain", photos, out, *FLAGS, *more)
     return [record["loss"] for record in found if record["step"]]
@@ -311,3 +328,7 @@ def test_an_evaluation_is_shared(labelled, tmp_path):
     assert first["scores"][0] == pytest.approx(alone["scores"][0], rel=1e-6)
     assert alone["scores"][0]["val/unreadable"] == 1
     assert 0 < alone["scores"][0]["val/top1"] < 1
+    assert_evaluated_alike(run, labelled, "--data.max-bad-share", "0.1")
+    strict = ["--split", "all", "--out", str(tmp_path / "x"), "--data.max-bad-share", "0.001"]
+    result = torchrun(2, "evaluate", str(labelled), "--init", str(run), *strict)
+    assert result.stderr.count("unmask: ") == 1, "one sentence, and no process waits for another"

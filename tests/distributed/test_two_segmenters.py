@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from conftest import photograph
+from distributed.test_two_processes import assert_evaluated_alike
 
 FLAGS = (
     "--scratch --data.size 16 --data.workers 1 --model.patch 4 --model.width 16 --model.depth 2 "
@@ -43,6 +44,7 @@ def test_two_processes_equal_one(tmp_path, head):
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
         runs.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()])
+    assert_evaluated_alike(out, tmp_path / "data")
     for name, tolerance in [("loss", 1e-4), ("grad_norm", 1e-3), ("val/pixel_accuracy", 1e-2)]:
         one, two = ([record[name] for record in run if name in record] for run in runs)
         assert len(one) >= 4

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from unmask.cli.processes import is_main_process, process_count
 from unmask.errors import CheckpointError, DataError, Interrupted
 from unmask.tasks import TASKS
 
@@ -53,6 +54,11 @@ def commands() -> dict[str, Command]:
     return {**BEFORE_TRAINING, **training, **AFTER_TRAINING}
 
 
+def divided() -> set[str]:
+    """Commands that divide their work among the processes that torchrun starts."""
+    return {*TASKS, "evaluate", "ablate", "quickstart"}
+
+
 USAGE = 2
 EXIT_CODES = {CheckpointError: 4, DataError: 3, ValueError: USAGE}
 
@@ -91,6 +97,9 @@ def run(argv: list[str]) -> int:
         likely = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {likely[0]}?" if likely else f"choose one of {', '.join(known)}"
         complain(f"there is no command {name}: {hint}")
+        return USAGE
+    if (count := process_count()) > 1 and name not in divided():
+        complain(f"unmask {name} runs in one process, and torchrun started {count}: leave torchrun out")
         return USAGE
     debug = "--debug" in rest
     command = _function(name, known[name].place)
@@ -136,6 +145,6 @@ def _function(name: str, place: str) -> Callable[[list[str]], None]:
 
 def complain(sentence: str) -> None:
     """To standard error, from the main process only."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_main_process():
         printable = sentence.encode("utf-8", "backslashreplace").decode()
         print(f"unmask: {printable}", file=sys.stderr)

@@ -4,7 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from unmask.cli.arguments import parse, refuse_removed, take_switch, with_full_names
+from unmask.cli.arguments import (
+    parse,
+    refuse_removed,
+    take_switch,
+    with_full_names,
+)
+from unmask.cli.processes import is_main_process
 from unmask.config import commands
 
 
@@ -90,6 +96,8 @@ def main(command: str, argv: list[str]) -> None:
     from unmask.cli import tables
 
     found = getattr(api, command)(config)
+    if not is_main_process():
+        return
     if as_json:
         tables.show_json(found.record())
     else:

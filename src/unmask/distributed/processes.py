@@ -3,16 +3,18 @@
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the main one draws pictures and writes while they do."""
@@ -56,6 +58,21 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box)
         return box[0]
+
+    def on_main(self, act: Callable[[], T]) -> T:
+        """What `act` returns on the main process, on all; what it raises there is raised on all."""
+        if self.size == 1:
+            return act()
+        outcome: tuple[Any, Exception | None] = None, None
+        if self.is_main:
+            try:
+                outcome = act(), None
+            except Exception as error:
+                outcome = None, error
+        value, problem = self.from_main(outcome)
+        if problem is not None:
+            raise problem
+        return value
 
     def share(self, count: int) -> range:
         """Which of so many things are this process's; together they are all, each once."""

@@ -20,6 +20,8 @@ from unmask.data.images import Images
 from unmask.data.instances import Detections
 from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
+from unmask.distributed.processes import Processes, connected
+from unmask.engine.machine import detect_machine
 from unmask.errors import DataError
 from unmask.evals.detection import recall_at
 from unmask.evals.objects import FoundObjects, coco_masks, coco_results
@@ -55,6 +57,7 @@ MEASURES = {
 def run_evaluation(config: EvaluateConfig) -> Result:
     """Writes scores, pictures and a report of a detector on images with annotated objects.
 
+    Under torchrun the processes divide the images.
     On the validation images of a run its scores are those that its training measured last.
     Raises ValueError, DataError or CheckpointError with a fix.
     """
@@ -68,18 +71,30 @@ def run_evaluation(config: EvaluateConfig) -> Result:
             "--data.size and --data.eval-crop are of classifiers, and a detector sees whole images on "
             "the canvas of its training: leave them out"
         )
+    with connected(detect_machine(config.device).device) as processes:
+        return _evaluate(config, processes)
+
+
+def _evaluate(config: EvaluateConfig, processes: Processes) -> Result:
+    d = config.data
     trained = read_trained(
         "evaluate", config.init, device=config.device, workers=d.workers, max_megapixels=d.max_megapixels
     )
     model = _detector(trained)
     data, notes = _find(config, model.spec.classes)
-    folder = result_folder(config.out or f"runs/evaluate-{slugs(d.source)}")
+    out = config.out or f"runs/evaluate-{slugs(d.source)}"
+    folder = processes.on_main(lambda: result_folder(out))
     with trained.arithmetic(), torch.inference_mode():
-        judged = judge(model, data, trained.image, trained.loading, title="evaluation")
-        assert judged is not None, "there is one process"
-        log_bad_images(folder, judged.rows.unreadable, images=len(data), max_share=d.max_bad_share)
-        result = _result(config, judged, data, [*trained.description.notes, *notes])
-        return write_result(result, folder, pictures(data, trained.image, judged))
+        title = "evaluation" if processes.is_main else ""
+        judged = judge(model, data, trained.image, trained.loading, processes=processes, title=title)
+
+        def written() -> Result:
+            assert judged is not None, "the main process has it"
+            log_bad_images(folder, judged.rows.unreadable, images=len(data), max_share=d.max_bad_share)
+            result = _result(config, judged, data, [*trained.description.notes, *notes])
+            return write_result(result, folder, pictures(data, trained.image, judged))
+
+        return processes.on_main(written)
 
 
 def _detector(trained: Trained) -> Detector:

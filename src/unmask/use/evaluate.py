@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from unmask.data.labels import find_every
 from unmask.data.paths import PathList, slugs
 from unmask.data.records import Labelled
 from unmask.data.split import take_fraction
+from unmask.distributed.processes import Processes, connected
+from unmask.engine.machine import detect_machine
 from unmask.evals.classification import classification_scores
-from unmask.inference import infer_all
+from unmask.inference import Rows, infer_all
 from unmask.tasks.labelled import find_split
 from unmask.tasks.validation import Scored, labels_of, pictures
 from unmask.use.classes import Matching, folder_order, match_classes
@@ -44,13 +47,18 @@ IN_BF16 = (
 
 
 def run_evaluation(config: EvaluateConfig) -> Result:
-    """Writes scores, pictures and a report.
+    """Writes scores, pictures and a report; under torchrun the processes divide the images.
 
     On the validation images of a run its scores are those that its training measured last.
     Raises ValueError, DataError or CheckpointError with a fix.
     """
-    d = config.data
     check(config)
+    with connected(detect_machine(config.device).device) as processes:
+        return _run(config, processes)
+
+
+def _run(config: EvaluateConfig, processes: Processes) -> Result:
+    d = config.data
     trained = read_trained(
         "evaluate",
         config.init,
@@ -67,7 +75,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     )
     out = config.out or f"runs/evaluate-{slugs(d.source)}"
     if config.robustness == "c":
-        return evaluate_corruptions(trained, config, out)
+        return evaluate_corruptions(trained, config, out, processes)
     labelled, notes = _find(config)
     matching = match_classes(
         labelled.classes, trained.classes, named=trained.is_named, order=folder_order(labelled)
@@ -81,7 +89,7 @@ def run_evaluation(config: EvaluateConfig) -> Result:
         notes += _note_on_others(labelled, matching)
     in_bf16 = IN_BF16 if trained.description.precision == "bf16" else ""
     notes = [*trained.description.notes, *notes, *filter(None, [matching.note, in_bf16])]
-    return _evaluate(trained, config, labelled, outputs, notes, out)
+    return _evaluate(trained, config, labelled, outputs, notes, out, processes)
 
 
 def joined(first: Labelled, second: Labelled) -> Labelled:
@@ -154,21 +162,36 @@ def _evaluate(
     outputs: list[int] | None,
     notes: list[str],
     out: str,
+    processes: Processes,
 ) -> Result:
     """`outputs`: the classes to choose among; all if None."""
-    d, folder = config.data, result_folder(out)
+    folder = processes.on_main(lambda: result_folder(out))
     crops = CentreCrops(
         labelled.images,
         trained.image,
-        max_megapixels=d.max_megapixels,
+        max_megapixels=config.data.max_megapixels,
         workers=trained.loading.workers,
+        indices=processes.share(len(labelled.images)),
     )
     with trained.arithmetic():
-        model = trained.classifier(config.init)
-        predicted = infer_all(model, crops, trained.device, title="evaluation").checked()
-        log_bad_images(folder, predicted.unreadable, images=len(labelled), max_share=d.max_bad_share)
-        if outputs is not None:
-            predicted = predicted._replace(output=predicted.output[:, outputs])
+        model, title = trained.classifier(config.init), "evaluation" if processes.is_main else ""
+        predicted = infer_all(model, crops, trained.device, processes=processes, title=title).checked()
+    if outputs is not None:
+        predicted = predicted._replace(output=predicted.output[:, outputs])
+    return processes.on_main(lambda: _written(trained, config, labelled, predicted, notes, folder))
+
+
+def _written(
+    trained: Trained,
+    config: EvaluateConfig,
+    labelled: Labelled,
+    predicted: Rows,
+    notes: list[str],
+    folder: Path,
+) -> Result:
+    max_share = config.data.max_bad_share
+    log_bad_images(folder, predicted.unreadable, images=len(labelled), max_share=max_share)
+    with trained.arithmetic():
         scores = classification_scores(predicted.output, labels_of(labelled, predicted.indices))
     scored = Scored(scores, predicted)
     result = Result(

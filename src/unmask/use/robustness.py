@@ -16,6 +16,7 @@ from unmask.data.decode.pictures import BadImage
 from unmask.data.records import Labelled, some
 from unmask.data.sources.find import find_parts
 from unmask.data.sources.source import Options
+from unmask.distributed.processes import Processes
 from unmask.errors import DataError
 from unmask.evals.robustness import (
     ALEXNET_ERRORS,
@@ -64,7 +65,9 @@ def find_variant(config: EvaluateConfig) -> Labelled:
     return labelled
 
 
-def evaluate_corruptions(trained: Trained, config: EvaluateConfig, out: str) -> Result:
+def evaluate_corruptions(
+    trained: Trained, config: EvaluateConfig, out: str, processes: Processes
+) -> Result:
     """Errors on ImageNet-C, and their mean relative to AlexNet's (mCE).
 
     Its images have the size that they are evaluated at: they are not cropped, unless that was asked.
@@ -76,21 +79,26 @@ def evaluate_corruptions(trained: Trained, config: EvaluateConfig, out: str) -> 
         place: _find_classes(path, NAMES["c"], imagenet_folders()) for place, path in places.items()
     }
     matching = match_classes(imagenet_folders(), trained.classes, named=trained.is_named)
-    folder = result_folder(out)
+    folder = processes.on_main(lambda: result_folder(out))
     with trained.arithmetic():
         found = {
-            place: _count(trained, model, labelled, matching.outputs, image, " ".join(map(str, place)))
+            place: _count(trained, model, labelled, matching.outputs, image, place, processes)
             for place, (labelled, _) in parts.items()
         }
     bad = [image for one in found.values() for image in one.bad]
     total = sum(one.images for one in found.values()) + len(bad)
-    log_bad_images(folder, bad, images=total, max_share=config.data.max_bad_share)
     errors = {name: [found[name, severity].error for severity in SEVERITIES] for name in ALEXNET_ERRORS}
     ignored = notes_on_labels(config.data)
     notes = [*trained.description.notes, *ignored, *filter(None, [matching.note])]
     if incomplete := sum(bool(missing) for _, missing in parts.values()):
         notes.append(f"{incomplete} of {len(parts)} folders have not all of ImageNet's 1000 classes")
-    return write_result(_corruption_result(config, errors, total, notes, bad), folder, [])
+    result = _corruption_result(config, errors, total, notes, bad)
+
+    def written() -> Result:
+        log_bad_images(folder, bad, images=total, max_share=config.data.max_bad_share)
+        return write_result(result, folder, [])
+
+    return processes.on_main(written)
 
 
 def _corruption_result(
@@ -142,22 +150,31 @@ def _count(
     labelled: Labelled,
     outputs: list[int],
     image: ImageSpec,
-    title: str,
+    place: tuple[str, int],
+    processes: Processes,
 ) -> Corrupted:
     right, images, bad = 0, 0, list[BadImage]()
     loading = trained.loading
     crops = CentreCrops(
-        labelled.images, image, max_megapixels=loading.max_megapixels, workers=loading.workers
+        labelled.images,
+        image,
+        max_megapixels=loading.max_megapixels,
+        workers=loading.workers,
+        indices=processes.share(len(labelled.images)),
     )
+    title = " ".join(map(str, place)) if processes.is_main else ""
     for rows in infer(model, crops, trained.device, title=title):
         bad += rows.unreadable
         if rows.indices:
             labels = torch.from_numpy(labelled.labels[rows.indices])
             right += int((rows.output[:, outputs].argmax(dim=1).cpu() == labels).sum())
             images += len(rows.indices)
-    if not images:
-        raise none_readable(bad)
-    return Corrupted(right, images, bad)
+    parts = processes.gather(Corrupted(right, images, bad))
+    every = [image for part in parts for image in part.bad]
+    found = Corrupted(sum(part.right for part in parts), sum(part.images for part in parts), every)
+    if not found.images:
+        raise none_readable(every)
+    return found
 
 
 def _places(folder: str) -> dict[tuple[str, int], str]:

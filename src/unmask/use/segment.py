@@ -25,6 +25,8 @@ from unmask.data.maps import LabelMaps
 from unmask.data.normalize import normalize
 from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
+from unmask.distributed.processes import Processes, connected
+from unmask.engine.machine import detect_machine
 from unmask.errors import DataError
 from unmask.evals.segmentation import SegmentationScores, segmentation_scores
 from unmask.inference import evaluating, infer
@@ -56,6 +58,7 @@ OVERLAY_QUALITY = 90
 def run_evaluation(config: EvaluateConfig) -> Result:
     """Writes scores, pictures and a report of a segmenter on images with label maps.
 
+    Under torchrun the processes divide the images.
     On the validation images of a run its scores are those that its training measured last.
     Raises ValueError, DataError or CheckpointError with a fix.
     """
@@ -69,26 +72,37 @@ def run_evaluation(config: EvaluateConfig) -> Result:
     for flag, of, value, usual in others:
         given = None if value == usual else value
         refuse_if_given(flag, given, of=of, init=config.init, kind="segmenter")
+    with connected(detect_machine(config.device).device) as processes:
+        return _evaluate(config, processes)
+
+
+def _evaluate(config: EvaluateConfig, processes: Processes) -> Result:
+    d = config.data
     trained = read_trained(
         "evaluate", config.init, device=config.device, workers=d.workers, max_megapixels=d.max_megapixels
     )
     parts, notes = _find(config, model_spec(trained.description.model).classes)
     if d.size is not None or d.eval_crop is not None:
         notes.append("--data.size and --data.eval-crop change nothing here: whole images are measured")
-    folder = result_folder(config.out or f"runs/evaluate-{slugs(d.source)}")
-    model = _segmenter(trained)
+    out = config.out or f"runs/evaluate-{slugs(d.source)}"
+    folder = processes.on_main(lambda: result_folder(out))
+    model, title = _segmenter(trained), "evaluation" if processes.is_main else ""
     with trained.arithmetic(), torch.inference_mode():
         found = [
-            score_pixels(model, maps, trained.image, trained.loading, title="evaluation")
+            score_pixels(model, maps, trained.image, trained.loading, processes=processes, title=title)
             for maps in parts
         ]
         confusion = torch.stack([part.scores.confusion for part in found]).sum(dim=0)
         bad = [image for part in found for image in part.unreadable]
         images = sum(part.images for part in found)
-        log_bad_images(folder, bad, images=images + len(bad), max_share=d.max_bad_share)
-        result = _result(config, segmentation_scores(confusion), parts, images, bad, notes)
-        drawn = pixel_pictures(model, parts[0], trained.image, trained.loading, confusion)
-        return write_result(result, folder, drawn)
+
+        def written() -> Result:
+            log_bad_images(folder, bad, images=images + len(bad), max_share=d.max_bad_share)
+            result = _result(config, segmentation_scores(confusion), parts, images, bad, notes)
+            drawn = pixel_pictures(model, parts[0], trained.image, trained.loading, confusion)
+            return write_result(result, folder, drawn)
+
+        return processes.on_main(written)
 
 
 def _segmenter(trained: Trained) -> Segmenter:
