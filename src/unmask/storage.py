@@ -144,6 +144,12 @@ def set_aside(path: Path) -> Path:
     return target
 
 
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder, which need not be there yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
 def need_space(folder: Path, needed: int, what: str) -> None:
     """Raises CheckpointError if the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free

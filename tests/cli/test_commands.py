@@ -151,12 +151,24 @@ def test_bench(capsys):
 
 def test_dry_run_and_print_config(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert pretrain(str(photos), "--dry-run") == 0
+    assert pretrain(str(photos), "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["training"]["steps"] == 4
     assert plan["facts"]["training_images"] == 20
-    assert pretrain(str(photos), "--dry-run", "--seeds", "0,1") == 0
+    assert pretrain(str(photos), "--dry-run", "--json", "--seeds", "0,1") == 0
     assert list(json.loads(capsys.readouterr().out)) == ["seed=0", "seed=1"]
+    assert pretrain(str(photos), "--json") == 2
+    assert "write unmask pretrain DATA --dry-run --json" in capsys.readouterr().err
+    assert pretrain(str(photos), "--dry-run") == 0
+    *_, steps, took, memory, disk = capsys.readouterr().out.splitlines()
+    assert steps.startswith("4 steps of 6 images (1.2 epochs) on 1 process")
+    assert re.match(r"time: about [\d.]+ \w+ on this machine for the steps, [\d.e-]+ s each, ", took)
+    assert "for weights, gradients and optimizer" in memory
+    assert disk.startswith("disk: up to ")
+    assert pretrain(str(photos), "--dry-run", "--seeds", "0,1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0], lines[5]) == ("seed=0:", "seed=1:")
+    assert re.fullmatch(r"2 runs, about \d+ seconds? in all", lines[-1])
     assert pretrain(str(photos), "--print-config") == 0
     config = json.loads(capsys.readouterr().out)
     assert config["data"]["source"] == [str(photos)]

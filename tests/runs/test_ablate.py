@@ -160,6 +160,18 @@ def test_runs_that_diverge_are_named_and_the_others_go_on(flat, tmp_path, monkey
     assert "pretrain diverged" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_dry_run_for_programs(flat, tmp_path, capsys):
+    words = ["ablate", str(flat), "--axis", "mask_ratio", "--values", "0.5,0.75", "--budget", "smoke"]
+    assert run([*words, "--out", str(tmp_path / "out"), "--dry-run", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert list(record["values"]) == ["0.5", "0.75"]
+    assert record["runs"] == ["mask_ratio=0.5_seed=0", "mask_ratio=0.75_seed=0"]
+    assert record["seconds"] == sum(value["seconds"] for value in record["values"].values())
+    assert not (tmp_path / "out").exists()
+    assert run([*words, "--json"]) == 2
+    assert "write unmask ablate DATA --dry-run --json" in capsys.readouterr().err
+
+
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(stripes, tmp_path, capsys):
     foreseen = ablate(stripes, tmp_path / "out", axis="mask_token", seeds=[0, 1], dry_run=True)
     assert not (tmp_path / "out").exists()
@@ -169,7 +181,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(stripes, tmp_path, caps
     assert flops["with"] > 1.5 * flops["without"]
     said = capsys.readouterr().out
     assert "4 of 4 value(s) and seed(s) to do, in about" in said
-    assert re.search(r"disk: about \d+ MiB for what is kept and \d+ MiB more meanwhile", said)
+    assert re.search(r"disk: about [\d.]+ MiB for what is kept and [\d.]+ \w+ more meanwhile", said)
 
 
 def test_a_token_target_has_a_tokenizer_of_its_own(stripes, tmp_path):

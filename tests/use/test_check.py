@@ -101,7 +101,7 @@ def test_the_scale_is_the_one_that_training_uses(place, capsys):
     assert record["dtype"] == "float32"
     assert record["mean"] == pytest.approx([0.5], abs=0.02)
     assert record["std"] == pytest.approx([12**-0.5], abs=0.02)
-    plan = json.loads(pretrained(capsys, "deep", "--optim.batch", "2", "--dry-run"))
+    plan = json.loads(pretrained(capsys, "deep", "--optim.batch", "2", "--dry-run", "--json"))
     assert plan["image"]["mean"] == pytest.approx(record["mean"], abs=0.02), "of the training images"
 
 
@@ -178,7 +178,7 @@ def test_flags_of_the_check_are_recommended_as_they_are_typed(place, capsys):
         write_dicom(place / f"scans/{i}.dcm", values, RescaleSlope=1, RescaleIntercept=0)
     output = checked(capsys, "scans", "--data.rescale", "False")
     line = re.findall("^next: unmask (.*)$", output, re.MULTILINE)[-1]
-    assert run([*shlex.split(line), "--dry-run"]) == 0
+    assert run([*shlex.split(line), "--dry-run", "--json"]) == 0
 
 
 def test_no_run_is_recommended_that_has_nothing_to_measure(place, capsys):
@@ -238,7 +238,7 @@ def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, c
     chosen = line[line.index("64") + 1 :]
     assert chosen[: len(flags)] == flags
     assert set(chosen[len(flags) :: 2]) <= {"--optim.steps"}
-    assert run([*line, "--dry-run"]) == 0
+    assert run([*line, "--dry-run", "--json"]) == 0
 
 
 def test_a_recipe_that_is_asked_for_stays_as_it_is(place, capsys):

@@ -1,8 +1,10 @@
 """unmask ablate: one of the paper's questions, asked of one's own images."""
 
+import json
 from dataclasses import replace
 
-from unmask.cli.arguments import parse
+from unmask.cli.arguments import parse, take_switch
+from unmask.cli.processes import is_main_process
 from unmask.config.ablation import AblateConfig
 
 DESCRIPTION = (
@@ -10,7 +12,8 @@ DESCRIPTION = (
     "each value and seed it pre-trains an encoder and evaluates it by k-NN, a linear probe and "
     "fine-tuning if there are labels, and always by the error on held-out images and the effective "
     "rank. The report has the paper's own figures beside yours, and says which differences are "
-    "significant. Running the same command again resumes; --part 1/4 does a quarter of the runs."
+    "significant. Running the same command again resumes; --part 1/4 does a quarter of the runs. "
+    "--json, with --dry-run: the estimate for programs."
 )
 LISTS = ("--values", "--seeds")
 """Flags whose values have commas between them."""
@@ -18,15 +21,34 @@ LISTS = ("--values", "--seeds")
 
 def main(argv: list[str]) -> None:
     """Reads the arguments and hands over to the API, which says what happens."""
+    flags = list(argv)
+    as_json = take_switch(flags, "--json")
     config, words = parse(
-        AblateConfig(), without_commas(argv), prog="unmask ablate DATA", description=DESCRIPTION
+        AblateConfig(), without_commas(flags), prog="unmask ablate DATA", description=DESCRIPTION
     )
     if words:
         config = replace(config, data=replace(config.data, source=tuple(words)))
 
+    if as_json and not config.dry_run:
+        raise ValueError("--json is of a dry run: write unmask ablate DATA --dry-run --json")
+    if as_json:
+        _print_as_json(config)
+        return
+
     from unmask import api
 
     api.ablate(config)
+
+
+def _print_as_json(config: AblateConfig) -> None:
+    """What the runs take, as one object."""
+    from unmask.runs.ablate import run_ablation
+    from unmask.runs.ablation_cost import Foreseen
+
+    foreseen = run_ablation(config, say=lambda sentence: None)
+    assert isinstance(foreseen, Foreseen)
+    if is_main_process():
+        print(json.dumps(foreseen.record(), indent=2))
 
 
 def without_commas(argv: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from unmask.cli.arguments import (
     take_value,
     with_full_names,
 )
+from unmask.cli.processes import is_main_process
 from unmask.cli.sweeps import flags_of, take_sweep
 from unmask.config.io import to_json
 from unmask.config.keywords import in_epochs
@@ -20,9 +21,10 @@ from unmask.tasks import TASKS, find_recipe
 COMMON = (
     "Words before or after the flags: the images. --recipe NAME: a set of defaults (unmask list shows "
     "them); every flag below overrides it. --sweep section.field v1,v2: a run for each value, the best "
-    "first. --seeds a,b,c: a run for each seed. --time 10m: as many steps as fit. --dry-run: print the "
-    "plan as JSON, and stop. --print-config: print the configuration as JSON. Running the same command "
-    "again resumes exactly."
+    "first. --seeds a,b,c: a run for each seed. --time 10m: as many steps as fit. --dry-run: say "
+    "what would be done, how long it takes and what it needs, and stop; with --json, the whole plan for "
+    "programs. --print-config: print the configuration as JSON. Running the same command again resumes "
+    "exactly."
 )
 
 
@@ -30,6 +32,8 @@ def main(command: str, argv: list[str]) -> None:
     """Reads the arguments and hands over to the API."""
     flags, entry = list(argv), TASKS[command]
     dry, printing = take_switch(flags, "--dry-run"), take_switch(flags, "--print-config")
+    if (as_json := take_switch(flags, "--json")) and not dry:
+        raise ValueError(f"--json is of a dry run: write unmask {command} DATA --dry-run --json")
     base = find_recipe(command, take_value(flags, "--recipe") or entry.recipe)
     flags = with_full_names(flags)
     refuse_removed(command, flags)
@@ -51,14 +55,30 @@ def main(command: str, argv: list[str]) -> None:
         return
     stages = [(settings, configured(flags_of(settings, base))) for settings in sweep]
 
-    from unmask.runs.run import dry_run, run
-    from unmask.runs.study import plan_sweep, run_sweep
+    from unmask.runs.run import run
+    from unmask.runs.study import run_sweep
 
     task = entry.load()
     runs = [(settings, task(one)) for settings, one in stages]
     if dry:
-        print(to_json(plan_sweep(runs) if runs else dry_run(task(config))), end="")
+        _show_dry_run(task(config), runs, as_json=as_json)
     elif runs:
         run_sweep(runs, base=task(config))
     else:
         run(task(config))
+
+
+def _show_dry_run(task: Any, runs: list[tuple[dict[str, str], Any]], *, as_json: bool) -> None:
+    """In sentences; or as JSON, with the plan of each run of a sweep by its name."""
+    from unmask.runs.estimate import estimate, estimate_sweep, summary_of_sweep
+    from unmask.runs.run import dry_run
+    from unmask.runs.study import plan_sweep
+
+    if as_json:
+        shown = to_json(plan_sweep(runs) if runs else dry_run(task))
+    elif runs:
+        shown = "\n".join([*summary_of_sweep(estimate_sweep(runs)), ""])
+    else:
+        shown = "\n".join([*estimate(task).sentences(), ""])
+    if is_main_process():
+        print(shown, end="")

@@ -1,10 +1,9 @@
 """What an ablation will take: time on this machine and space on the disk; and whether every value can
 run."""
 
-import shutil
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from unmask.models.classifier_spec import EncoderSpec
 from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.runs.ablation import Ablation, Step, Unit
 from unmask.runs.run import dry_run
+from unmask.storage import free_space
 from unmask.tasks.base import Data
 from unmask.tasks.pretrain import Pretrain
 from unmask.tasks.reconstruction import pictured
@@ -76,6 +76,20 @@ class Foreseen:
         """Seconds of what is left to do."""
         return sum(self.seconds[unit.value.name] for unit in self.todo)
 
+    def record(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {
+            "values": {
+                name: {"training_flops_per_image": one.training_flops, "seconds": self.seconds[name]}
+                for name, one in self.values.items()
+            },
+            "runs": [unit.folder.name for unit in self.todo],
+            "seconds": self.total_seconds,
+            "kept_bytes": self.kept_bytes,
+            "working_bytes": self.working_bytes,
+            "free_bytes": self.free_bytes,
+        }
+
 
 def foresee(ablation: Ablation) -> Foreseen:
     """Plans every value, and measures the speed of this machine by a few steps and a few images.
@@ -99,7 +113,7 @@ def foresee(ablation: Ablation) -> Foreseen:
         todo=todo,
         kept_bytes=sum(_kept_bytes(unit, values[unit.value.name]) for unit in todo),
         working_bytes=max((_working_bytes(values[unit.value.name]) for unit in todo), default=0),
-        free_bytes=_free_bytes(ablation.out),
+        free_bytes=free_space(ablation.out),
     )
     needed = foreseen.kept_bytes + foreseen.working_bytes
     if needed > foreseen.free_bytes:
@@ -246,8 +260,3 @@ def _working_bytes(planned: Planned) -> int:
     t = planned.plan.training
     copies = 3 + (t.ema is not None)
     return FLOAT * copies * count(planned.spec).parameters * (t.keep_checkpoints + 1)
-
-
-def _free_bytes(out: Path) -> int:
-    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free

@@ -133,23 +133,28 @@ def announce(
     console: RunConsole,
 ) -> None:
     """Logs the plan, and writes plan.json."""
-    data, plan = prepared.data, prepared.plan
     if processes.is_main:
-        directory.write("plan.json", to_json(plan))
+        directory.write("plan.json", to_json(prepared.plan))
+    for line in summary_of(task, prepared, directory.path):
+        console.say(line)
+
+
+def summary_of(task: BaseTask, prepared: Prepared, folder: Path) -> Iterator[str]:
+    """What is trained on what, in the lines that begin a log and a dry run."""
+    data, plan = prepared.data, prepared.plan
     t, f, image = plan.training, plan.facts, plan.image
-    console.say(f"recipe {task.config.recipe or 'of your own'}; run directory {directory.path}")
-    console.say(
+    yield f"recipe {task.config.recipe or 'of your own'}; run directory {folder}"
+    yield (
         f"{f.training_images} training images and {f.held_out_images} held out, {image.channels} "
         f"channel(s), mean {_values(image.mean)}, std {_values(image.std)}"
     )
-    for message in (*data.messages, *plan.notes):
-        console.say(message)
-    console.say(
+    yield from (*data.messages, *plan.notes)
+    if data.training.licence_note:
+        yield f"licence of the data: {data.training.licence_note}"
+    yield (
         f"{t.steps} steps of {t.batch} images ({t.steps / t.steps_per_epoch:.4g} epochs) on "
         f"{plan.processes} process(es), peak learning rate {t.lr:.3g}"
     )
-    if data.training.licence_note:
-        console.say(f"licence of the data: {data.training.licence_note}")
 
 
 def assemble(
@@ -165,12 +170,33 @@ def assemble(
     messages = [*messages, *task.fit(model, plan, data)]
     for message in () if directory.has_begun else messages:
         console.say(message)
+    return Session(
+        task=task,
+        model=model.to(processes.device).train(),
+        evaluators=task.evaluators(plan, data),
+        batches=batches_of(task, prepared, directory, processes, console),
+        plan=plan,
+        run=directory,
+        processes=processes,
+        console=console,
+    )
+
+
+def batches_of(
+    task: BaseTask,
+    prepared: Prepared,
+    directory: RunDirectory,
+    processes: Processes,
+    console: RunConsole,
+) -> Batches:
+    """The micro-batches of each step of this process."""
+    data, plan = prepared.data, prepared.plan
     bad_images = BadImageLog(
         directory.path / "bad_images.jsonl",
         images=len(data.training),
         max_share=plan.loading.max_bad_share,
     )
-    batches = Batches(
+    return Batches(
         data.training,
         task.samples(plan, data),
         plan.image,
@@ -179,16 +205,6 @@ def assemble(
         rank=processes.rank,
         bad_images=bad_images,
         say=console.say,
-    )
-    return Session(
-        task=task,
-        model=model.to(processes.device).train(),
-        evaluators=task.evaluators(plan, data),
-        batches=batches,
-        plan=plan,
-        run=directory,
-        processes=processes,
-        console=console,
     )
 
 

@@ -98,7 +98,7 @@ def study(
     if (out / "config.json").exists():
         raise ValueError(f"{out} is a run by itself: choose another --out for the sweep")
     # Connected once for all: processes that part do not find each other again.
-    with connected(_device(stages)) as processes:
+    with connected(device_of([stage.task for stage in stages])) as processes:
         outcomes = run_stages(stages, by=by, out=out, say=say)
         found = Study(out, _rows(stages, outcomes, by))
         if processes.is_main:
@@ -120,7 +120,8 @@ def run_sweep(runs: Sequence[tuple[Settings, BaseTask]], *, base: BaseTask) -> S
 
 def plan_sweep(runs: Sequence[tuple[Settings, BaseTask]]) -> dict[str, Plan]:
     """What each run of a sweep would do, by the name of its directory; nothing is written."""
-    return {label(settings): dry_run(task) for settings, task in runs}
+    with connected(device_of([task for _, task in runs])):
+        return {label(settings): dry_run(task) for settings, task in runs}
 
 
 def run_stages(
@@ -129,7 +130,7 @@ def run_stages(
     """Runs every stage below `out`; what each came to, by its name, on all processes."""
     outcomes: dict[str, Outcome] = {}
     with (
-        connected(_device(stages)) as processes,
+        connected(device_of([stage.task for stage in stages])) as processes,
         claimed(out) if processes.is_main else nullcontext(),
     ):
         for stage in stages:
@@ -148,8 +149,9 @@ def run_stages(
     return outcomes
 
 
-def _device(stages: Sequence[Stage]) -> str:
-    return detect_machine(stages[0].task.config.run.device).device
+def device_of(tasks: Sequence[BaseTask]) -> str:
+    """The device that all of them run on."""
+    return detect_machine(tasks[0].config.run.device).device
 
 
 def _rows(stages: Sequence[Stage], outcomes: dict[str, Outcome], by: Metric) -> list[Row]:
