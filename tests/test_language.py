@@ -43,6 +43,17 @@ BETTER = {
     r"likeliest": "most probable",
     r"is (?:a little )?flattered": "is optimistic",
     r"looks at the features": "evaluations of the features",
+    r"passed over|passing over": "ignored, skipped",
+    r"\w+\((?:s|es)": "units.counted",
+    r"another than": "differs from, changes of",
+    r"what usually helps is": "usually helps",
+    r"worth nothing": "baseline",
+    r"of one's own|one's own": "your own",
+    r"by the images' names": "by a hash of their names",
+    r"how they become samples": "crops, augmentation",
+    r"what stands on the encoder": "the head",
+    r"branches are dropped": "drop path (stochastic depth)",
+    r"taken to be": "assumed to be",
 }
 """A pattern of whole words, and what to write for it."""
 

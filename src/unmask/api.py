@@ -31,7 +31,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.interop.export import Exported, Layout, default_path, export_weights
 from unmask.interop.weights import read_asked
 from unmask.runs.ablate import Ablated, run_ablation
-from unmask.runs.ablation_cost import Foreseen
+from unmask.runs.ablation_cost import AblationEstimate
 from unmask.runs.pages import measured_in
 from unmask.runs.quickstart import Comparison, plan_quickstart, run_quickstart
 from unmask.runs.train import train
@@ -103,7 +103,7 @@ def segment(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
     return train("segment", data, recipe=recipe, **settings)
 
 
-def ablate(data: Source | AblateConfig, **settings: Any) -> Ablated | Foreseen:
+def ablate(data: Source | AblateConfig, **settings: Any) -> Ablated | AblationEstimate:
     """Asks one of the paper's questions of your own images: runs, a table with spread, a report.
 
     `settings` are flags of `unmask ablate`: `axis="mask_ratio"`, `values=[0.5, 0.75]`,

@@ -1,4 +1,4 @@
-"""Times and sizes in the words of logs, reports and errors: one way for all of them."""
+"""Times, sizes and counts in the words of logs, reports and errors: one way for all of them."""
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -19,3 +19,10 @@ def data_size(count: float) -> str:
     )
     value = count / length
     return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
+
+
+def counted(number: float, what: str) -> str:
+    """A number of things: 1 block, 2 blocks, 3 processes."""
+    if number == 1:
+        return f"{number:g} {what}"
+    return f"{number:g} {what}es" if what.endswith("s") else f"{number:g} {what}s"

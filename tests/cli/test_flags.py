@@ -77,4 +77,4 @@ def test_help_of_a_recipe_shows_its_values(capsys):
     patch = find_recipe("pretrain", "tiny-images").model.patch
     text = " ".join(capsys.readouterr().out.split())
     assert f"(recipe: {patch[0]})" in text
-    assert "Words before or after the flags: the images." in text
+    assert "DATA may stand before or after the flags." in text

@@ -29,7 +29,7 @@ def test_what_a_recipe_sets_is_shown_beside_the_default(capsys):
     with pytest.raises(SystemExit):
         main(["pretrain", "--recipe", "laptop", "--help"])
     text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    assert "Blocks of the encoder. Default: the size's own. (recipe: 6)" in text
+    assert "Transformer blocks of the encoder. Default: that of --model.size. (recipe: 6)" in text
 
 
 def test_every_setting_has_a_text_and_inherited_ones_too():

@@ -27,7 +27,7 @@ def test_always_something_that_runs(h, w, half):
     found = advised(1, size, half, 8)
     assert size[0] % found.patch == size[1] % found.patch == 0
     assert 0.5 <= found.ratio <= 0.9
-    assert len(list(found.sentences())) == 3
+    assert len(list(found.rows())) == 3
 
 
 @pytest.mark.parametrize(("half", "patch"), [(2.5, 6), (2.7, 8), (4.1, 8), (4.5, 12)])

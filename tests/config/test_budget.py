@@ -27,7 +27,7 @@ def layout(steps: int) -> Layout:
 
 
 def test_steps_in_time():
-    costs = Costs(step=2.0, later_step=1.0, once=10.0, looks=(0.5, 1.0), save=0.25)
+    costs = Costs(step=2.0, later_step=1.0, once=10.0, evaluations=(0.5, 1.0), save=0.25)
     # 30 steps: 10 at the start, 5.5 steps of 2 s and 24.5 of 1 s, 10 + 3 of evaluations, 5 of saving.
     assert layout(30).seconds(costs) == 10 + 11 + 24.5 + 10 + 3 + 5
     assert steps_within(63.5, costs, layout) == 30
@@ -40,7 +40,7 @@ positive = st.floats(1e-3, 10)
 
 @given(st.floats(1, 1e5), positive, positive, positive)
 def test_the_most_that_fit(seconds, step, look, save):
-    costs = Costs(step=step, later_step=step / 2, once=0.5, looks=(look, look), save=save)
+    costs = Costs(step=step, later_step=step / 2, once=0.5, evaluations=(look, look), save=save)
     steps = steps_within(seconds, costs, layout)
     assert layout(steps + 1).seconds(costs) > seconds
     assert steps == 0 or layout(steps).seconds(costs) <= seconds

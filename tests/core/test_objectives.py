@@ -112,9 +112,9 @@ def test_the_value_of_a_pixel_without_data_changes_nothing(kind, loss_on, seed, 
 def test_with_all_pixels_valid_the_loss_is_the_usual_one(kind):
     model, (images, given) = build(kind), batch(kind)
     everything = torch.ones(3, 1, 12, 8, dtype=torch.bool)
-    usual, said = model(images, **given), model(images, **given, valid=everything)
-    torch.testing.assert_close(said.loss, usual.loss)
-    assert said.patches == usual.patches
+    usual, printed = model(images, **given), model(images, **given, valid=everything)
+    torch.testing.assert_close(printed.loss, usual.loss)
+    assert printed.patches == usual.patches
 
 
 def test_parts_of_a_batch_weigh_what_counts_in_them():

@@ -153,9 +153,9 @@ def test_all_pixels_valid_is_as_if_nothing_were_said(target):
     patches, prediction = torch.randn(2, 3, P), torch.randn(2, 3, P)
     everything = torch.ones(2, 3, P, dtype=torch.bool)
     plain = target.loss(prediction, target.wanted(patches))
-    said = target.loss(prediction, target.wanted(patches, everything), everything)
-    torch.testing.assert_close(said.mean, plain.mean)
-    assert said.patches == plain.patches == 6
+    printed = target.loss(prediction, target.wanted(patches, everything), everything)
+    torch.testing.assert_close(printed.mean, plain.mean)
+    assert printed.patches == plain.patches == 6
 
 
 def test_the_mean_is_over_the_values_that_count():

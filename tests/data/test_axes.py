@@ -91,9 +91,9 @@ def test_axes_that_a_file_names(tmp_path):
 def test_depth_and_time_are_no_channels_unless_said(tmp_path, axes, name):
     stack = RNG.integers(0, 255, (12, 40, 30), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": axes})
-    said = reason(tmp_path / "a.tif", 12, "uint8")
-    assert f"12 planes are {axes[0]} ({name}), not channels" in said
-    assert "--data.axes CYX" in said
+    printed = reason(tmp_path / "a.tif", 12, "uint8")
+    assert f"12 planes are {axes[0]} ({name}), not channels" in printed
+    assert "--data.axes CYX" in printed
     got = values(tmp_path / "a.tif", 12, "uint8", axes="CYX")
     assert np.array_equal(got, np.moveaxis(stack, 0, -1))
     assert layout(tmp_path / "a.tif", axes="CYX") == Layout(12, "uint8")

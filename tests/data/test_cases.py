@@ -118,7 +118,7 @@ def test_alpha_of_a_tiff_is_composed_in_uint8_alone_and_said(tmp_path):
     tifffile.imwrite(path, tile, photometric="rgb", extrasamples=["unassalpha"])
     assert np.array_equal(values(path, 4, "uint8"), tile)
     assert layout(path).channels == 3
-    assert "1 of 1 images looked at: its alpha is laid over white" in layout(path).notes[0]
+    assert "1 of 1 images measured: its alpha is laid over white" in layout(path).notes[0]
     assert not layout(path, channels=4).notes
 
 
@@ -129,7 +129,7 @@ def test_a_fourth_sample_of_other_types_is_a_band(tmp_path, dtype):
     assert layout(tmp_path / "a.tif") == Layout(4, "float32")
     scale = 65_535 if dtype == "uint16" else 1
     assert np.allclose(values(tmp_path / "a.tif", 4) * scale, tile, rtol=1e-6)
-    assert "4 channel(s) and 3 are wanted" in reason(tmp_path / "a.tif", 3)
+    assert "4 channels and 3 are wanted" in reason(tmp_path / "a.tif", 3)
 
 
 # Empty alpha hides nothing.

@@ -44,7 +44,7 @@ def coco(file: Path, images: list[str], annotations: list[dict], names=((1, "cat
     return str(file)
 
 
-def said(findings) -> str:
+def printed(findings) -> str:
     return "\n".join(map(str, findings))
 
 
@@ -89,8 +89,8 @@ def test_coco_as_it_is_published(official):
     assert training.instances[1].boxes.shape == (0, 4)
     assert split.validation.instances[0].labels.tolist() == [1], "classes are matched by their names"
     assert split.validation.category_ids[1] == 7
-    assert "gaps in the category ids" in said(split.findings)
-    assert "images without objects: kept, as background" in said(split.findings)
+    assert "gaps in the category ids" in printed(split.findings)
+    assert "images without objects: kept, as background" in printed(split.findings)
     assert "3 images for training and 1 images for validation" in split.notes
     assert "3 objects for training and 1 objects for validation" in split.notes
     one = training.subset(np.array([2, 0]))
@@ -119,7 +119,7 @@ def test_where_coco_images_are(tmp_path, file, folder):
     for source in (str(tmp_path), path):
         split = find_detections((source,))
         assert (len(split.training), len(split.validation)) == (6, 2)
-        assert "a share of 0.25 of the images is kept" in split.notes[0]
+        assert "25% of the images are held out" in split.notes[0]
         assert split.training.instances[0].masks is None
         assert split.training.images.paths[0].startswith(str(tmp_path / folder))
     fewer = find_detections((coco(tmp_path / file, names[:7], boxes[:7]),))
@@ -151,7 +151,7 @@ def test_24_oddities_of_coco_are_reported(tmp_path):
         names=[(1, "cat"), (3, "dog"), (4, "dog"), (5, "cow")],
     )  # fmt: skip
     found = find_boxes((path,))
-    report = said(found.findings)
+    report = printed(found.findings)
     for words in (
         "1 images listed twice: taken once",
         "1 images whose files are missing: left out",
@@ -287,7 +287,7 @@ def test_voc_as_it_is_published(tmp_path):
     assert instances.boxes.tolist() == [[0, 0, 30, 20], [2, 3, 5, 6]]
     assert instances.crowd.tolist() == [False, True], "difficult ones count neither way"
     assert instances.masks is None
-    assert "ImageSets/Main does not list: left out" in said(split.findings)
+    assert "ImageSets/Main does not list: left out" in printed(split.findings)
 
 
 @pytest.mark.parametrize("folder", ["", "../images/", "deep/"])
@@ -305,7 +305,7 @@ def test_voc_as_labelling_tools_write_it(tmp_path, folder):
     assert (len(split.training), len(split.validation)) == (3, 1)
     assert split.training.instances[0].boxes.tolist() == [[1.5, 1, 30, 20]]
     assert split.training.sizes.tolist() == [[HEIGHT, WIDTH]] * 3, "as the images' headers say"
-    assert "2 annotation files that cannot be read: left out" in said(split.findings)
+    assert "2 annotation files that cannot be read: left out" in printed(split.findings)
 
 
 TABLE = "Image_Path;XMin; ymin;xmax;ymax;Label;split\r\n{}"
@@ -329,7 +329,7 @@ def test_a_table_of_boxes(tmp_path):
     assert split.training.instances[0].labels.tolist() == [1, 0]
     assert len(split.training.instances[1]) == 0
     assert split.validation.instances[0].boxes.tolist() == [[1, 2, 3.5, 4]]
-    assert "1 boxes that reach beyond" in said(split.findings)
+    assert "1 boxes that reach beyond" in printed(split.findings)
 
 
 @pytest.mark.parametrize(
@@ -351,4 +351,4 @@ def test_a_set_without_a_single_object_is_read(tmp_path):
     photo(tmp_path / "0.jpg", tmp_path / "1.jpg")
     found = find_boxes((coco(tmp_path / "a.json", ["0.jpg", "1.jpg"], []),))
     assert len(found.training.instances[1]) == 0
-    assert "2 images without objects" in said(found.findings)
+    assert "2 images without objects" in printed(found.findings)

@@ -39,7 +39,7 @@ def stripes(*values) -> np.ndarray:
     return np.tile(np.repeat(values, 2), (HEIGHT, 1))
 
 
-def said(split) -> str:
+def printed(split) -> str:
     return "\n".join([*map(str, split.findings), *split.notes])
 
 
@@ -60,7 +60,7 @@ def test_ade20k(tmp_path):
     assert labels.dtype == np.int64
     assert labels.tolist() == stripes(255, 0, 2, 1).tolist()
     assert split.training.images.paths[1].endswith("training/1.jpg")
-    assert "the first class has the value 1" in said(split)
+    assert "the first class has the value 1" in printed(split)
     assert split.training.palette is None
     counts = pixel_counts(split.validation)
     assert counts.tolist() == [36, 12, 24, 24]
@@ -87,7 +87,7 @@ def test_maps_beside_images_are_split_by_name(tmp_path, image, mask):
     assert (len(split.training), len(split.validation)) == (6, 2)
     assert split.training.classes == ("4", "7")
     assert split.validation.labels(1).tolist() == stripes(0, 1, 1, 255).tolist()
-    assert "1 label maps without an image: left out" in said(split)
+    assert "1 label maps without an image: left out" in printed(split)
     assert not {*split.training.images.paths} & {*split.validation.images.paths}
 
 
@@ -224,8 +224,8 @@ def test_masks_of_coco(tmp_path):
     wanted[4:, 6:] = 255
     assert np.array_equal(maps["0"], wanted)
     assert maps["1"].sum() == WIDTH
-    assert "objects without a mask: the pixels of their boxes are ignored" in said(split)
-    assert "pixels without an object are the class 'background'" in said(split)
+    assert "objects without a mask: the pixels of their boxes are ignored" in printed(split)
+    assert "pixels without an object are the class 'background'" in printed(split)
     content["annotations"] = [{"image_id": 0, "category_id": 1, "bbox": [1, 1, 3, 3]}]
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="have boxes and no masks"):
@@ -268,7 +268,7 @@ def test_labelme(tmp_path):
     circle = split.validation.labels(0)
     assert (circle == 2).sum() == 12
     assert circle[3, 4] == 2
-    assert "1 points and lines, which have no area: left out" in said(split)
+    assert "1 points and lines, which have no area: left out" in printed(split)
     assert pixel_counts(split.training).sum() == HEIGHT * WIDTH
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nmat\ncat\ndot\n")
     listed = find_label_maps((str(tmp_path),))

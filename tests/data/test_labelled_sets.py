@@ -274,7 +274,7 @@ def test_the_part_for_validation(monkeypatch, attributes, words, chosen):
     split = find_labelled((f"torchvision:{words}",))
     if chosen is None:
         assert (len(split.training), len(split.validation)) == (2, 2)
-        assert "a share of" in " ".join(split.notes)
+        assert "held out for validation" in " ".join(split.notes)
     else:
         assert (len(split.training), len(split.validation)) == (4, 4)
         assert f"torchvision:SVHN:{chosen} is for validation" in split.notes
@@ -415,5 +415,5 @@ def test_elpv():
     assert plain.training.weights is None
     assert (plain.training.labels[defective] == (weights[defective] > 0.5)).all()
     assert defective.mean() == pytest.approx(split.validation.labels.mean(), abs=0.002)
-    assert "for validation 377 of 'functional', 280 of 'defective'" in split.notes
+    assert "validation images per class: 'functional' 377, 'defective' 280" in split.notes
     assert "no commercial use" in split.training.images.licence_note

@@ -43,7 +43,7 @@ def classes_of_files(labelled: Labelled, root: Path) -> dict[str, str]:
     return dict(zip(names, (labelled.classes[i] for i in labelled.labels), strict=True))
 
 
-def said(split) -> str:
+def printed(split) -> str:
     return "; ".join(split.notes)
 
 
@@ -57,11 +57,11 @@ def test_folders_of_classes(tmp_path):
     assert split.training.classes == split.validation.classes == tuple(sorted(ODD_NAMES))
     assert split.training.labels.dtype == np.int64
     assert np.bincount(split.validation.labels).tolist() == [4] * 5
-    assert "1 images of" in said(split)
-    assert "'empty'" in said(split)
-    assert "a share of 0.2 of each class" in said(split)
-    assert "80 images for training and 20 images for validation" in said(split)
-    assert "\n" not in said(split)
+    assert "1 images of" in printed(split)
+    assert "'empty'" in printed(split)
+    assert "20% of the images of each class are held out" in printed(split)
+    assert "80 images for training and 20 images for validation" in printed(split)
+    assert "\n" not in printed(split)
 
 
 def test_folders_of_parts(tmp_path):
@@ -72,15 +72,15 @@ def test_folders_of_parts(tmp_path):
     split = find_labelled((source,))
     assert classes_of_files(split.training, tmp_path) == {"Train/a/2.png": "a", "Train/b/1.png": "b"}
     assert classes_of_files(split.validation, tmp_path) == {"val/a/3.png": "a", "val/b/c/1.png": "b"}
-    assert "1 images of the test part are left out" in said(split)
-    assert "'other'" in said(split)
+    assert "1 images of the test part are left out" in printed(split)
+    assert "'other'" in printed(split)
 
     explicit = find_labelled((source,), val=(str(tmp_path / "test"), str(tmp_path / "val")))
     assert set(classes_of_files(explicit.validation, tmp_path)) == {
         *("test/b/9.png", "val/a/3.png", "val/b/c/1.png")
     }
     assert classes_of_files(explicit.training, tmp_path) == classes_of_files(split.training, tmp_path)
-    assert "2 images that the data keep for validation are left out" in said(explicit)
+    assert "2 images that the data keep for validation are left out" in printed(explicit)
 
 
 def test_validation_may_lack_a_class(tmp_path):
@@ -89,7 +89,7 @@ def test_validation_may_lack_a_class(tmp_path):
     split = find_labelled((touch(tmp_path, *files, "val/a/1.png", "val/c/1.png"),))
     assert split.validation.classes == split.training.classes == ("a", "b", "c")
     assert split.validation.labels.tolist() == [0, 2]
-    assert "1 of 3 classes have no images for validation: 'b'" in said(split)
+    assert "1 of 3 classes have no images for validation: 'b'" in printed(split)
 
 
 def test_test_images_validate_where_nothing_else_does(tmp_path):
@@ -98,7 +98,7 @@ def test_test_images_validate_where_nothing_else_does(tmp_path):
     )
     assert len(split.validation) == 2
     assert "test/" in split.validation.images.paths[0]
-    assert "2 images of the test part are for validation" in said(split)
+    assert "2 images of the test part are for validation" in printed(split)
 
 
 def test_a_share_in_place_of_the_datas_own_part(tmp_path):
@@ -106,7 +106,7 @@ def test_a_share_in_place_of_the_datas_own_part(tmp_path):
     split = find_labelled((touch(tmp_path, *files),), val_share=0.2)
     assert (len(split.training), len(split.validation)) == (16, 4)
     assert not any("/val/" in path for part in split[:2] for path in part.images.paths)
-    assert "20 images that the data keep for validation are left out" in said(split)
+    assert "20 images that the data keep for validation are left out" in printed(split)
 
 
 def test_every_image_and_a_single_class(tmp_path):
@@ -120,7 +120,7 @@ def test_test_images_without_classes_are_left_out(tmp_path):
     files = [f"train/{c}/{i}.png" for c in "ab" for i in range(4)]
     split = find_labelled((touch(tmp_path, *files, "test/1.png", "test/2.png"),))
     assert (len(split.training), len(split.validation)) == (6, 2)
-    assert "2 images of" in said(split)
+    assert "2 images of" in printed(split)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -181,7 +181,7 @@ def test_a_column_splits(tmp_path):
     split = find_labelled((write(tmp_path, "a.tsv", text),))
     assert classes_of_files(split.training, tmp_path) == {"1.png": "b", "2.png": "a"}
     assert classes_of_files(split.validation, tmp_path) == {"3.png": "b"}
-    assert "1 of 2 classes have no images for validation: 'a'" in said(split)
+    assert "1 of 2 classes have no images for validation: 'a'" in printed(split)
     moved = text.replace("val", "test")
     assert len(find_labelled((write(tmp_path, "a.tsv", moved),)).validation) == 2
 
@@ -215,7 +215,7 @@ def test_parts_of_several_sources_go_together(tmp_path):
     listed = write(tmp_path, "more.csv", rows)
     split = find_labelled((folder, listed))
     assert (len(split.training), len(split.validation)) == (2, 2)
-    assert "3 images of the test part are left out" in said(split)
+    assert "3 images of the test part are left out" in printed(split)
     other = write(tmp_path, "other.csv", "path,label\n1.png,a\n")
     with pytest.raises(DataError, match=r"1\.png stands twice, as 'a' and 'b'"):
         find_labelled((folder, other, listed))
@@ -256,7 +256,7 @@ def test_lists_as_spreadsheets_write_them(tmp_path, name):
     split = find_labelled((str(tmp_path / name),))
     assert classes_of_files(split.training, tmp_path) == {"1.png": "caf\u00e9", "2.png": "dog"}
     assert classes_of_files(split.validation, tmp_path) == {"3.png": "dog", "4.png": "caf\u00e9"}
-    assert f"{name} that differ only in spaces around them are one class: 'dog'" in said(split)
+    assert f"{name} that differ only in spaces around them are one class: 'dog'" in printed(split)
     images = find_images((str(tmp_path / name),))
     assert [os.path.relpath(path, tmp_path) for path in images.paths] == [
         f"{i}.png" for i in (1, 2, 3, 4)
@@ -334,7 +334,7 @@ def test_other_bad_sources(tmp_path):
     with pytest.raises(DataError, match=r"8 images are for training and for validation"):
         find_labelled((source,), val=(os.path.relpath(source),))
     split = find_labelled((source,), val=(touch(tmp_path / "y", "a/1.png"),))
-    assert "1 of 2 classes have no images for validation: 'b'" in said(split)
+    assert "1 of 2 classes have no images for validation: 'b'" in printed(split)
     with pytest.raises(ValueError, match="share between 0 and 1"):
         find_labelled((source,), val_share=1.0)
 

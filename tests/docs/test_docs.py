@@ -35,7 +35,8 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     lines = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
-    ours = [words for words in lines if words and words[0] != "make"]
+    others = (["make"], ["pip"], ["unmask", "quickstart"])
+    ours = [words for words in lines if words and words[:1] not in others and words[:2] not in others]
     names = [next(w for w in words if w.endswith("unmask")) for words in ours]
     return [words[words.index(name) + 1 :] for words, name in zip(ours, names, strict=True)]
 

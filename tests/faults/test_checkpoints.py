@@ -157,9 +157,9 @@ def test_14_broken_ones_do_not_count(tmp_path):
     """The newest broken, going on from the one before, with one kept: each new one stays."""
     save(tmp_path, 20, 30)
     damage(tmp_path / "step-00000030")
-    said: list[str] = []
-    assert checkpoint.load_newest(tmp_path, said.append).step == 20
-    assert "broken-step-00000030" in said[0]
+    printed: list[str] = []
+    assert checkpoint.load_newest(tmp_path, printed.append).step == 20
+    assert "broken-step-00000030" in printed[0]
     save(tmp_path, 25, keep=1)
     assert names(tmp_path) == ["broken-step-00000030", "step-00000025"]
 
@@ -212,15 +212,15 @@ def test_25_weights_that_are_not_finite_are_not_resumed(tmp_path, value):
     """An earlier version may have written them."""
     save(tmp_path, 1)
     checkpoint.save(tmp_path, at_step(2, value), 2, silent)
-    said: list[str] = []
-    assert checkpoint.load_newest(tmp_path, said.append).step == 1
-    assert "not finite" in said[0]
+    printed: list[str] = []
+    assert checkpoint.load_newest(tmp_path, printed.append).step == 1
+    assert "not finite" in printed[0]
 
 
 def test_14_what_cannot_be_removed_does_not_end_the_run(tmp_path):
     save(tmp_path, 1)
-    said: list[str] = []
+    printed: list[str] = []
     with armed("checkpoint.remove:eio"):
-        checkpoint.save(tmp_path, at_step(2), 1, said.append)
-    assert "cannot be removed" in said[0]
+        checkpoint.save(tmp_path, at_step(2), 1, printed.append)
+    assert "cannot be removed" in printed[0]
     assert newest(tmp_path) == 2

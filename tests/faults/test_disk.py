@@ -45,9 +45,9 @@ def test_13_damaged_newest(tmp_path, damage):
     else:
         content[-5] ^= 0x40
         file.write_bytes(content[: len(content) // 2] if damage in ("truncate", "state") else content)
-    said: list[str] = []
-    assert checkpoint.load_newest(tmp_path, said.append).step == 1
-    assert "step-00000002" in said[0]
+    printed: list[str] = []
+    assert checkpoint.load_newest(tmp_path, printed.append).step == 1
+    assert "step-00000002" in printed[0]
     shutil.rmtree(tmp_path / "step-00000001")
     with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
         checkpoint.load_newest(tmp_path, silent)

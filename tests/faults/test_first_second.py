@@ -91,21 +91,21 @@ def test_12_run_directory_removed_in_mid_run(tiny, monkeypatch, back):
 
 
 def test_16_two_threads_of_one_process(tmp_path, tiny):
-    said: list[str] = []
+    printed: list[str] = []
 
     def second():
         try:
             with opened(tmp_path / "other" / ".." / "run", tiny, "pretrain"):
-                said.append("opened")
+                printed.append("opened")
         except CheckpointError as error:
-            said.append(str(error))
+            printed.append(str(error))
 
     (tmp_path / "other").mkdir()
     with opened(tmp_path / "run", tiny, "pretrain"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-        assert "another thread of this process" in said[0]
+        assert "another thread of this process" in printed[0]
         assert in_child(second) == PASSED  # and the first one's lock still holds
     with opened(tmp_path / "run", tiny, "pretrain"):
         pass

@@ -221,9 +221,9 @@ def test_21_no_shared_memory_at_all(monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(workers.shutil, "disk_usage", read_only)
-    said: list[str] = []
-    assert torch.cat(list(numbers(say=said.append))).tolist() == list(range(100))
-    assert "going on without loader processes" in said[0]
+    printed: list[str] = []
+    assert torch.cat(list(numbers(say=printed.append))).tolist() == list(range(100))
+    assert "going on without loader processes" in printed[0]
 
 
 def test_21_batches_through_pipes_are_the_same(photos, tmp_path, monkeypatch):
@@ -231,12 +231,12 @@ def test_21_batches_through_pipes_are_the_same(photos, tmp_path, monkeypatch):
 
     images = find_images((str(photos),))
     log = BadImageLog(tmp_path / "bad_images.jsonl", images=24, max_share=0)
-    said: list[str] = []
+    printed: list[str] = []
 
     def steps(count: int) -> list:
         plan = replace(PLAN, workers=count)
         how = {"loading": plan, "training": TRAINING, "rank": 0, "bad_images": log}
-        batches = Batches(images, Crops(), IMAGE, **how, say=said.append)
+        batches = Batches(images, Crops(), IMAGE, **how, say=printed.append)
         return [batch for step in batches.from_step(0) for batch in step]
 
     expected = steps(0)
@@ -245,7 +245,7 @@ def test_21_batches_through_pipes_are_the_same(photos, tmp_path, monkeypatch):
     for one, other in zip(expected, steps(2), strict=True):
         assert all(a.equal(b) for a, b in zip(one.content, other.content, strict=True))
         assert one.samples.equal(other.samples)
-    assert "through pipes" in said[0]
+    assert "through pipes" in printed[0]
 
 
 SMALL_SHARED_MEMORY = """

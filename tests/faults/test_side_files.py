@@ -25,18 +25,18 @@ JUNK = [
 
 def log_of(tmp_path, lines: list[bytes], last_step: int = 40) -> tuple[MetricsLog, list[str]]:
     (tmp_path / JSONL).write_bytes(b"".join(line + b"\n" for line in lines))
-    said: list[str] = []
-    return MetricsLog(RunDirectory(tmp_path), last_step, said.append), said
+    printed: list[str] = []
+    return MetricsLog(RunDirectory(tmp_path), last_step, printed.append), printed
 
 
 @pytest.mark.parametrize("at", [0, 2, 5])
 @pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
 def test_07_a_damaged_line_drops_only_itself(tmp_path, junk, at):
-    log, said = log_of(tmp_path, [*LINES[:at], junk, *LINES[at:]])
+    log, printed = log_of(tmp_path, [*LINES[:at], junk, *LINES[at:]])
     assert log.records == RECORDS
     assert (tmp_path / JSONL).read_bytes().splitlines() == LINES
     assert (tmp_path / DAMAGED).read_bytes() == junk + b"\n"
-    assert "1 line(s) of metrics.jsonl" in said[0]
+    assert "1 line of metrics.jsonl" in printed[0]
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 6
     assert log_of(tmp_path, LINES)[1] == []
 
@@ -45,16 +45,16 @@ def test_07_a_damaged_line_drops_only_itself(tmp_path, junk, at):
 def test_07_a_step_out_of_its_order_drops_only_itself(tmp_path, step):
     """The record of step 20 with another step."""
     lines = [*LINES[:2], json.dumps({**RECORDS[2], "step": step}).encode(), *LINES[3:]]
-    log, said = log_of(tmp_path, lines)
+    log, printed = log_of(tmp_path, lines)
     assert [r["step"] for r in log.records] == [0, 10, 30, 40]
-    assert said
+    assert printed
 
 
 def test_07_a_line_that_a_kill_cut_short_is_not_worth_a_word(tmp_path):
     (tmp_path / JSONL).write_bytes(b"\n".join(LINES) + b'\n{"step": 5')
-    said: list[str] = []
-    assert MetricsLog(RunDirectory(tmp_path), 40, said.append).records == RECORDS
-    assert not said
+    printed: list[str] = []
+    assert MetricsLog(RunDirectory(tmp_path), 40, printed.append).records == RECORDS
+    assert not printed
 
 
 @settings(max_examples=60)

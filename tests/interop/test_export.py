@@ -67,7 +67,7 @@ def test_card():
     card = model_card(d, layout="hf", name="cells", line="load()")
     for wanted in (
         "license: unknown", "library_name: transformers", "# cells", "```python\nload()\n```",
-        "16 x 16 pixels (height x width) and 3 channel(s)", "mean 0.400 0.410 0.420",
+        "16 x 16 pixels (height x width) and 3 channels", "mean 0.400 0.410 0.420",
         "recipe: not recorded", "measured: nothing is recorded",
         "75% of the patches, in squares of 2 x 2; target normalized-pixels; loss on all patches",
         "draws patches normalised by their own mean",

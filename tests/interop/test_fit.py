@@ -45,8 +45,8 @@ def sentence(model_of: MAESpec, weights_of: MAESpec = RGB, **description) -> str
 
 def test_what_fits_is_untouched():
     weights = random_weights(RGB)
-    state, sentences = fit(weights, RGB)
-    assert sentences == []
+    state, messages = fit(weights, RGB)
+    assert messages == []
     assert all(state[name] is value for name, value in weights.state.items())
     assert sentence(RGB) == "encoder and decoder start from runs/x"
 
@@ -180,9 +180,9 @@ def test_another_decoder_is_new(changes, wanted):
     model = MaskedAutoencoder(spec)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     weights = random_weights(RGB)
-    said = initialize_from(model, weights, "x")
-    assert said.startswith("the encoder starts from x; decoder initialised randomly")
-    assert wanted in said
+    printed = initialize_from(model, weights, "x")
+    assert printed.startswith("the encoder starts from x; decoder initialised randomly")
+    assert wanted in printed
     after = model.state_dict()
     assert_same_state(
         {n: v for n, v in after.items() if n.startswith("encoder.")}, weights.encoder_only().state

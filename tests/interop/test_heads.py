@@ -135,8 +135,8 @@ def test_at_another_size(head):
 
 def test_encoder_that_fits_is_untouched():
     weights = random_weights(ODD)
-    encoder, said = encoder_for(weights, image_size=(16, 24), channels=3)
-    assert said == []
+    encoder, printed = encoder_for(weights, image_size=(16, 24), channels=3)
+    assert printed == []
     assert not encoder.pos_embed.requires_grad
     assert_same_state(
         {f"encoder.{n}": v for n, v in encoder.state_dict().items()}, weights.encoder_only().state
@@ -146,8 +146,8 @@ def test_encoder_that_fits_is_untouched():
 @pytest.mark.parametrize(("head", "norm"), [(TOKEN, ()), (MEAN, (NEW_NORM,))], ids=["class", "mean"])
 def test_encoder_for_other_images(head, norm):
     weights = classifier(head)
-    encoder, said = encoder_for(weights, image_size=(8, 16), channels=1)
-    assert said == [
+    encoder, printed = encoder_for(weights, image_size=(8, 16), channels=1)
+    assert printed == [
         "input weights of 3 channels summed into one",
         "positions interpolated from 4 x 3 to 2 x 2",
         *norm,
@@ -165,19 +165,19 @@ def test_encoder_for_other_images(head, norm):
 
 
 def test_a_new_norm_that_nobody_will_use_is_not_mentioned():
-    _, said = encoder_for(classifier(MEAN), image_size=(16, 24), channels=3, final_norm=False)
-    assert said == [LEFT_OUT, NORM_LEFT_OUT]
+    _, printed = encoder_for(classifier(MEAN), image_size=(16, 24), channels=3, final_norm=False)
+    assert printed == [LEFT_OUT, NORM_LEFT_OUT]
 
 
 @HEADS
 def test_pre_training_goes_on_from_a_classifier(head):
     model, weights = MaskedAutoencoder(ODD), classifier(head)
-    said = initialize_from(model, weights, "runs/x")
-    assert said.startswith(
+    printed = initialize_from(model, weights, "runs/x")
+    assert printed.startswith(
         "the encoder starts from runs/x; decoder, which it does not have, initialised randomly"
     )
-    assert LEFT_OUT in said
-    assert (NEW_NORM in said) == (head["pool"] == "mean")
+    assert LEFT_OUT in printed
+    assert (NEW_NORM in printed) == (head["pool"] == "mean")
     for name, value in weights.encoder_only().state.items():
         assert model.state_dict()[name].equal(value)
     assert model(images_for()).loss.isfinite()
@@ -291,9 +291,9 @@ def test_export_says_what_the_run_measured(tmp_path, capsys):
     assert unmask(["export", str(tmp_path), "--to", "official"]) == 0
     assert "81.25%" in (tmp_path / "official.md").read_text()
     assert unmask(["export", str(tmp_path), "--to", "hf"]) == 4
-    said = capsys.readouterr().err
-    assert "pools the mean of the patches: export it --to timm" in said
-    assert "whose folder transformers' pipeline opens" in said
+    printed = capsys.readouterr().err
+    assert "pools the mean of the patches: export it --to timm" in printed
+    assert "whose folder transformers' pipeline opens" in printed
 
 
 @pytest.fixture

@@ -248,8 +248,8 @@ def test_the_official_trainers_settings(tmp_path, settings, kind, ratio):
 def test_what_training_goes_on_with_is_what_it_learned(tmp_path):
     path = saved(tmp_path, {"model": OFFICIAL, "args": args(norm_pix_loss=True)})
     model = MaskedAutoencoder(changed(SPEC, target="normalized-pixels"))
-    said = initialize_from(model, read_weights(path), "x")
-    assert "the decoder has learned" not in said
+    printed = initialize_from(model, read_weights(path), "x")
+    assert "the decoder has learned" not in printed
 
 
 @pytest.mark.parametrize(

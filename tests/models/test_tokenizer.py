@@ -74,9 +74,9 @@ def test_pixels_without_data_change_nothing():
     assert found[0].loss == found[1].loss == found[2].loss
     assert found[0].images == pytest.approx(valid.float().mean() * 3)
     whole = model(images, temperature=1.0, noise=noise)
-    said = model(images, temperature=1.0, noise=noise, valid=torch.ones_like(valid))
-    torch.testing.assert_close(whole.loss, said.loss)
-    assert whole.images == said.images == 3
+    printed = model(images, temperature=1.0, noise=noise, valid=torch.ones_like(valid))
+    torch.testing.assert_close(whole.loss, printed.loss)
+    assert whole.images == printed.images == 3
 
 
 def test_noise_belongs_to_each_image():

@@ -13,7 +13,7 @@ from unmask.models.detector_spec import group_ends
 from unmask.recipes.detect import DETECT
 from unmask.runs.run import dry_run
 from unmask.tasks.detect import Detect
-from unmask.tasks.detections import DetectionPictures
+from unmask.tasks.detections import DetectionFigures
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_what_is_decayed_and_which_layer_a_table_belongs_to(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DETECT)
 def test_a_step_of_each(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(DetectionPictures, "run", lambda self, model, processes: iter(()))
+    monkeypatch.setattr(DetectionFigures, "run", lambda self, model, processes: iter(()))
     data = write_scenes(tmp_path / "data", {"train": 4, "val": 2})
     recipe = DETECT[name]()
     short = replace(

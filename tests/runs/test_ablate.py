@@ -80,8 +80,8 @@ def test_parts_of_an_ablation_come_together(stripes, tmp_path, capsys):
     assert "not finished" in (out / "report.html").read_text()
 
     ablate(stripes, out, part="2/2", **asked)
-    said, page = capsys.readouterr().out, (out / "report.html").read_text()
-    assert "1 of 1: mask_sampling block:0.5, seed 0" in said
+    printed, page = capsys.readouterr().out, (out / "report.html").read_text()
+    assert "1 of 1: mask_sampling block:0.5, seed 0" in printed
     assert "not finished" not in page
     record = json.loads((out / "ablation.json").read_text(), parse_constant=pytest.fail)
     assert [row["value"] for row in record["rows"]] == ["random", "block:0.5"]
@@ -173,15 +173,15 @@ def test_a_dry_run_for_programs(flat, tmp_path, capsys):
 
 
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(stripes, tmp_path, capsys):
-    foreseen = ablate(stripes, tmp_path / "out", axis="mask_token", seeds=[0, 1], dry_run=True)
+    estimate = ablate(stripes, tmp_path / "out", axis="mask_token", seeds=[0, 1], dry_run=True)
     assert not (tmp_path / "out").exists()
-    assert len(foreseen.todo) == 4
-    assert 0 < foreseen.total_seconds < 600
-    flops = {name: planned.training_flops for name, planned in foreseen.values.items()}
+    assert len(estimate.todo) == 4
+    assert 0 < estimate.total_seconds < 600
+    flops = {name: planned.training_flops for name, planned in estimate.values.items()}
     assert flops["with"] > 1.5 * flops["without"]
-    said = capsys.readouterr().out
-    assert "4 of 4 value(s) and seed(s) to do, in about" in said
-    assert re.search(r"disk: about [\d.]+ MiB for what is kept and [\d.]+ \w+ more meanwhile", said)
+    printed = capsys.readouterr().out
+    assert "4 of 4 pairs of value and seed to do, in about" in printed
+    assert re.search(r"disk: about [\d.]+ MiB for what is kept and [\d.]+ \w+ more meanwhile", printed)
 
 
 def test_a_token_target_has_a_tokenizer_of_its_own(stripes, tmp_path):
@@ -251,10 +251,10 @@ def test_a_batch_fits_the_images(flat):
 def test_bad_input_gets_one_sentence(flat, tmp_path, capsys, words, says):
     code = run(["ablate", str(flat), "--budget", "smoke", "--out", str(tmp_path / "o"), *words.split()])
     assert code in (2, 3, 4)
-    said = capsys.readouterr().err
-    assert re.search(says, said)
-    assert said.startswith("unmask: ")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert re.search(says, printed)
+    assert printed.startswith("unmask: ")
+    assert printed.count("\n") == 1
     assert not (tmp_path / "o").exists()
 
 

@@ -50,7 +50,7 @@ def test_the_slower_of_arithmetic_and_reading_counts(tiny):
 
 def test_sentences(tiny):
     one = estimated(planned(tiny, keep=False, workers=1))
-    assert list(one.sentences()) == [
+    assert list(one.messages()) == [
         "5 steps",
         "time: about 6.7 minutes on this machine for the steps, 4 s each, as measured on 4 images; 3 "
         "evaluations come on top",
@@ -61,7 +61,7 @@ def test_sentences(tiny):
     *_, total = summary_of_sweep({"seed=0": one, "seed=1": one})
     assert total == "2 runs, about 13.3 minutes in all"
     unmeasured = estimated(planned(tiny, keep=False, workers=1), None)
-    assert "time: not estimated" in list(unmeasured.sentences())[1]
+    assert "time: not estimated" in list(unmeasured.messages())[1]
     assert list(summary_of_sweep({"a": unmeasured}))[-1] == "1 run"
 
 
@@ -90,4 +90,4 @@ def test_labelled_training(scratch):
     """Mixup takes pairs of images, and batch normalisation more than one."""
     found = estimate(Scratch(replace(scratch, augment=replace(scratch.augment, mixup=0.8))))
     assert found.seconds > 0
-    assert json.dumps(list(found.sentences()))
+    assert json.dumps(list(found.messages()))

@@ -24,7 +24,7 @@ ACCURACY = Metric(
             {"held_out/ratio": 1.2},
             "1.200 is no better than harmonic fill (1.000): ",
         ),
-        (RATIO, {"held_out/ratio": 1.0}, "what usually helps is a longer run"),
+        (RATIO, {"held_out/ratio": 1.0}, "a longer run usually helps"),
         (RATIO, {"held_out/ratio": 0.9}, ""),
         (RATIO, {}, ""),
         (
@@ -44,12 +44,12 @@ def test_shortfall(metric, record, says):
 def test_a_run_that_learned_little_says_so(tiny, capsys):
     """A rate of zero draws noise: worse than harmonic fill."""
     path = run(Pretrain(replace(tiny, optim=replace(tiny.optim, steps=2, base_lr=0.0))))
-    page, said = (path / "report.html").read_text(), capsys.readouterr().out
-    for text in (page, said):
-        assert re.search(r"is no better than harmonic fill \(1.000\): what usually helps", text)
+    page, printed = (path / "report.html").read_text(), capsys.readouterr().out
+    for text in (page, printed):
+        assert re.search(r"is no better than harmonic fill \(1.000\): a longer run usually helps", text)
     assert "What is harmonic fill?" in page
     assert "the smoothest surface through the visible pixels" in page
-    facts = ("Command", "Data", "Initialised from", "Seed", "Started", "Took", "Machine")
+    facts = ("Command", "Data", "Initialised from", "Seed", "Started", "Duration", "Machine")
     places = [page.index(f'<th scope="row">{name}</th>') for name in facts]
     assert places == sorted(places)
     assert "<td>random weights</td>" in page

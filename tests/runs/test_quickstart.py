@@ -66,10 +66,10 @@ def asked(tiny, tmp_path) -> Quickstart:
 
 @pytest.mark.slow
 def test_runs_and_a_page(asked):
-    said: list[str] = []
-    done = run_quickstart(asked, said.append)
-    assert [line.split(":")[0] for line in said[:4]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
-    assert said[4:] == done.sentences()
+    printed: list[str] = []
+    done = run_quickstart(asked, printed.append)
+    assert [line.split(":")[0] for line in printed[:4]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert printed[4:] == done.messages()
     names = ["probe on pixels", "from scratch", "probe, frozen encoder", "fine-tuned"]
     assert [row.name for row in done.rows] == names
     assert [len(row.values) for row in done.rows] == [1, 2, 1, 2]
@@ -87,7 +87,7 @@ def test_runs_and_a_page(asked):
     assert linked(asked.out / "report.html") == {"pretrain", "probe", *single}
     models = {path: path.stat().st_mtime_ns for path in asked.out.rglob("*.safetensors")}
     assert len(models) == 7, "five models, and the two files of pre-training's last checkpoint"
-    assert run_quickstart(asked, said.append) == done, "again there is nothing to do"
+    assert run_quickstart(asked, printed.append) == done, "again there is nothing to do"
     assert models == {path: path.stat().st_mtime_ns for path in models}
 
 
@@ -105,7 +105,7 @@ def test_a_failed_start_leaves_no_folder(asked, monkeypatch):
 def test_a_run_is_not_written_into(asked):
     asked.out.mkdir()
     (asked.out / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="is a run by itself: choose another --out"):
+    with pytest.raises(CheckpointError, match="is itself a run: choose another --out"):
         run_quickstart(asked, print)
 
 
@@ -115,7 +115,7 @@ def test_next_names_the_best(tmp_path):
 
     rows = [row("pixels", 0.7), row("probe", 0.8), row("tuned", 0.9, 0.6)]
     found = Comparison(path=tmp_path, rows=rows, chance=(0.1, "always '0'"), verdict="so", note="and so")
-    *_, where, following, own = found.sentences()
+    *_, where, following, own = found.messages()
     assert where == f"report: {tmp_path / 'report.html'}"
     assert following == "next: unmask probe"
     assert "unmask pretrain" in own

@@ -97,9 +97,9 @@ def test_a_sweep_goes_on_where_a_run_diverges(scratch, tmp_path, capsys):
         assert [row.diverged for row in done.rows] == [(), ("base_lr=1e38_seed=1",)]
         assert 0 <= done.best.mean <= 1
         assert math.isnan(done.rows[1].mean)
-        said = capsys.readouterr().out
-        assert "base_lr=1e38_seed=1 diverged and counts as not measured: the gradient" in said
-        assert re.search("base_lr=1e38 .*not measured; diverged: base_lr=1e38_seed=1", said)
+        printed = capsys.readouterr().out
+        assert "base_lr=1e38_seed=1 diverged and counts as not measured: the gradient" in printed
+        assert re.search("base_lr=1e38 .*not measured; diverged: base_lr=1e38_seed=1", printed)
     best, last = json.loads((done.path / "sweep.json").read_text(), parse_constant=pytest.fail)
     assert best["diverged"] == []
     assert last["val/top1"] == {"mean": None, "deviation": None, "values": [None]}

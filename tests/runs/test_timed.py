@@ -18,7 +18,7 @@ from unmask.runs.run import dry_run
 from unmask.runs.run import run as run_task
 from unmask.tasks.pretrain import Pretrain
 
-MEASURED = Costs(step=1.0, later_step=1.0, once=0.0, looks=(0.0, 0.0, 0.0), save=0.0)
+MEASURED = Costs(step=1.0, later_step=1.0, once=0.0, evaluations=(0.0, 0.0, 0.0), save=0.0)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def measured(monkeypatch):
 
     def fake(session, left):
         calls.append(really(session, 3600.0))
-        return replace(MEASURED, looks=(0.0,) * len(session.evaluators))
+        return replace(MEASURED, evaluations=(0.0,) * len(session.evaluators))
 
     monkeypatch.setattr(timed, "time_parts", fake)
     monkeypatch.setattr(trial, "MOST_SECONDS", 0.0)
@@ -61,7 +61,7 @@ def test_the_timing_leaves_no_trace(asked, measured, tmp_path):
     assert {path.name for path in timed_run.iterdir()} == {path.name for path in usual_run.iterdir()}
     assert len(measured) == 1
     (costs,) = measured
-    assert min(costs.step, costs.later_step, costs.once, costs.save, *costs.looks) >= 0
+    assert min(costs.step, costs.later_step, costs.once, costs.save, *costs.evaluations) >= 0
     assert costs.step > 0
 
 
@@ -97,7 +97,9 @@ def test_too_short(asked, monkeypatch, photos, capsys):
         ValueError, match=r"--time 0.001s is over before the first step.*write --time \d+m"
     ):
         run_task(Pretrain(short))
-    monkeypatch.setattr(timed, "time_parts", lambda *_: replace(MEASURED, step=1e9, looks=(0.0,) * 3))
+    monkeypatch.setattr(
+        timed, "time_parts", lambda *_: replace(MEASURED, step=1e9, evaluations=(0.0,) * 3)
+    )
     with pytest.raises(ValueError, match=r"--time 10.15s is over before the first step"):
         run_task(Pretrain(asked))
 

@@ -32,7 +32,7 @@ from unmask.evals.objects import FoundObjects
 from unmask.interop.weights import read_weights, write_model
 from unmask.runs.run import dry_run
 from unmask.tasks.detect import Detect
-from unmask.tasks.detections import DetectionPictures, Finder, true_objects
+from unmask.tasks.detections import DetectionFigures, Finder, true_objects
 from unmask.tasks.objects import ObjectSamples, placed
 
 HEIGHT, WIDTH = 40, 56
@@ -133,7 +133,7 @@ def encoder(tmp_path) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch) -> None:
     """Figures take longer than tiny runs."""
-    monkeypatch.setattr(DetectionPictures, "run", lambda self, model, processes: iter(()))
+    monkeypatch.setattr(DetectionFigures, "run", lambda self, model, processes: iter(()))
 
 
 def losses(path: Path) -> list:
@@ -258,9 +258,9 @@ def test_where_a_run_begins(no_pictures, detect, encoder, scenes, tmp_path, caps
     with pytest.raises(ValueError, match=r"--data\.size 32 40"):
         unmask.detect(replace(short, data=replace(detect.data, size=(30, 40))))
     path = unmask.detect(short)
-    said = capsys.readouterr().out
-    assert "positions interpolated from 4 x 4 to 4 x 6" in said
-    assert "the section model changes nothing here" in said
+    printed = capsys.readouterr().out
+    assert "positions interpolated from 4 x 4 to 4 x 6" in printed
+    assert "the section model changes nothing here" in printed
     again = unmask.detect(replace(short, init=str(path), out=str(tmp_path / "again")))
     assert "pyramid and heads of the detector were left out" in capsys.readouterr().out
     assert read_weights(again).description.model.classes == NAMES
@@ -334,9 +334,9 @@ def test_predict_writes_coco_and_pictures(trained, scenes, tmp_path, capsys):
     out = tmp_path / "p"
     words = ["predict", str(scenes / "val"), "--init", str(trained), "--out", str(out)]
     assert run([*words, "--sheet", "2", "--tile", "32", "--top", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "--top changes nothing here" in said
-    assert "wrote predictions of 4 images" in said
+    printed = capsys.readouterr().out
+    assert "--top changes nothing here" in printed
+    assert "wrote predictions of 4 images" in printed
     assert len(list((out / "pictures").glob("*.png"))) == 2
     found = COCO(str(out / "detections.json"))
     assert [c["name"] for c in found.loadCats(found.getCatIds())] == list(NAMES)

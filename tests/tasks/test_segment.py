@@ -30,7 +30,7 @@ from unmask.interop.weights import read_weights, write_model
 from unmask.models.segmenter import Segmenter
 from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.runs.run import dry_run
-from unmask.tasks.pixels import likeliest
+from unmask.tasks.pixels import most_probable_classes
 from unmask.tasks.segment import MappedBatch, Segment
 
 CLASSES = ("ground", "box", "stripe")
@@ -253,7 +253,7 @@ def test_the_loss_is_a_mean_over_labelled_pixels(segment):
 def test_classes_are_the_likeliest_of_all_however_many_are_enlarged_at_once(classes, size):
     logits = torch.randn(2, classes, 5, 6)
     enlarged = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    assert likeliest(logits, size).equal(enlarged.argmax(dim=1))
+    assert most_probable_classes(logits, size).equal(enlarged.argmax(dim=1))
 
 
 def test_batch_norm_needs_two_images(segment):

@@ -73,8 +73,8 @@ def test_the_command(photos, tmp_path, monkeypatch, capsys):
     assert "--optim.base-lr" in flags
     assert "--mask.ratio" not in flags
     assert run(["rotate", str(photos), "--data.workers", "0", "--optim.steps", "3"]) == 0
-    folder, said = tmp_path / "runs" / "rotate-photos", capsys.readouterr().out
-    assert f"rotation accuracy {measured(folder)[-1]:.1%}" in said
+    folder, printed = tmp_path / "runs" / "rotate-photos", capsys.readouterr().out
+    assert f"rotation accuracy {measured(folder)[-1]:.1%}" in printed
     page = (folder / "report.html").read_text()
     assert f"Rotation accuracy {measured(folder)[-1]:.1%}" in page
     assert "Rotation prediction" in page

@@ -39,7 +39,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def messy(place):
-    """Twelve photographs, one image of one colour, three that are broken, and what is passed over."""
+    """Twelve photographs, one image of one colour, three that are broken, and what is ignored."""
     folder = place / "messy"
     (folder / "below").mkdir(parents=True)
     for i in range(12):
@@ -64,10 +64,10 @@ def test_every_file_is_accounted_for(messy, capsys):
     output = re.sub(r"\s+", " ", checked(capsys, "messy"))
     assert "images 17, of which" in output
     assert "2 .heic, 1 without a suffix, 1 .dng, 1 .gif, 1 .svg: no image of a kind" in output
-    assert "passed over 1 .png: a link to nothing or to itself" in output
-    assert "passed over 1 .png: hidden" in output
-    assert "bad files 3 (" in output
-    assert "note: 1 image(s) of one colour, kept for training: 'messy/Weiß.png'" in output
+    assert "ignored 1 .png: a link to nothing or to itself" in output
+    assert "ignored 1 .png: hidden" in output
+    assert "unreadable 3 (" in output
+    assert "note: 1 image of one colour, kept for training: 'messy/Weiß.png'" in output
     assert "broken.jpg" in output
     files = sum(len(files) for _, _, files in os.walk(messy))
     record = json.loads(checked(capsys, "messy", "--json"))
@@ -229,7 +229,7 @@ def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, c
     assert run(["check", "texture", "--data.workers", "0"]) == 0
     output = capsys.readouterr().out
     words = re.sub(r"\s+", " ", output)
-    found = re.search(r"looked at (\d+) images as 64 x 64 pixels, .* one half in ([\d.]+) pixels", words)
+    found = re.search(r"in (\d+) images of 64 x 64 pixels: .* one half within ([\d.]+) pixels", words)
     assert found
     assert (found[1], float(found[2])) == ("16", pytest.approx(half, rel=0.15))
     assert f"expect {expect}" in words
@@ -244,7 +244,7 @@ def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, c
 def test_a_recipe_that_is_asked_for_stays_as_it_is(place, capsys):
     write_texture(place / "texture", 6)
     output = checked(capsys, "texture", "--recipe", "laptop")
-    assert "looked at" not in output
+    assert "one half within" not in output
     assert not re.search("--(mask.ratio|model.patch|optim.steps)", output)
 
 
@@ -287,7 +287,7 @@ def test_time_of_reading():
 
 def test_what_is_slower_and_what_helps():
     slow = reading(20, 2, images=10_000).verdict
-    assert slow.startswith("reading, 10 ms a sample on 2 process(es) against ")
+    assert slow.startswith("reading, 10 ms a sample in 2 processes against ")
     assert "--data.cache-gib 5.3 " in slow, "10,000 images of 562,500 bytes"
     assert "--data.workers 8 in place of 2" in slow
     kept = reading(20, 2, images=1000).verdict

@@ -6,8 +6,8 @@ from unmask.errors import DataError
 from unmask.use.classes import (
     distinct,
     imagenet_folders,
+    imagenet_indices,
     imagenet_names,
-    imagenet_numbers,
     match_classes,
     readable,
 )
@@ -78,12 +78,12 @@ def test_some_of_imagenet_in_another_order():
 
 
 def test_what_is_not_imagenet():
-    assert imagenet_numbers(("tench", "not a fish")) is None
-    assert imagenet_numbers(("crane",)) is None, "there are two"
-    assert imagenet_numbers(("tench", "n01440764")) is None, "one class twice"
-    assert imagenet_numbers([f"species {i}" for i in range(1000)]) is None
+    assert imagenet_indices(("tench", "not a fish")) is None
+    assert imagenet_indices(("crane",)) is None, "there are two"
+    assert imagenet_indices(("tench", "n01440764")) is None, "one class twice"
+    assert imagenet_indices([f"species {i}" for i in range(1000)]) is None
     almost = [*words()[:995], *(f"new word {i}" for i in range(5))]
-    assert imagenet_numbers(almost) == list(range(1000))
+    assert imagenet_indices(almost) == list(range(1000))
 
 
 def test_names_for_people():

@@ -9,9 +9,9 @@ import torch
 from unmask.evals.classification import calibration, confusion_matrix
 from unmask.viz import confusion as confusion_module
 from unmask.viz import predictions
-from unmask.viz.confusion import confusion_picture
+from unmask.viz.confusion import confusion_figure
 from unmask.viz.predictions import contact_sheet, mistakes_sheet, worst_mistakes
-from unmask.viz.reliability import reliability_picture
+from unmask.viz.reliability import reliability_figure
 from unmask.viz.tiles import Sheet
 
 HOSTILE = [
@@ -53,7 +53,7 @@ def axes_of(monkeypatch):
     ("classes", "numbers", "named"), [(1, 1, 1), (2, 4, 2), (10, 100, 10), (100, 0, 100), (1000, 0, 20)]
 )
 def test_numbers_and_names_while_there_is_room(axes_of, classes, numbers, named):
-    picture = confusion_picture(confusion_of(classes), [f"class {i}" for i in range(classes)])
+    picture = confusion_figure(confusion_of(classes), [f"class {i}" for i in range(classes)])
     (axes,) = axes_of
     assert len(axes.texts) == numbers
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -65,7 +65,7 @@ def test_numbers_and_names_while_there_is_room(axes_of, classes, numbers, named)
 
 
 def test_cells_show_counts_and_shares_of_the_row(axes_of):
-    confusion_picture(torch.tensor([[3, 1], [0, 0]]), ["a", "b"])
+    confusion_figure(torch.tensor([[3, 1], [0, 0]]), ["a", "b"])
     (axes,) = axes_of
     assert [t.get_text() for t in axes.texts] == ["3\n75 %", "1\n25 %", "0", "0"]
     assert axes.get_title() == "4 images, 75.0 % right"
@@ -74,7 +74,7 @@ def test_cells_show_counts_and_shares_of_the_row(axes_of):
 
 def test_labels_do_not_run_into_each_other_or_out_of_the_picture(axes_of):
     for names in (HOSTILE, ["W" * 99] * 20, ["W" * 99] * 110):
-        picture = confusion_picture(confusion_of(len(names)), names)
+        picture = confusion_figure(confusion_of(len(names)), names)
         assert margins_are_blank(picture)
     for axes in axes_of:
         renderer = axes.figure.canvas.get_renderer()
@@ -86,7 +86,7 @@ def test_labels_do_not_run_into_each_other_or_out_of_the_picture(axes_of):
 
 
 def test_an_empty_matrix_can_be_drawn():
-    assert margins_are_blank(confusion_picture(torch.zeros(3, 3, dtype=torch.int64), list("abc")))
+    assert margins_are_blank(confusion_figure(torch.zeros(3, 3, dtype=torch.int64), list("abc")))
 
 
 PROBABILITIES = torch.tensor(
@@ -163,4 +163,4 @@ def test_reliability_of_sure_unsure_and_no_predictions():
         calibration(torch.eye(4), torch.arange(4)),
         blank,
     ):
-        assert margins_are_blank(reliability_picture(result))
+        assert margins_are_blank(reliability_figure(result))

@@ -10,9 +10,9 @@ from unmask.viz.detections import (
     SIDE,
     Case,
     beside_truth_sheet,
-    objects_picture,
-    objects_statistics_picture,
-    precision_recall_picture,
+    objects_figure,
+    objects_statistics_figure,
+    precision_recall_figure,
     worst_cases_sheet,
 )
 
@@ -60,14 +60,14 @@ NOTHING = {"there": (), "seen": (), "scores": ()}
 
 def test_boxes_and_masks_stand_where_they_should():
     given = case()
-    plain = np.asarray(objects_picture(given.picture, given.truth, NAMES))
+    plain = np.asarray(objects_figure(given.picture, given.truth, NAMES))
     assert plain.shape == (*SIZE, 3)
     assert tuple(plain[29, 5]) == BLUE
     assert tuple(plain[20, 50]) == ORANGE
     inside = plain[25, 15].astype(int)
     assert np.abs(inside - 0.45 * np.array(BLUE)).max() <= 1
     assert not plain[38, 55].any()
-    large = np.asarray(objects_picture(given.picture, given.found, NAMES, side=240))
+    large = np.asarray(objects_figure(given.picture, given.found, NAMES, side=240))
     assert large.shape == (160, 240, 3)
     assert tuple(large[29 * 4, 5 * 4]) == BLUE
 
@@ -76,7 +76,7 @@ def test_a_crowd_is_named():
     given = case().truth
     crowd = TrueObjects(**{**vars(given), "crowd": torch.tensor([True, False])})
     one, other = (
-        np.asarray(objects_picture(np.zeros((*SIZE, 3), np.uint8), t, NAMES, side=300))
+        np.asarray(objects_figure(np.zeros((*SIZE, 3), np.uint8), t, NAMES, side=300))
         for t in (given, crowd)
     )
     assert (one != other).any()
@@ -103,6 +103,6 @@ def test_worst_cases():
 def test_curves_and_statistics(cases):
     truth = [c.truth for c in cases]
     precision = average_precision(truth, [c.found for c in cases], NAMES, "masks")
-    picture = precision_recall_picture(precision, NAMES)
+    picture = precision_recall_figure(precision, NAMES)
     assert picture.width > picture.height
-    assert objects_statistics_picture(truth, NAMES).width > 900
+    assert objects_statistics_figure(truth, NAMES).width > 900

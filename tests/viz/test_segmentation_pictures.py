@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unmask.viz.confusion import confusion_picture
+from unmask.viz.confusion import confusion_figure
 from unmask.viz.palette import UNLABELLED, WRONG, as_seen, palette, with_legend
 from unmask.viz.segmentation import Scene, errors_of, label_image, overlaid, segmentation_sheet
 
@@ -102,6 +102,6 @@ def test_label_maps_survive_as_png(classes, mode):
 
 
 def test_confusion_of_pixels_says_pixels():
-    few = confusion_picture(torch.tensor([[3, 1], [0, 2]]), ["a", "b"], counted="pixels")
-    many = confusion_picture(torch.tensor([[3, 1], [0, 2]]) * 10**7, ["a", "b"], counted="pixels")
+    few = confusion_figure(torch.tensor([[3, 1], [0, 2]]), ["a", "b"], counted="pixels")
+    many = confusion_figure(torch.tensor([[3, 1], [0, 2]]) * 10**7, ["a", "b"], counted="pixels")
     assert few.size == many.size

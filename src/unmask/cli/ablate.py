@@ -1,4 +1,4 @@
-"""unmask ablate: one of the paper's questions, asked of one's own images."""
+"""unmask ablate: one of the paper's ablations on your own images."""
 
 import json
 from dataclasses import replace
@@ -43,12 +43,12 @@ def main(argv: list[str]) -> None:
 def _print_as_json(config: AblateConfig) -> None:
     """What the runs take, as one object."""
     from unmask.runs.ablate import run_ablation
-    from unmask.runs.ablation_cost import Foreseen
+    from unmask.runs.ablation_cost import AblationEstimate
 
-    foreseen = run_ablation(config, say=lambda sentence: None)
-    assert isinstance(foreseen, Foreseen)
+    estimate = run_ablation(config, say=lambda sentence: None)
+    assert isinstance(estimate, AblationEstimate)
     if is_main_process():
-        print(json.dumps(foreseen.record(), indent=2))
+        print(json.dumps(estimate.record(), indent=2))
 
 
 def without_commas(argv: list[str]) -> list[str]:

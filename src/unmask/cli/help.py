@@ -53,7 +53,7 @@ def _with_hint(kind: Any, text: str) -> Any:
 
 def _hint(is_named: bool, value: str) -> str:
     """Beside the text of a setting; `is_named`: the text names what stands for an unset value."""
-    if value == "" or (is_named and value in UNSET):
+    if value in ("", "''") or (is_named and value in UNSET):
         return ""
     return f"(recipe: {value})" if is_named else f"(default: {value})"
 

@@ -24,10 +24,10 @@ class Command(NamedTuple):
 
 BEFORE_TRAINING = {
     "quickstart": Command(
-        "pre-train on an embedded example in a few minutes and show what it learned", "use:quickstart"
+        "pre-train on handwritten digits in a few minutes, and measure what that gains", "use:quickstart"
     ),
     "check": Command(
-        "check a folder of images: counts, sizes, bad files, what the model will see", "use"
+        "check a folder of images: counts, sizes, unreadable files, what the model will see", "use"
     ),
 }
 AFTER_TRAINING = {
@@ -35,11 +35,9 @@ AFTER_TRAINING = {
     "evaluate": Command("evaluate a classifier, detector or segmenter on labelled images", "use"),
     "predict": Command("predict classes, objects or label maps of new images", "use"),
     "reconstruct": Command("draw a model's reconstructions of masked images", "use"),
-    "embed": Command("write the features of images to a file", "use"),
+    "embed": Command("write the features (embeddings) of images to a file", "use"),
     "export": Command("export a model to another library's format", "use:export"),
-    "ablate": Command(
-        "one of the paper's ablation tables on your own images, as a report", "ablate:main"
-    ),
+    "ablate": Command("repeat one of the paper's ablations on your own images", "ablate:main"),
     "plan": Command(
         "predict hours, memory and loader cores of a pre-training run on other devices", "plan:main"
     ),
@@ -130,9 +128,10 @@ def overview() -> str:
     """The help of `unmask` itself."""
     listed = "\n".join(f"  {name:<12} {does.summary}" for name, does in commands().items())
     return (
-        "unmask: masked autoencoders on your own images\n\n"
+        "unmask: pre-train Vision Transformers as masked autoencoders on your own images, and use "
+        "them\n\n"
         "usage: unmask COMMAND [DATA] [--recipe NAME] [--out DIR] [--section.field VALUE ...]\n\n"
-        f"{listed}\n\nunmask COMMAND --help explains one of them."
+        f"{listed}\n\nunmask COMMAND --help lists the flags of a command."
     )
 
 

@@ -18,14 +18,18 @@ from unmask.config.keywords import in_epochs
 from unmask.config.migrate import config_record
 from unmask.tasks import TASKS, find_recipe
 
-COMMON = (
-    "Words before or after the flags: the images. --recipe NAME: a set of defaults (unmask list shows "
-    "them); every flag below overrides it. --sweep section.field v1,v2: a run for each value, the best "
-    "first. --seeds a,b,c: a run for each seed. --time 10m: as many steps as fit. --dry-run: say "
-    "what would be done, how long it takes and what it needs, and stop; with --json, the whole plan for "
-    "programs. --print-config: print the configuration as JSON. Running the same command again resumes "
-    "exactly."
-)
+COMMON = """\
+DATA may stand before or after the flags.
+  --recipe NAME                  start from a set of defaults (see unmask list); flags override it
+  --time 10m                     train for as many steps as fit into this time
+  --seeds 0,1,2                  a run for each seed, and a comparison
+  --sweep section.field v1,v2    a run for each value, and a comparison
+  --dry-run                      say how long it takes and what it needs; train nothing
+  --dry-run --json               the whole plan, for programs
+  --print-config                 the configuration, as JSON
+
+Running the same command again resumes exactly where it stopped.
+"""
 
 
 def main(command: str, argv: list[str]) -> None:
@@ -45,7 +49,7 @@ def main(command: str, argv: list[str]) -> None:
             asked,
             [*flags, *more],
             prog=f"unmask {command} DATA",
-            description=f"{entry.description} {COMMON}",
+            description=f"{entry.description}\n\n{COMMON}",
         )
         return replace(config, data=replace(config.data, source=tuple(words))) if words else config
 
@@ -79,6 +83,6 @@ def _show_dry_run(task: Any, runs: list[tuple[dict[str, str], Any]], *, as_json:
     elif runs:
         shown = "\n".join([*summary_of_sweep(estimate_sweep(runs)), ""])
     else:
-        shown = "\n".join([*estimate(task).sentences(), ""])
+        shown = "\n".join([*estimate(task).messages(), ""])
     if is_main_process():
         print(shown, end="")

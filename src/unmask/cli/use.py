@@ -29,10 +29,10 @@ USES = {
         commands.CheckConfig,
         "data.source",
         "DATA",
-        "Counts, sizes, kinds, what is passed over, bad files, duplicates, mean and standard deviation; "
-        "what a model would see of them, as a picture in --out; time and memory of a run with "
-        "--recipe, or with the one that suits. --json: one JSON object of the images alone, and no "
-        "picture.",
+        "Counts images, sizes and formats; lists ignored, unreadable and duplicate files; measures mean "
+        "and standard deviation; draws what a model would see, in --out; estimates time and memory of a "
+        "run with --recipe, or with the one that suits the images. --json: the facts about the images "
+        "as one JSON object, for programs; no figure is written.",
     ),
     "evaluate": Use(
         commands.EvaluateConfig,
@@ -41,16 +41,18 @@ USES = {
         "Measures a model on labelled images: a classifier by accuracy, calibration, every class, the "
         "most confident errors; a run of detect by average precision, a run of segment by intersection "
         "over union. --init takes a run of finetune, probe, scratch, detect or segment, or a classifier "
-        "of timm, Hugging Face or the official MAE code. On the data of a run it gives the scores that "
-        "training ended with. --robustness a, r, sketch or c: the data are that variant of ImageNet.",
+        "from timm, Hugging Face or the official MAE code. On the data of a run it reproduces the final "
+        "scores of its training. --robustness a, r, sketch or c: DATA is that variant of ImageNet. "
+        "Under torchrun the processes divide the images.",
     ),
     "knn": Use(
         commands.KnnConfig,
         "data.source",
         "DATA",
-        "Classifies validation images by the nearest training images in the features of a frozen "
-        "model, and by a linear probe of the same features. --init takes whatever unmask load takes. "
-        "--baselines: pixels and a random encoder as well.",
+        "Classifies validation images by their nearest neighbours among the training images (k-NN) in "
+        "the features of a frozen model, and by a linear probe of the same features. --init takes a "
+        "run, or weights from timm, Hugging Face or the official MAE code. --baselines: the same with "
+        "raw pixels and with a random encoder.",
     ),
     "predict": Use(
         commands.PredictConfig,
@@ -67,14 +69,14 @@ USES = {
         "source",
         "IMAGES",
         "Draws original, masked image, reconstruction, and reconstruction with the visible patches "
-        "pasted in, at one mask ratio and as a strip over 75 to 95 %.",
+        "pasted in, at one mask ratio; and reconstructions at mask ratios of 75 to 95 %.",
     ),
     "embed": Use(
         commands.EmbedConfig,
         "source",
         "DATA",
-        "Writes a feature per image, unmasked and in the order of the data. --init takes whatever "
-        "unmask load takes: a run, weights of the official MAE code, timm or Hugging Face.",
+        "Writes a feature vector for each image, computed without masking, in the order of the data. "
+        "--init takes a run, or weights from timm, Hugging Face or the official MAE code.",
     ),
 }
 
@@ -144,7 +146,7 @@ def quickstart(argv: list[str]) -> None:
         commands.QuickstartConfig(), argv, prog="unmask quickstart", description=description
     )
     if words:
-        raise ValueError("quickstart takes no data: it brings its own; write unmask pretrain DATA")
+        raise ValueError("quickstart takes no data: it has its own; write unmask pretrain DATA")
 
     from unmask import api
 

@@ -57,10 +57,10 @@ class AblationData(Reading, Bands, Source):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationLabels(Labels):
-    """The labels that the pre-trained encoders are measured with."""
+    """Labels for the evaluation of the pre-trained encoders."""
 
     use: Switch = "auto"
-    """Measure by k-NN, linear probe and fine-tuning; auto does so if the images have labels."""
+    """Evaluate by k-NN, linear probe and fine-tuning; auto does so if the images have labels."""
     data: tuple[str, ...] = ()
     """Images with labels. Default: the images themselves."""
 

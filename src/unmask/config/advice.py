@@ -31,7 +31,7 @@ EXPECTED = (
     (2.0, "structure that spans patches: an error below harmonic fill's within the run"),
     (
         math.inf,
-        "smooth or nearly empty images, which harmonic fill continues well: look at a probe or at k-NN, "
+        "smooth or nearly empty images, which harmonic fill predicts well: judge by a probe or k-NN, "
         "not at the error alone",
     ),
 )
@@ -40,7 +40,7 @@ EXPECTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What suits some images, and what was looked at."""
+    """What suits some images, and the measurement that says so."""
 
     images: int
     size: Size
@@ -49,24 +49,24 @@ class Advice:
     patch: int
     ratio: float
 
-    def sentences(self) -> Iterator[tuple[str, str]]:
+    def rows(self) -> Iterator[tuple[str, str]]:
         """Names and values to show."""
         h, w = self.size
         yield (
-            "looked at",
-            f"{self.images} images as {h} x {w} pixels, whose correlation falls to one half in "
+            "correlation",
+            f"of pixels in {self.images} images of {h} x {w} pixels: it falls to one half within "
             f"{self.half:.1f} pixels",
         )
         yield (
             "advice",
-            f"patches of {self.patch} pixels, {100 * self.ratio:.0f} % masked: in proportion to the "
-            f"paper's 16 pixels and 75 % on photographs, where it falls in 6.6; a place to start from",
+            f"patches of {self.patch} pixels, mask ratio {self.ratio:.2f}: scaled from the paper's 16 "
+            f"and 0.75 on photographs, whose correlation falls to one half within 6.6; a starting point",
         )
         yield "expect", expected(self.patch, self.half)
 
 
 def advised(images: int, size: Size, half: float, usual: int) -> Advice:
-    """For so many images that were looked at; `half` as in `Advice`, `usual` the recipe's own patch."""
+    """For so many measured images; `half` as in `Advice`, `usual` the recipe's own patch."""
     patch = advised_patch(size, half, usual)
     return Advice(images=images, size=size, half=half, patch=patch, ratio=advised_ratio(patch, half))
 

@@ -15,8 +15,8 @@ class AnnotatedSource:
     """Validation images, annotated in the same way. Default: the data's own validation or test part,
     else a share of it."""
     val_share: float | None = setting(None, least=0.01, most=0.99)
-    """Share of the images to keep for validation, in place of the data's own part. Default: 0.25 if
-    there is none."""
+    """Share of the images to hold out for validation, in place of the data's own validation part.
+    Default: 0.25 if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

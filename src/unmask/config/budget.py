@@ -30,7 +30,7 @@ class Costs:
     once: float
     """What is still to come whatever the number of steps: building the model, starting the loader, the
     first look at held-out images, the report."""
-    looks: tuple[float, ...]
+    evaluations: tuple[float, ...]
     """Each evaluation, in the order of the task's evaluators."""
     save: float
     """A checkpoint."""
@@ -38,19 +38,20 @@ class Costs:
 
 @dataclass(frozen=True)
 class Layout:
-    """A run of so many steps: how often it looks, in the order of `Costs.looks`, and saves."""
+    """A run of so many steps: how often it evaluates, in the order of `Costs.evaluations`, and saves."""
 
     steps: int
     steps_per_epoch: float
-    looks: tuple[int, ...]
+    evaluations: tuple[int, ...]
     saves: int
 
     def seconds(self, costs: Costs) -> float:
         """What it takes."""
         first = min(self.steps, self.steps_per_epoch)
-        looking = sum(count * cost for count, cost in zip(self.looks, costs.looks, strict=True))
+        evaluations = zip(self.evaluations, costs.evaluations, strict=True)
+        evaluating = sum(count * cost for count, cost in evaluations)
         training = first * costs.step + (self.steps - first) * costs.later_step
-        return costs.once + training + looking + self.saves * costs.save
+        return costs.once + training + evaluating + self.saves * costs.save
 
 
 def steps_within(seconds: float, costs: Costs, layout: Callable[[int], Layout]) -> int:

@@ -21,14 +21,15 @@ from unmask.config.settings import (
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledData(Cache, Reading, Crops, Bands, Subset, Labels, Source):
-    """Images with labels, and how they become samples."""
+    """Labelled images and their crops."""
 
     size: tuple[int, ...] | None = None
     """Pixels of the model's input. Default: as the encoder was trained, 224 from scratch."""
     balance: bool = False
     """Weight the loss by the inverse frequency of the classes."""
     eval_crop: float | None = setting(None, least=0.01, most=1)
-    """Share of the side that evaluation crops. Default: 224/256 up to 224 pixels, above it all."""
+    """Share of the shorter side that the central evaluation crop covers. Default: 224/256 for inputs up
+    to 224 pixels, 1 for larger ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +42,23 @@ class ProbeHead:
     pool: HeadPool = "mean"
     """The class token after the final norm (paper, Table 9), or the mean of the patches, then a norm."""
     batch_norm: bool = False
-    """A BatchNorm without parameters of its own before the head: the linear probe's (Table 10). It sees
-    one micro-batch at a time, of all processes."""
+    """BatchNorm without affine parameters before the head, as in the linear probe (Table 10). Its
+    statistics are of one micro-batch, over all processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head(ProbeHead):
-    """What stands on the encoder, and what is trained."""
+    """The head on the encoder, and which blocks are trained."""
 
     tune_blocks: float | None = None  # type: ignore[misc]  # the probe's is fixed, and so no flag of it
     """Blocks to train, from the last: 0 the head alone, 0.5 the last block's MLP. Default: all."""
     drop_path: float = setting(0.1, least=0, most=0.99)  # type: ignore[misc]  # as above
-    """Rate at which the last block's branches are dropped; it rises linearly from 0 in the first."""
+    """Drop path (stochastic depth): rate of the last block, rising linearly from 0 in the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What happens to samples beside crop and flip."""
+    """Augmentation besides crops and flips."""
 
     rand_augment: bool = True
     """RandAugment with magnitude 9 and standard deviation 0.5."""
@@ -68,7 +69,7 @@ class Augment:
     cutmix: float = setting(1.0, least=0, most=100)
     """Parameter of cutmix's Beta distribution; 0 switches it off."""
     smoothing: float = setting(0.1, least=0, most=0.99)
-    """Share of the target that is spread over all classes."""
+    """Label smoothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class ProbeOptim(Optim):
     min_lr: float = setting(1e-6, least=0, most=1e9)  # type: ignore[misc]  # as above
     """Learning rate at which the cosine ends."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averaging of gradients and of their squares."""
+    """AdamW's betas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class TuneOptim(ProbeOptim):
     """The optimizer with linear warm-up and cosine decay, per iteration."""
 
     layer_decay: float = setting(1.0, least=0.01, most=1)  # type: ignore[misc]  # the probe has one layer
-    """Factor of the learning rate from each block to the one before it."""
+    """Layer-wise learning-rate decay: the factor from each block to the one below it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ Robustness = Literal["none", "a", "r", "sketch", "c"]
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainData(Cache, Reading, PretrainCrops, Bands, Source):
-    """The images and how they become samples."""
+    """The images and their crops."""
 
     size: tuple[int, ...] = (224,)
     """Pixels of the model's input: one number for a square, or height and width."""
@@ -220,8 +220,8 @@ class PredictConfig:
     sheet: int = setting(32, least=0)
     """Images on the contact sheet, from the first; 0 for none. A detector's have a file each."""
     tile: int | None = setting(None, least=16)
-    """For detectors: cut larger images into overlapping tiles of so many pixels, each seen as an image
-    by itself, and merge what is found. Default: every image is seen as a whole."""
+    """For detectors: cut larger images into overlapping tiles of so many pixels, detect in each, and
+    merge the detections. Default: every image is seen as a whole."""
     workers: int | None = setting(None, least=0)
     """Processes that decode images. Default: by the number of processor cores."""
     device: Device = "auto"

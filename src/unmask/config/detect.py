@@ -13,18 +13,18 @@ from unmask.models.detector_spec import HeadNorm, PyramidKind, RelativePositionK
 
 @dataclass(frozen=True, kw_only=True)
 class DetectData(Cache, Reading, Bands, ObjectOptions, AnnotatedSource):
-    """Images with objects, and how they become samples."""
+    """Annotated images, and their scale jitter and crops."""
 
     label_column: str = "label"
     """Column of the classes in a .csv of boxes."""
     size: tuple[int, ...] | None = None
-    """Pixels of the canvas on which an image stands: one number for a square, or height and width.
-    Default: as the encoder was trained, 224 from scratch."""
+    """Pixels of the model's input, into which images are fitted: one number for a square, or height and
+    width. Default: as the encoder was trained, 224 from scratch."""
     scale: tuple[float, float] = (0.1, 2.0)
-    """Large-scale jitter: factors, from and to, of the size at which an image just fits on the canvas;
-    what is larger is cropped."""
+    """Large-scale jitter: smallest and largest scale, relative to the size at which an image just fits
+    into the input; larger images are cropped."""
     flip: bool = True
-    """Flip half of the samples left to right."""
+    """Flip samples horizontally with probability 1/2."""
 
     def check(self) -> None:
         """Raises ValueError if the factors are none."""
@@ -37,10 +37,10 @@ class DetectData(Cache, Reading, Bands, ObjectOptions, AnnotatedSource):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorParts:
-    """What makes a detector of the encoder; the defaults are the paper's (Table 4)."""
+    """The Mask R-CNN on the encoder (paper, Table 4)."""
 
     masks: bool = True
-    """Learn masks too, if the data have them; without, boxes alone."""
+    """Train a mask head too, if the annotations have masks."""
     pyramid: PyramidKind = "fpn"
     """Feature levels from four groups of blocks, then an FPN; or ViTDet's simple pyramid from the last
     map alone."""
@@ -52,7 +52,7 @@ class DetectorParts:
     """Bias of attention by relative position, which starts at 0: a table shared by blocks, or ViTDet's
     decomposed ones in each block."""
     drop_path: float = setting(0.1, least=0, most=0.99)
-    """Rate at which the last block's branches are dropped; it rises linearly from 0 in the first."""
+    """Drop path (stochastic depth): rate of the last block, rising linearly from 0 in the first."""
     channels: int = setting(256, least=1)
     """Channels of the feature levels and of the heads' convolutions."""
     head_norm: HeadNorm = "batch"
@@ -75,8 +75,8 @@ class DetectorParts:
 
 @dataclass(frozen=True, kw_only=True)
 class NewEncoder(Encoder):
-    """The dimensions of a new encoder, with --scratch; that of --init has its own, but perhaps says no
-    heads."""
+    """Dimensions of a new encoder (--scratch). With --init they are those of its weights; only
+    the number of heads may have to be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +90,13 @@ class DetectOptim(Optim):
     batch: int = setting(64, least=1)
     """Images per step, over all processes."""
     base_lr: float = setting(3.2e-4, least=0, most=1e30)
-    """Learning rate per 256 images of the batch."""
+    """Base learning rate: the peak learning rate is this times batch / 256."""
     weight_decay: float = setting(0.1, least=0)
-    """Decay of weights; biases, norms and positions are never decayed."""
+    """Weight decay; biases, norms and position embeddings are never decayed."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averaging of gradients and of their squares."""
+    """AdamW's betas."""
     layer_decay: float = setting(1.0, least=0.01, most=1)
-    """Factor of the learning rate from each block to the one before it."""
+    """Layer-wise learning-rate decay: the factor from each block to the one below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class DetectConfig(TrainingConfig):
     """The encoder: a run directory of pre-training or classification, a hub folder or a file of weights.
     A resumed run does not need it."""
     scratch: bool = False
-    """Begin with a new encoder, which the section model describes, in place of --init."""
+    """Start from random weights instead of --init; --model.* gives the dimensions."""
     data: DetectData = field(default_factory=DetectData)
     model: NewEncoder = field(default_factory=NewEncoder)
     detector: DetectorParts = field(default_factory=DetectorParts)

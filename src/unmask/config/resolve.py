@@ -33,9 +33,9 @@ def resolve(
     Raises ValueError that names the fix if the request does not fit together.
     """
     check(config)
-    said = list(notes)
+    messages = list(notes)
     training = _training_plan(
-        config.optim, config.run, facts, world_size, machine, said, _repeats(config)
+        config.optim, config.run, facts, world_size, machine, messages, _repeats(config)
     )
     return Plan(
         model=model,
@@ -46,7 +46,7 @@ def resolve(
         machine=machine,
         processes=world_size,
         licence_note=licence_note,
-        notes=tuple(said),
+        notes=tuple(messages),
     )
 
 

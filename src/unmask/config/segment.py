@@ -13,7 +13,7 @@ from unmask.models.segmenter_spec import SegmenterHead
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentData(Cache, Reading, Bands, MapOptions, AnnotatedSource):
-    """Images with label maps, and how they become samples."""
+    """Images with label maps, and their scales and crops."""
 
     size: tuple[int, ...] | None = None
     """Pixels of the crops, and of the windows that evaluation slides over whole images. Default: as the
@@ -26,7 +26,7 @@ class SegmentData(Cache, Reading, Bands, MapOptions, AnnotatedSource):
     scale: tuple[float, float] = (0.5, 2.0)
     """Factors, from and to, by which images are resized further at random."""
     flip: bool = True
-    """Flip half of the samples left to right."""
+    """Flip samples horizontally with probability 1/2."""
     distort: bool = True
     """Change brightness, contrast, saturation and hue at random, in images of 8 bits in 1 or 3
     channels."""
@@ -51,7 +51,7 @@ class SegmentData(Cache, Reading, Bands, MapOptions, AnnotatedSource):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentHead:
-    """What stands on the encoder, and what is trained."""
+    """The head on the encoder, and which blocks are trained."""
 
     kind: SegmenterHead = "upernet"
     """UperNet (paper, Table 5), or a linear layer on the last block, the dense linear probe."""
@@ -67,7 +67,7 @@ class SegmentHead:
     auxiliary_weight: float = setting(0.4, least=0, most=100)
     """Weight of UperNet's auxiliary head in the loss."""
     drop_path: float = setting(0.1, least=0, most=0.99)
-    """Rate at which the last block's branches are dropped; it rises linearly from 0 in the first."""
+    """Drop path (stochastic depth): rate of the last block, rising linearly from 0 in the first."""
     relative_position: bool = True
     """Add a bias by relative position, which starts at 0, to the attention of an encoder that is
     trained."""
@@ -82,9 +82,9 @@ class SegmentOptim(Optim):
     schedule: ScheduleName = "linear"  # type: ignore[misc]  # fixed in pre-training, and so no flag there
     """How the learning rate falls after the warm-up."""
     layer_decay: float = setting(1.0, least=0.01, most=1)
-    """Factor of the learning rate from each block to the one before it."""
+    """Layer-wise learning-rate decay: the factor from each block to the one below it."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averaging of gradients and of their squares."""
+    """AdamW's betas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class SegmentConfig(TrainingConfig):
     """The encoder: a run directory of pre-training or classification, a hub folder or a file of weights.
     A resumed run does not need it."""
     scratch: bool = False
-    """Begin with a new encoder, which the section model describes, in place of --init."""
+    """Start from random weights instead of --init; --model.* gives the dimensions."""
     data: SegmentData = field(default_factory=SegmentData)
     model: Encoder = field(default_factory=Encoder)
     head: SegmentHead = field(default_factory=SegmentHead)

@@ -43,8 +43,8 @@ class Labels:
     val: tuple[str, ...] = ()
     """Images to validate on. Default: the data's own validation or test part, else a share of it."""
     val_share: float | None = setting(None, least=0.01, most=0.99)
-    """Share of each class to keep for validation, in place of the data's own part. Default: 0.25 if
-    there is none."""
+    """Share of each class to hold out for validation, in place of the data's own validation part.
+    Default: 0.25 if there is none."""
     label_column: str = "label"
     """Column of the labels in a list."""
 
@@ -66,9 +66,10 @@ class Bands:
     """Channels and values of the images that a model is given."""
 
     channels: int | None = setting(None, least=1, most=65_536)
-    """Channels per image. Default: 1 if all images are grey, 3 if some have colours, or their bands."""
+    """Channels per image. Default: 1 if all images are grey, 3 if some are colour; all bands of
+    multi-band images."""
     display: tuple[int, ...] | None = None
-    """Bands drawn as red, green and blue in pictures, counted from 1. Default: the first three."""
+    """Bands that figures show as red, green and blue, counted from 1. Default: the first three."""
     mean: tuple[float, ...] | None = None
     """Mean per channel, on the scale 0 to 1 for integer pixels. Default: measured."""
     std: tuple[float, ...] | None = None
@@ -90,17 +91,17 @@ class Bands:
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """How images become samples."""
+    """Crops and flips of training images."""
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """Share of the image's area that a random crop covers."""
+    """Smallest and largest share of the image's area that a random crop covers."""
     flip: bool = True
-    """Flip half of the samples left to right."""
+    """Flip samples horizontally with probability 1/2."""
     repeats: int = setting(1, least=1, most=1e6)
-    """Samples per decoded image, each with its own crop, flip and mask (Hoffer et al. 2019). An epoch
-    decodes each image once: with 4 repeats it has four times the samples, and the steps."""
+    """Repeated augmentation (Hoffer et al. 2019): samples per decoded image, each with its own crop,
+    flip and mask. An epoch decodes each image once: with 4 repeats it has four times the steps."""
     resize_on_device: bool = False
-    """Resize crops on the GPU instead of in the loader's processes, if those cannot keep up."""
+    """Resize crops on the GPU, if the loader's processes cannot keep up."""
 
     def check(self) -> None:
         """Raises ValueError if the crop's share is none."""
@@ -140,10 +141,10 @@ class View:
     size: tuple[int, ...] | None = None
     """Pixels of the model's input: positions are interpolated. Default: as it was trained."""
     eval_crop: float | None = setting(None, least=0.01, most=1)
-    """Share of the side that evaluation crops. Default: as the model was evaluated, else 224/256 up to
-    224 pixels, above it all."""
+    """Share of the shorter side that the central evaluation crop covers. Default: as the model was
+    evaluated, else 224/256 for inputs up to 224 pixels, and 1 for larger ones."""
     display: tuple[int, ...] | None = None
-    """Bands drawn as red, green and blue in pictures, counted from 1. Default: as in its training."""
+    """Bands that figures show as red, green and blue, counted from 1. Default: as in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +152,16 @@ class Encoder:
     """The dimensions of the encoder."""
 
     size: ModelSize = "base"
-    """A ViT of the usual dimensions; width, depth, heads and patch below override it."""
+    """A ViT of standard dimensions (tiny to huge); width, depth, heads and patch override them."""
     patch: tuple[int, ...] | None = None
-    """Pixels of a patch: one number for a square, or height and width. Default: the size's own."""
+    """Pixels of a patch: one number for a square, or height and width. Default: that of
+    --model.size."""
     width: int | None = None
-    """Channels of a token in the encoder. Default: the size's own."""
+    """Width (embedding dimension) of the encoder. Default: that of --model.size."""
     depth: int | None = None
-    """Blocks of the encoder. Default: the size's own."""
+    """Transformer blocks of the encoder. Default: that of --model.size."""
     heads: int | None = None
-    """Attention heads of the encoder. Default: the size's own."""
+    """Attention heads of the encoder. Default: that of --model.size."""
     mlp_ratio: float = setting(4.0, least=0.01)
     """Hidden width of the MLPs as a multiple of the token's width."""
     class_tokens: int = 1
@@ -171,9 +173,9 @@ class Autoencoder(Encoder):
     """The dimensions of encoder and decoder."""
 
     decoder_width: int = 512
-    """Channels of a token in the decoder."""
+    """Width (embedding dimension) of the decoder."""
     decoder_depth: int = 8
-    """Blocks of the decoder, 1 or more."""
+    """Transformer blocks of the decoder, 1 or more."""
     decoder_heads: int = 16
     """Attention heads of the decoder."""
 
@@ -189,7 +191,7 @@ class Mask:
     """A mask of your own for all images: a .npy array or a .png with a value per patch, true or bright
     if it is masked. It replaces strategy and ratio."""
     ratio: float = 0.75
-    """Share of the patches that is masked."""
+    """Share of the patches that are masked."""
     unit: int = 1
     """Mask squares of unit x unit patches together."""
     decode_share: float = setting(1.0, most=1)
@@ -216,7 +218,7 @@ class Target:
 
     kind: TargetKind = "normalized-pixels"
     """Pixels; pixels normalised within each patch, for sharper features and no absolute brightness; the
-    largest PCA coefficients of each patch; or the tokens of a tokenizer (paper, Table 1d)."""
+    first PCA coefficients of each patch; or the tokens of a tokenizer (paper, Table 1d)."""
     components: int | None = setting(None, least=1)
     """PCA coefficients per patch. Default: an eighth of its values."""
     tokenizer: str | None = None
@@ -263,7 +265,7 @@ class PlainRun:
     """How to run; nothing here changes what is learned, except the seed and the precision."""
 
     pictures: ClassVar[int] = 10
-    """Times that sample pictures are drawn in a run, unless it says otherwise."""
+    """How often sample figures are drawn in a run, unless it says otherwise."""
     activation_checkpointing: ClassVar[bool] = False
 
     seed: int = setting(0, least=0, most=2**63 - 1)
@@ -283,7 +285,7 @@ class PlainRun:
     """Steps between evaluations on held-out images. Default: a twentieth of the run, or more if there
     are many images to evaluate."""
     sample_every: int | None = setting(None, least=1, may_change=True)
-    """Steps between sample pictures. Default: a tenth of a pre-training run, the end of others."""
+    """Steps between sample figures. Default: a tenth of a pre-training run, the end of others."""
     checkpoint_every: int | None = setting(None, least=1, may_change=True)
     """Steps between checkpoints. Default: a twentieth of the run, at most an epoch or 500 steps."""
     keep_checkpoints: int = setting(2, least=1, may_change=True)

@@ -9,7 +9,7 @@ from unmask.config.settings import Bands, Cache, Crops, Optim, PlainRun, Reading
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerData(Cache, Reading, Crops, Bands, Source):
-    """The images and how they become samples."""
+    """The images and their crops."""
 
     size: tuple[int, ...] = (112,)
     """Pixels of the tokenizer's input: as many tokens as pre-training has patches, times the pixels of a

@@ -7,7 +7,7 @@ from unmask.config.fields import setting
 
 @dataclass(frozen=True, kw_only=True)
 class InitModel:
-    """What weights do not show."""
+    """What a file of weights may not state."""
 
     heads: int | None = setting(None, least=1)
     """Attention heads of the encoder, if its file does not say them. Default: as usual for its width,

@@ -52,7 +52,7 @@ def place_positions(
 ) -> Float[Tensor, "1 _ D"]:
     """The upper left `grid` of a table [1, R + N, D] interpolated from the grid `old` to `spread`.
 
-    `spread` is taken to be `grid` on a side that it does not cover.
+    `spread` is assumed to be `grid` on a side that it does not cover.
     """
     spread = (max(spread[0], grid[0]), max(spread[1], grid[1]))
     if spread != old:

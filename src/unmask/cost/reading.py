@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from unmask.config.pace import what_helps_arithmetic, what_helps_reading
 from unmask.cost.predict import Prediction
+from unmask.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,9 @@ class ReadingTime:
         p, workers = self.prediction, max(1, self.prediction.plan.loading.workers)
         reading, arithmetic = self.later_ms / workers, 1000 * p.seconds / self.samples
         if reading > arithmetic:
-            figures = f"{reading:.2g} ms a sample on {workers} process(es) against {arithmetic:.2g}"
+            figures = (
+                f"{reading:.2g} ms a sample in {counted(workers, 'process')} against {arithmetic:.2g}"
+            )
             return f"reading, {figures}; what helps: {what_helps_reading(p.plan)}"
         figures = f"{arithmetic:.2g} ms a sample against {reading:.2g} of reading"
         return f"arithmetic, {figures}; what helps: {what_helps_arithmetic(p.plan)}"

@@ -66,8 +66,8 @@ def divided(
     """Training and validation images of a source.
 
     The latter are those of `given`, what the user names for validation, or else `val_share` of all if
-    it is given, or else the part of the source that is for it, or else a quarter, chosen by the images'
-    names. Raises DataError, which says how to correct it, if there are none, or one is in both, or a
+    it is given, or else the part of the source that is for it, or else a quarter, chosen by a hash of
+    the names. Raises DataError, which says how to correct it, if there are none, or one is in both, or a
     class only in validation.
     """
     if val_share is not None and not 0 < val_share < 1:
@@ -108,5 +108,5 @@ def only_in_validation(names: list[str]) -> DataError:
 
 def _held_out(data: T, share: float) -> tuple[T, T, str]:
     chosen = held_out_names(list(data.images.names()), share)
-    note = f"a share of {share:g} of the images is kept for validation, chosen by their names"
+    note = f"{share:.0%} of the images are held out for validation, chosen by a hash of their names"
     return data.subset(np.flatnonzero(~chosen)), data.subset(np.flatnonzero(chosen)), note

@@ -1,4 +1,4 @@
-"""Records of objects in images: a box, a class and perhaps a mask for each.
+"""Records of objects in images: a box, a class and optionally a mask for each.
 
 Boxes are left, top, right, bottom in pixels of the upright image, the right and bottom edges excluded.
 """
@@ -176,9 +176,9 @@ class Detections:
         Raises DataError if there is an object of a class that is not among them.
         """
         places = {name: i for i, name in enumerate(classes)}
-        numbers = np.array([places.get(name, -1) for name in self.classes], dtype=np.int64)
+        indices = np.array([places.get(name, -1) for name in self.classes], dtype=np.int64)
         ids = dict(zip(self.classes, self.category_ids, strict=True))
-        labels = numbers[self.instances.labels]
+        labels = indices[self.instances.labels]
         if (labels < 0).any():
             unknown = np.unique(self.instances.labels[labels < 0]).tolist()
             raise only_in_validation([self.classes[i] for i in unknown])

@@ -86,8 +86,8 @@ def _classes_of(training: Named, validation: Named) -> tuple[str, ...]:
 
 
 def _numbered(data: Named, classes: tuple[str, ...]) -> Labelled:
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.fromiter((numbers[name] for name in data.names), dtype=np.int64, count=len(data))
+    indices = {name: index for index, name in enumerate(classes)}
+    labels = np.fromiter((indices[name] for name in data.names), dtype=np.int64, count=len(data))
     return Labelled(data.images, labels, classes, data.weights)
 
 
@@ -98,8 +98,8 @@ def _counts(training: Labelled, validation: Labelled) -> Iterable[str]:
     yield " and ".join(f"{len(part)} images for {name}" for name, part in parts.items())
     if len(classes) <= NAMES_SHOWN:
         for name, count in counts.items():
-            each = ", ".join(f"{n} of {which!r}" for n, which in zip(count, classes, strict=True))
-            yield f"for {name} {each}"
+            each = ", ".join(f"{which!r} {n}" for n, which in zip(count, classes, strict=True))
+            yield f"{name} images per class: {each}"
     for name, count in counts.items():
         absent = np.flatnonzero(count == 0)
         if len(absent):

@@ -19,7 +19,7 @@ from unmask.data.workers import Say, load, never, silent
 
 VALUE_BYTES = {"uint8": 1, "float32": 4}
 UNRESIZED = 4
-"""How much larger than what the model sees a sample is taken to be: masks, maps, unresized crops."""
+"""Assumed size of a sample relative to what the model sees: masks, maps, unresized crops."""
 
 
 class Batch(NamedTuple):

@@ -34,8 +34,8 @@ class MapReader(Protocol):
         """Some of the maps, in the order given."""
         ...
 
-    def relabelled(self, numbers: np.ndarray) -> "MapReader":
-        """The same maps with `numbers[label]` in place of each label."""
+    def relabelled(self, indices: np.ndarray) -> "MapReader":
+        """The same maps with `indices[label]` in place of each label."""
         ...
 
 
@@ -75,8 +75,8 @@ class LabelMaps:
         """
         if unknown := [name for name in self.classes if name not in classes]:
             raise only_in_validation(unknown)
-        numbers = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
-        return replace(self, maps=self.maps.relabelled(numbers), classes=classes)
+        indices = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
+        return replace(self, maps=self.maps.relabelled(indices), classes=classes)
 
 
 def pixel_counts(maps: LabelMaps, indices: Sequence[int] | range | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Moves an image, its label map, boxes and masks onto a canvas, all by the same numbers.
 
-An image is resized, a box of it is cut out and perhaps mirrored, and the cut stands in the upper left
+An image is resized, a box of it is cut out and possibly mirrored, and the cut stands in the upper left
 corner of the canvas; the rest is padding. Images are resampled bilinearly with antialiasing (enlarging
 equals OpenCV's bilinear), label maps and masks by the nearest pixel centre, so that all of them agree
 where a pixel lies. How the numbers are drawn stands in `dense.py`.

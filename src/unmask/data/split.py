@@ -62,7 +62,10 @@ def hold_out(data: Named, share: float) -> tuple[Named, Named, str]:
             f"--data.label-column? the classes are {some(in_order(data.names))}"
         )
     groups = "class" if data.strata is None else "group"
-    note = f"a share of {share:g} of each {groups} is kept for validation, chosen by the images' names"
+    note = (
+        f"{share:.0%} of the images of each {groups} are held out for validation, chosen by a hash of "
+        f"their names"
+    )
     return data.subset(np.flatnonzero(~held_out)), data.subset(np.flatnonzero(held_out)), note
 
 
@@ -134,10 +137,10 @@ def _first_of_each(hashes: np.ndarray, groups: np.ndarray, count: Callable[[int]
 
 
 def _groups(kinds: Sequence[Hashable]) -> np.ndarray:
-    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    return np.array([numbers[kind] for kind in kinds], dtype=np.int64)
+    indices = {kind: index for index, kind in enumerate(dict.fromkeys(kinds))}
+    return np.array([indices[kind] for kind in kinds], dtype=np.int64)
 
 
-def _rounded(number: float) -> int:
+def _rounded(index: float) -> int:
     """The nearest integer; a half goes up."""
-    return int(number + 0.5)
+    return int(index + 0.5)

@@ -98,7 +98,7 @@ def find_layout(
         "float32" if "float32" in types else "uint8",
         nodata if nodata is not None or len(marks) > 1 else next(iter(marks)),
         eight_bits,
-        tuple(f"{count} of {len(some)} images looked at: {note}" for note, count in notes.items()),
+        tuple(f"{count} of {len(some)} images measured: {note}" for note, count in notes.items()),
     )
 
 

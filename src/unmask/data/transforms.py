@@ -199,7 +199,7 @@ def reduced(picture: Picture, wanted: PixelFormat, share: float) -> Tensor:
 
 
 class ReducedPicture(DecodedPicture):
-    """An image of which a copy is in memory, perhaps a smaller one.
+    """An image of which a copy is in memory, possibly a smaller one.
 
     Its size and its boxes are those of the image itself.
     """

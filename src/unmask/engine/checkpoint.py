@@ -123,7 +123,7 @@ def load_newest(
             broken.append((path, error))
             continue
         for other, why in broken:
-            say(f"passing over a broken checkpoint, set aside as {set_aside(other).name}: {why}")
+            say(f"skipping a broken checkpoint, set aside as {set_aside(other).name}: {why}")
         return found
     count = len(broken) + len(list(folder.glob("broken-step-*")))
     if count:
@@ -290,7 +290,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path / STATE_CHECKSUM} is missing")
     if type(state.get("step")) is not int or step_name(state["step"]) != path.name:
         raise CheckpointError(
-            f"{path / STATE} is of step {state.get('step')!r}, another than its folder"
+            f"{path / STATE} is of step {state.get('step')!r}, which is not its folder's"
         )
     files = state.get("sha256")
     if not isinstance(files, dict) or "model.safetensors" not in files:

@@ -36,7 +36,7 @@ class RunConsole:
         self._speaks = speaks
         self._progress: Progress | None = None
         self._bar: Any = None
-        self._numbers = Text()
+        self._values = Text()
         self._last_line = -SECONDS_BETWEEN_LINES
 
     def log_to(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class RunConsole:
         self._progress = Progress(*columns)
         self._bar = self._progress.add_task("", total=steps, completed=start)
         try:
-            with Live(Group(self._progress, self._numbers), console=self.console, refresh_per_second=4):
+            with Live(Group(self._progress, self._values), console=self.console, refresh_per_second=4):
                 yield
         finally:
             self._progress = None
@@ -89,14 +89,14 @@ class RunConsole:
 
     def record(self, record: dict[str, Any]) -> None:
         """Shows a metrics record."""
-        numbers = describe(record, self.metrics)
+        values = describe(record, self.metrics)
         if self._progress:
-            self._numbers.plain = numbers
+            self._values.plain = values
         now = time.perf_counter()
         due = now - self._last_line >= SECONDS_BETWEEN_LINES or record["step"] == self._steps
         if self._log is not None and due:
             self._last_line = now
-            line = f"step {record['step']}/{self._steps}  {numbers}  {self._time_left(record['step'])}"
+            line = f"step {record['step']}/{self._steps}  {values}  {self._time_left(record['step'])}"
             self._write(line)
             if not self._progress:
                 self.console.print(line, markup=False)
@@ -121,7 +121,7 @@ def describe(record: dict[str, Any], metrics: Sequence[Metric] = ()) -> str:
         "loss": "loss {:.4f}",
         **{m.key: f"{m.label} {m.format}" for m in metrics if m.on_console},
         "lr": "lr {:.2e}",
-        "grad_norm": "grad {:.2f}",
+        "grad_norm": "gradient norm {:.2f}",
         "images_per_second": "{:.0f} images/s",
         "data_wait": "waiting for data {:.0%}",
     }

@@ -60,8 +60,8 @@ def train(session: Session) -> TrainingState:
                 with clock.set_aside():
                     pace.add(record)
                     report(session, state, metrics, record)
-                    if told := pace.sentence(at_end=last):
-                        session.console.say(told)
+                    if message := pace.sentence(at_end=last):
+                        session.console.say(message)
                     if saves or stopping:
                         save(session, state, metrics)
                 if stopping and not last:

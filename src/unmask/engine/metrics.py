@@ -14,6 +14,7 @@ from torch import Tensor
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
 from unmask.storage import read_regular
+from unmask.units import counted
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
 DAMAGED = "metrics.damaged.jsonl"
@@ -38,7 +39,8 @@ class MetricsLog:
         self.records = [r for r in found if last_step is not None and r["step"] <= last_step]
         if damaged:
             run.append(DAMAGED, b"".join(line + b"\n" for line in damaged))
-            say(f"{len(damaged)} line(s) of {JSONL} are no records: moved to {run.path / DAMAGED}")
+            lines = counted(len(damaged), "line")
+            say(f"{lines} of {JSONL} cannot be read: moved to {run.path / DAMAGED}")
         run.write(JSONL, "".join(map(_line, self.records)))
         if self.records:
             self.write_csv()

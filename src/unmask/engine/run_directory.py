@@ -48,7 +48,7 @@ class RunDirectory:
     lock: tuple[int, int] | None = None
     """Device and inode of our lock's file, if we hold it: a removed or replaced folder is noticed."""
     differs: tuple[str, ...] = ()
-    """What of the environment is another than in the part of the run before, in words."""
+    """Changes of the environment since the previous part of the run, in words."""
     changed: str = ""
     """What of the image files is, in words."""
 

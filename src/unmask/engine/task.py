@@ -24,7 +24,7 @@ class Metric:
     better: str = "lower"
     """Or higher."""
     baseline: float | None = None
-    """What is worth nothing, drawn as a line."""
+    """The value of a baseline without learning, drawn as a line."""
     baseline_key: str = ""
     """Key of the metric that is this baseline, if it is measured."""
     baseline_label: str = "baseline"

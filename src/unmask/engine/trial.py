@@ -72,13 +72,13 @@ def time_parts(session: Session, left: float) -> Costs:
     pace = later = _pace(session, state, module, clock)
     if session.plan.loading.keep_decoded and pace.waited > WAITING * pace.step:
         later = _pace(session, state, module, clock)
-    firsts, looks = list[float](), list[float]()
+    firsts, evaluations = list[float](), list[float]()
     for scheduled in session.evaluators:
-        firsts.append(clock.timed(lambda: _look(session, scheduled.evaluator)))  # noqa: B023  # called at once
-        looks.append(firsts[-1])
+        firsts.append(clock.timed(lambda: _evaluate(session, scheduled.evaluator)))  # noqa: B023  # called at once
+        evaluations.append(firsts[-1])
         # The first evaluation also reads and prepares the images; if there is time, what others take.
         if firsts[-1] < SHARE * clock.left:
-            looks[-1] = clock.timed(lambda: _look(session, scheduled.evaluator))  # noqa: B023  # as above
+            evaluations[-1] = clock.timed(lambda: _evaluate(session, scheduled.evaluator))  # noqa: B023  # as above
     log = MetricsLog(session.run, None) if session.processes.is_main else None
     if log:
         log.add({"step": state.step})
@@ -86,7 +86,7 @@ def time_parts(session: Session, left: float) -> Costs:
         step=pace.step,
         later_step=min(pace.step, later.step),
         once=pace.first + sum(firsts),
-        looks=tuple(looks),
+        evaluations=tuple(evaluations),
         save=clock.timed(lambda: save(session, state, log)),
     )
 
@@ -120,7 +120,7 @@ def _steps(
         yield waited, time.perf_counter() - began
 
 
-def _look(session: Session, evaluator: Evaluator) -> None:
+def _evaluate(session: Session, evaluator: Evaluator) -> None:
     with torch.inference_mode(), autocast(session.training):
         for _ in evaluator.run(session.model, session.processes):
             pass

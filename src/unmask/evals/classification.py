@@ -101,8 +101,8 @@ def per_class(
 
 def top_k_accuracy(logits: Float[Tensor, "N K"], labels: Int[Tensor, "N"], k: int) -> float:
     """Share of images whose class is among the k most probable."""
-    likeliest = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return (likeliest == labels[:, None]).sum().item() / len(labels)
+    most_probable_classes = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (most_probable_classes == labels[:, None]).sum().item() / len(labels)
 
 
 @dataclass(frozen=True)

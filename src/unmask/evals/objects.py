@@ -89,7 +89,7 @@ def found_objects(
     """A detector's output for one image, on the image's own pixels.
 
     Args:
-        detection: "boxes", "labels", "scores" and perhaps "masks", as `Detector` gives them.
+        detection: "boxes", "labels", "scores" and optionally "masks", as `Detector` gives them.
         seen: height and width that the whole image had when the detector saw it.
         size: the image's own.
     """

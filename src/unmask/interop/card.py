@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from unmask.interop.description import Description
 from unmask.models.classifier_spec import ClassifierSpec
+from unmask.units import counted
 
 LIBRARIES = {"timm": "timm", "hf": "transformers"}
 """Layouts that are folders for the hub, and the library that its front matter names."""
@@ -60,7 +61,7 @@ def _summary(d: Description) -> str:
         what = "A linear classifier on the encoder of masked autoencoders"
     summary = (
         f"{what} ({PAPER}), written by unmask {version('unmask')}. The encoder is a Vision Transformer "
-        f"of {e.depth} blocks, {e.width} wide, with {e.heads} heads, on patches of "
+        f"of {e.depth} blocks, width {e.width}, with {e.heads} heads, on patches of "
         f"{_size(e.patch_size)} pixels."
     )
     if head:
@@ -70,7 +71,7 @@ def _summary(d: Description) -> str:
         return summary
     decoder = mae.decoder
     return (
-        f"{summary} The decoder has {decoder.depth} blocks, {decoder.width} wide, with "
+        f"{summary} The decoder has {decoder.depth} blocks, width {decoder.width}, with "
         f"{decoder.heads} heads."
     )
 
@@ -125,9 +126,9 @@ def _input(d: Description) -> str:
         )
     floats = "" if image.dtype == "uint8" else " (floating-point pixels as they are)"
     return (
-        f"Images of {_size(image.size)} pixels (height x width) and {image.channels} channel(s), on the "
-        f"scale 0 to 1{floats}, less the mean {_numbers(image.mean)}, divided by the standard deviation "
-        f"{_numbers(image.std)}.{crop}"
+        f"Images of {_size(image.size)} pixels (height x width) and "
+        f"{counted(image.channels, 'channel')}, on the scale 0 to 1{floats}, less the mean "
+        f"{_numbers(image.mean)}, divided by the standard deviation {_numbers(image.std)}.{crop}"
     )
 
 

@@ -47,17 +47,17 @@ def fit(
     was = weights.description
     _check_encoder(was.encoder, spec.encoder)
     if reason := _why_new_decoder(was.autoencoder, spec):
-        state, sentences = _fit_encoder(weights, spec.encoder, display)
-        return state, [reason, *sentences, *_about_norm(weights)]
+        state, messages = _fit_encoder(weights, spec.encoder, display)
+        return state, [reason, *messages, *_about_norm(weights)]
     assert was.autoencoder is not None
     state = dict(weights.state)
     drawn = {} if predicts_pixels(spec) else {name: state.pop(name) for name in OUTPUTS}
-    sentences = _fit_state(state, was.encoder, spec.encoder, display)
+    messages = _fit_state(state, was.encoder, spec.encoder, display)
     state |= drawn
     learned, target = was.autoencoder.target.kind, spec.target.kind
     if learned != target:
-        sentences.append(f"the decoder has learned {learned} and goes on with {target}")
-    return state, sentences
+        messages.append(f"the decoder has learned {learned} and goes on with {target}")
+    return state, messages
 
 
 def encoder_for(
@@ -75,11 +75,11 @@ def encoder_for(
     """
     body = weights.encoder_only()
     spec = replace(body.description.encoder, image_size=image_size, channels=channels)
-    state, sentences = _fit_encoder(body, spec, display)
+    state, messages = _fit_encoder(body, spec, display)
     encoder = spec.build()
     load_state(encoder, {name.removeprefix("encoder."): value for name, value in state.items()})
     about_norm = _about_norm(body) if final_norm else []
-    return encoder, [*sentences, *about_norm, *body.description.notes]
+    return encoder, [*messages, *about_norm, *body.description.notes]
 
 
 def at_size(weights: Weights, size: int | Size) -> Weights:
@@ -97,11 +97,11 @@ def _fit_encoder(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The encoder alone, with a final norm, and a sentence for what depends on sizes and channels."""
     state = dict(weights.encoder_only().state)
-    sentences = _fit_state(state, weights.description.encoder, now, display)
+    messages = _fit_state(state, weights.description.encoder, now, display)
     if not weights.has_norm:
         state["encoder.norm.weight"] = torch.ones(now.width)
         state["encoder.norm.bias"] = torch.zeros(now.width)
-    return state, sentences
+    return state, messages
 
 
 def _about_norm(weights: Weights) -> list[str]:
@@ -110,16 +110,16 @@ def _about_norm(weights: Weights) -> list[str]:
 
 def _fit_state(state: dict[str, Tensor], was: ViTSpec, now: ViTSpec, display: Bands | None) -> list[str]:
     """Changes what depends on image size, patch size and channels; a sentence for each."""
-    sentences = []
+    messages = []
     if was.channels != now.channels:
-        sentences.append(_fit_channels(state, was, now, display))
+        messages.append(_fit_channels(state, was, now, display))
     if was.patch_size != now.patch_size:
-        sentences.append(_fit_patches(state, was, now))
+        messages.append(_fit_patches(state, was, now))
     if was.grid != now.grid:
         for name in state.keys() & set(POSITIONS):
             state[name] = interpolate_positions(state[name], was.grid, now.grid)
-        sentences.append(f"positions interpolated from {_size(was.grid)} to {_size(now.grid)}")
-    return sentences
+        messages.append(f"positions interpolated from {_size(was.grid)} to {_size(now.grid)}")
+    return messages
 
 
 def resize_projection(kernel: Tensor, new: Size) -> Tensor:

@@ -171,8 +171,8 @@ def hf_config(description: Description, *, has_norm: bool = True) -> dict[str, A
         }
     if head := description.classifier:
         names = head.classes if head.named else placeholders(len(head.classes))
-        numbers = dict(enumerate(names))
-        settings |= {"id2label": numbers, "label2id": {name: i for i, name in numbers.items()}}
+        indices = dict(enumerate(names))
+        settings |= {"id2label": indices, "label2id": {name: i for i, name in indices.items()}}
     return {**settings, OUR_ENTRY: plain(description)}
 
 

@@ -54,9 +54,9 @@ def _as_processed(weights: Weights, settings: dict[str, Any]) -> Weights:
     if any(side % patch or not side for side, patch in zip(size, d.encoder.patch_size, strict=True)):
         return weights
     weights, (h, w) = at_size(weights, size), size
-    said = f"positions are interpolated for images of {h} x {w}, which its image processor makes"
+    note = f"positions are interpolated for images of {h} x {w}, which its image processor makes"
     d = weights.description
-    return replace(weights, description=replace(d, notes=(*d.notes, said)))
+    return replace(weights, description=replace(d, notes=(*d.notes, note)))
 
 
 def _state(folder: Path) -> dict[str, Tensor]:

@@ -75,16 +75,17 @@ class Detector(nn.Module):
             sizes: the height and width in pixels of each image.
             targets: for each image "boxes" [G, 4] (left, top, right, bottom in pixels; not empty),
                 "labels" [G] (indices of the classes) and, if the spec has masks, "masks"
-                [G, height, width], empty for an object whose mask is not known; and perhaps "ignored"
+                [G, height, width], empty for an object whose mask is not known; and optionally "ignored"
                 [I, 4], regions, such as crowds, that are no background.
             rngs: for each image, what draws its anchors and proposals.
             keep: drop path.
 
         Returns:
-            Losses named "objectness", "proposals", "classes", "boxes" and perhaps "masks", each [B] and
-            by the image's own counts: the loss to minimise is the mean over images of their sum.
-            Or, for each image, "boxes" [n, 4], "labels" [n], "scores" [n], best first, and perhaps
-            "masks" [n, 28, 28], which `paste_masks` puts into place.
+            Losses named "objectness", "proposals", "classes", "boxes" and, with a mask head, "masks",
+            each [B] and by the image's own counts: the loss to minimise is the mean over images of
+            their sum.
+            Or, for each image, "boxes" [n, 4], "labels" [n], "scores" [n], best first, and with a mask
+            head "masks" [n, 28, 28], which `paste_masks` puts into place.
         """
         levels, valid = self.levels(images, sizes, keep=keep)
         extents = [level_sizes(_patches(size, self.encoder.patch_size)) for size in sizes]

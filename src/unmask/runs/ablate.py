@@ -1,4 +1,4 @@
-"""One of the paper's questions, asked of one's own images."""
+"""One of the paper's ablations on your own images."""
 
 import json
 import time
@@ -13,11 +13,11 @@ from unmask.distributed.processes import Processes, connected
 from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory
 from unmask.runs.ablation import RECORD, Ablation, Unit, find_ablation
-from unmask.runs.ablation_cost import Foreseen, foresee
+from unmask.runs.ablation_cost import AblationEstimate, estimate_ablation
 from unmask.runs.ablation_findings import Findings, find_out
 from unmask.runs.ablation_page import write_page
 from unmask.runs.study import run_stages
-from unmask.units import data_size, duration
+from unmask.units import counted, data_size, duration
 
 Say = Callable[[str], None]
 
@@ -30,7 +30,7 @@ class Ablated:
     findings: Findings
 
 
-def run_ablation(config: AblateConfig, say: Say = print) -> Ablated | Foreseen:
+def run_ablation(config: AblateConfig, say: Say = print) -> Ablated | AblationEstimate:
     """Runs every unit of the part, or goes on where a call was stopped; reports all that are finished.
 
     With `dry_run` it says what would happen, and nothing is written. Stages keep their final weights
@@ -40,37 +40,37 @@ def run_ablation(config: AblateConfig, say: Say = print) -> Ablated | Foreseen:
     with connected(detect_machine(config.device).device) as processes:
         tell = say if processes.is_main else _nothing
         ablation = find_ablation(config)
-        foreseen = foresee(ablation)
-        for sentence in announcement(ablation, foreseen):
+        estimate = estimate_ablation(ablation)
+        for sentence in announcement(ablation, estimate):
             tell(sentence)
         if config.dry_run:
-            return foreseen
+            return estimate
         with claimed(ablation.out) if processes.is_main else nullcontext():
             run_units(ablation, processes, tell)
         found = processes.from_main(find_out(ablation) if processes.is_main else None)
         if processes.is_main:
-            write_page(ablation, foreseen, found)
-        for sentence in found.sentences:
+            write_page(ablation, estimate, found)
+        for sentence in found.messages:
             tell(sentence)
         tell(f"report: {ablation.out / 'report.html'}")
     return Ablated(path=ablation.out, findings=found)
 
 
-def announcement(ablation: Ablation, foreseen: Foreseen) -> list[str]:
+def announcement(ablation: Ablation, estimate: AblationEstimate) -> list[str]:
     """What will happen, how long it will take, and what it needs on the disk; in sentences."""
-    config, todo = ablation.config, foreseen.todo
+    config, todo = ablation.config, estimate.todo
     names, commands = [v.name for v in ablation.values], [s.name for s in ablation.units[-1].steps]
     seeds = ", ".join(map(str, config.seeds))
-    each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in foreseen.seconds.items())
+    each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in estimate.seconds.items())
     part = f" of part {config.part}" if config.part else ""
     return [
         f"{ablation.axis.label} ({ablation.axis.place}): {', '.join(names)}; seeds {seeds}; budget "
         f"{config.budget}; for each {', '.join(commands)}",
         *ablation.notes,
-        f"{len(todo)} of {len(ablation.part)} value(s) and seed(s){part} to do, in about "
-        f"{duration(foreseen.total_seconds)} here (for a seed, {each})",
-        f"disk: about {data_size(foreseen.kept_bytes)} for what is kept and "
-        f"{data_size(foreseen.working_bytes)} more meanwhile; {data_size(foreseen.free_bytes)} are free",
+        f"{len(todo)} of {counted(len(ablation.part), 'pair')} of value and seed{part} to do, in about "
+        f"{duration(estimate.total_seconds)} here (for a seed, {each})",
+        f"disk: about {data_size(estimate.kept_bytes)} for what is kept and "
+        f"{data_size(estimate.working_bytes)} more meanwhile; {data_size(estimate.free_bytes)} are free",
     ]
 
 

@@ -103,7 +103,7 @@ def find_ablation(config: AblateConfig) -> Ablation:
     name, axis = find_axis(config.axis)
     out = Path(config.out or f"runs/ablate-{name}-{slugs(config.data.source)}")
     if (out / "config.json").exists():
-        raise CheckpointError(f"{out} is a run by itself: choose another --out for the ablation")
+        raise CheckpointError(f"{out} is itself a run: choose another --out for the ablation")
     labels, note = _find_labels(config)
     base, notes = _base(config, labels)
     values = parse_values(name, config.values or _default_values(config, axis), base)

@@ -58,7 +58,7 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreseen:
+class AblationEstimate:
     """What a call of `ablate` will do."""
 
     values: dict[str, Planned]
@@ -91,7 +91,7 @@ class Foreseen:
         }
 
 
-def foresee(ablation: Ablation) -> Foreseen:
+def estimate_ablation(ablation: Ablation) -> AblationEstimate:
     """Plans every value, and measures the speed of this machine by a few steps and a few images.
 
     Raises ValueError with a fix if a value cannot be met, or the disk is too small.
@@ -104,7 +104,7 @@ def foresee(ablation: Ablation) -> Foreseen:
     reading = _seconds_to_read(data, some.plan)
     todo = [unit for unit in ablation.part if not unit.is_finished]
     one_of_each = {unit.value.name: unit for unit in ablation.units}
-    foreseen = Foreseen(
+    estimate = AblationEstimate(
         values=values,
         seconds={
             name: _seconds(ablation, unit, values[name], rate, reading)
@@ -115,14 +115,14 @@ def foresee(ablation: Ablation) -> Foreseen:
         working_bytes=max((_working_bytes(values[unit.value.name]) for unit in todo), default=0),
         free_bytes=free_space(ablation.out),
     )
-    needed = foreseen.kept_bytes + foreseen.working_bytes
-    if needed > foreseen.free_bytes:
+    needed = estimate.kept_bytes + estimate.working_bytes
+    if needed > estimate.free_bytes:
         raise ValueError(
             f"the runs need about {data_size(needed)} on the disk of {ablation.out}, which has "
-            f"{data_size(foreseen.free_bytes)}: choose another --out, fewer --values or a --part of the "
+            f"{data_size(estimate.free_bytes)}: choose another --out, fewer --values or a --part of the "
             f"runs"
         )
-    return foreseen
+    return estimate
 
 
 def _plan_values(ablation: Ablation) -> tuple[dict[str, Planned], Data]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from unmask.evals.significance import LEAST_SEEDS, Difference, Measured, differences
 from unmask.runs.ablation import Ablation, Unit
 from unmask.runs.study import last_value
+from unmask.units import counted
 
 NOT_MEASURED = "-"
 
@@ -116,7 +117,7 @@ class Findings:
     differences: list[Difference]
     missing: list[str]
     """Folders of units that are neither finished nor diverged."""
-    sentences: list[str]
+    messages: list[str]
     """Each value's result, and whether any difference is significant."""
     shown: str
     """The last sentence by itself."""
@@ -146,7 +147,7 @@ def find_out(ablation: Ablation) -> Findings:
         rows=rows,
         differences=found,
         missing=missing,
-        sentences=[*lines, *unfinished, shown],
+        messages=[*lines, *unfinished, shown],
         shown=shown,
     )
 
@@ -162,7 +163,7 @@ def shown_sentence(
             f"No significance test yet: it takes {LEAST_SEEDS} seeds of {baseline} and another value, "
             f"and the most so far is {most} (--seeds 0,1,2)"
         )
-    how = f"Welch's t-test, {len(found)} comparison(s) corrected by Holm"
+    how = f"Welch's t-test, {counted(len(found), 'comparison')} corrected by Holm"
     certain = [one for one in found if one.is_shown]
     if not certain:
         return f"No significant difference from {baseline} at the 5 % level in {what} ({how})"

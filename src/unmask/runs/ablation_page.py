@@ -14,7 +14,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.interop.models import build
 from unmask.interop.weights import read_weights
 from unmask.runs.ablation import Ablation, Unit
-from unmask.runs.ablation_cost import Foreseen
+from unmask.runs.ablation_cost import AblationEstimate
 from unmask.runs.ablation_findings import NOT_MEASURED, Findings, Row, with_spread
 from unmask.runs.pages import links_to
 from unmask.tasks.pretrain import Pretrain
@@ -28,10 +28,10 @@ from unmask.viz.report import Table, report_html
 PICTURED = 3
 
 
-def write_page(ablation: Ablation, foreseen: Foreseen, found: Findings) -> None:
+def write_page(ablation: Ablation, estimate: AblationEstimate, found: Findings) -> None:
     """report.html for people, ablation.json for programs."""
     written = RunDirectory(ablation.out)
-    written.write("ablation.json", json.dumps(_record(ablation, foreseen, found), indent=2) + "\n")
+    written.write("ablation.json", json.dumps(_record(ablation, estimate, found), indent=2) + "\n")
     pictures = [
         ("Mean and standard deviation over seeds; dots are single runs", _chart(ablation, found))
     ]
@@ -44,8 +44,8 @@ def write_page(ablation: Ablation, foreseen: Foreseen, found: Findings) -> None:
         pictures.append((caption, outputs))
     page = report_html(
         f"Ablation: {ablation.axis.label}",
-        summary=_table(ablation, foreseen, found),
-        facts=_facts(ablation, foreseen, found),
+        summary=_table(ablation, estimate, found),
+        facts=_facts(ablation, estimate, found),
         pictures=pictures,
         tables=[_runs_table(ablation, found)],
         links=links_to(
@@ -55,13 +55,13 @@ def write_page(ablation: Ablation, foreseen: Foreseen, found: Findings) -> None:
     written.write("report.html", page)
 
 
-def _table(ablation: Ablation, foreseen: Foreseen, found: Findings) -> Table:
-    paper, base = ablation.axis.paper, foreseen.values[ablation.baseline].training_flops
+def _table(ablation: Ablation, estimate: AblationEstimate, found: Findings) -> Table:
+    paper, base = ablation.axis.paper, estimate.values[ablation.baseline].training_flops
     header = [ablation.axis.label, *(q.label for q in found.quantities), "runs", "cost", "time"]
     header += ["paper: fine-tuning", "paper: linear"] if paper else []
     rows = []
     for row in found.rows:
-        cost = foreseen.values[row.value].training_flops / base
+        cost = estimate.values[row.value].training_flops / base
         name = f"{row.value} (baseline)" if row.value == ablation.baseline else row.value
         cells = [name, *(with_spread(row, q) for q in found.quantities), str(row.finished)]
         cells += [f"{cost:.2f}x", _time(row)]
@@ -76,11 +76,11 @@ def _time(row: Row) -> str:
     return duration(row.seconds) if math.isfinite(row.seconds) else NOT_MEASURED
 
 
-def _facts(ablation: Ablation, foreseen: Foreseen, found: Findings) -> list[tuple[str, str]]:
+def _facts(ablation: Ablation, estimate: AblationEstimate, found: Findings) -> list[tuple[str, str]]:
     axis, config = ablation.axis, ablation.config
-    some = foreseen.values[ablation.baseline]
+    some = estimate.values[ablation.baseline]
     f, t, e = some.plan.facts, some.plan.training, some.spec.encoder
-    licence = next((one.plan.licence_note for one in foreseen.values.values()), "")
+    licence = next((one.plan.licence_note for one in estimate.values.values()), "")
     paper = (
         f"{axis.place}: top-1 accuracy in % of a ViT-L/16 on ImageNet-1K, 800 epochs; another model, "
         f"budget and data than here"
@@ -100,7 +100,7 @@ def _facts(ablation: Ablation, foreseen: Foreseen, found: Findings) -> list[tupl
             "runs, so that the result holds for these images",
         ),
         ("Budget", f"{config.budget}: {t.steps} steps of {t.batch} images in pre-training"),
-        ("Model", f"{e.depth} blocks, {e.width} wide, {f.training_images} training images"),
+        ("Model", f"{e.depth} blocks of width {e.width}, {f.training_images} training images"),
         ("Measured", measured),
         (
             "Held-out error",
@@ -192,12 +192,12 @@ def _views(unit: Unit) -> tuple[Views, bool]:
     return views, model.target.needs_statistics
 
 
-def _record(ablation: Ablation, foreseen: Foreseen, found: Findings) -> dict[str, object]:
+def _record(ablation: Ablation, estimate: AblationEstimate, found: Findings) -> dict[str, object]:
     rows = [
         {
             "value": row.value,
             "seeds": list(ablation.config.seeds),
-            "training_flops_per_image": foreseen.values[row.value].training_flops,
+            "training_flops_per_image": estimate.values[row.value].training_flops,
             "seconds": _finite(row.seconds),
             "diverged": row.diverged,
             **{

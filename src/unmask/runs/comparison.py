@@ -72,7 +72,7 @@ class Comparison:
         """The way with the highest mean."""
         return max(self.rows, key=lambda row: row.mean)
 
-    def sentences(self) -> list[str]:
+    def messages(self) -> list[str]:
         """For the terminal: the numbers, where the page is, and what to type next."""
         width = max(len(row.name) for row in self.rows)
         return [
@@ -163,7 +163,7 @@ def _trained(asked: Quickstart, command: str, scores: dict[str, float]) -> Row:
 
 
 def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -> None:
-    """The chart, what the model draws, what to do with one's own images, then the numbers."""
+    """The chart, what the model draws, what to do with your own images, then the numbers."""
     run = RunDirectory(asked.out / "pretrain")
     page = report_html(
         "unmask: quickstart",
@@ -238,7 +238,7 @@ def _drawn(run: RunDirectory, captions: dict[str, str]) -> list[tuple[str, bytes
 
 
 def _own_images(found: Comparison) -> Commands:
-    """What to do with a folder of one's own."""
+    """What to do with a folder of your own."""
     return Commands(
         "On your own images",
         [

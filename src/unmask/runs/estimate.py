@@ -75,7 +75,7 @@ class Estimate:
         reading = read * self.step.reading / (max(1, loading.workers) * self.plan.processes)
         return max(t.steps * t.process_batch * self.step.seconds / self.step.images, reading)
 
-    def sentences(self) -> Iterator[str]:
+    def messages(self) -> Iterator[str]:
         """Data, settings and steps; then time, memory and disk."""
         yield from self.lines
         yield from self.needs()

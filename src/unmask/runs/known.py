@@ -104,7 +104,7 @@ def _stamps(data: Data) -> dict[str, str]:
 
 
 def changed(facts: DataFacts, data: Data) -> str:
-    """What of the image files is another than when the run was planned; empty if nothing is."""
+    """Changes of the image files since the run was planned, in words; empty if there are none."""
     now = _stamps(data)
     if facts.sizes not in ("", now["sizes"]):
         return "image files have another size than when the run began"

@@ -13,7 +13,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Metric
 from unmask.tasks import TASKS
 from unmask.tasks.base import BaseTask
-from unmask.units import duration
+from unmask.units import counted, duration
 from unmask.viz.curves import training_curves
 from unmask.viz.report import Link, report_html
 
@@ -106,13 +106,13 @@ def _origin(task: BaseTask, run: RunDirectory, plan: Plan) -> list[tuple[str, st
     return [
         ("Command", _command(env.get("command", []))),
         ("Data", ", ".join(task.config.data.source)),
-        ("Initialised from", f"the weights of {task.init}" if task.init else "random weights"),
+        ("Initialised from", task.init or "random weights"),
         ("Seed", str(plan.training.seed)),
         *_when(env),
         (
             "Machine",
-            f"{machine.name}, {machine.cores} core(s) for each of {plan.processes} process(es), "
-            f"torch {env.get('torch', 'not known')}",
+            f"{machine.name}, {counted(plan.processes, 'process')} of "
+            f"{counted(machine.cores, 'core')}, torch {env.get('torch', 'not known')}",
         ),
     ]
 
@@ -124,7 +124,7 @@ def _when(env: Mapping[str, Any]) -> list[tuple[str, str]]:
     began = datetime.fromisoformat(env["started"])
     took = duration(max(0.0, (datetime.now().astimezone() - began).total_seconds()))
     parts = f" in {env['parts']} parts, with the time between them" if env.get("parts", 1) > 1 else ""
-    return [("Started", f"{began:%Y-%m-%d %H:%M}"), ("Took", f"{took}{parts}")]
+    return [("Started", f"{began:%Y-%m-%d %H:%M}"), ("Duration", f"{took}{parts}")]
 
 
 def _command(words: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from unmask.runs.study import SEED, Stage, run_stages
 from unmask.tasks import find_recipe, find_task
 from unmask.tasks.classify import METRICS
 from unmask.tasks.pretrain import Pretrain
+from unmask.units import counted
 from unmask.use.knn import ENCODER, PIXELS, RANDOM, run_knn
 
 C = TypeVar("C", FinetuneConfig, ScratchConfig)
@@ -86,7 +87,7 @@ def run_quickstart(asked: Quickstart, say: Callable[[str], None]) -> Comparison:
     The main process says what is done, and what came of it.
     """
     if (asked.out / "config.json").exists():
-        raise CheckpointError(f"{asked.out} is a run by itself: choose another --out")
+        raise CheckpointError(f"{asked.out} is itself a run: choose another --out")
     with (
         connected(detect_machine(asked.pretraining.run.device).device) as processes,
         claimed(asked.out) if processes.is_main else nullcontext(),
@@ -100,13 +101,13 @@ def run_quickstart(asked: Quickstart, say: Callable[[str], None]) -> Comparison:
         linear = processes.from_main(_linear(asked.knn) if processes.is_main else None)
         scores = {}
         for number, command in enumerate(("scratch", "finetune"), 3):
-            tell(f"{number} of 4: {NAMES[command]}, {len(asked.seeds)} seed(s)")
+            tell(f"{number} of 4: {NAMES[command]}, {counted(len(asked.seeds), 'seed')}")
             config = _with_steps(getattr(asked, command), steps, asked.example)
             scores[command] = _seeds(command, config, asked, tell)
         comparison = processes.from_main(compare(asked, linear, scores) if processes.is_main else None)
         if processes.is_main:
             write_page(asked, comparison, linear)
-        for sentence in comparison.sentences():
+        for sentence in comparison.messages():
             tell(sentence)
     return comparison
 

@@ -30,6 +30,7 @@ from unmask.runs.known import changed, finished_on, learn, remember
 from unmask.runs.pages import last_summary, newest_values, write_pages
 from unmask.runs.timed import Length, length_in_time, length_of, remove_leftovers, with_length
 from unmask.tasks.base import BaseTask, Data
+from unmask.units import counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Prepared:
     init: Weights | None
     """Where the weights begin; None also if a checkpoint holds them."""
     changed: str = ""
-    """What of the image files is another than when the run began, in words."""
+    """Changes of the image files since the run began, in words."""
 
 
 def run(task: BaseTask) -> Path:
@@ -117,8 +118,8 @@ def prepare(
             length_of(earlier) if earlier else length_in_time(task, planned, assembled, directory, began)
         )
     plan = planned(with_length(task.config, length))
-    said = (length.note,) if length and length.note else ()
-    plan = replace(plan, notes=(*task.check(plan, data), *plan.notes, *said))
+    messages = (length.note,) if length and length.note else ()
+    plan = replace(plan, notes=(*task.check(plan, data), *plan.notes, *messages))
     processes.agree("configuration", to_json(task.config))
     processes.agree("plan", to_json(plan.training))
     change = processes.from_main(changed(plan.facts, data) if processes.is_main else None)
@@ -145,15 +146,15 @@ def summary_of(task: BaseTask, prepared: Prepared, folder: Path) -> Iterator[str
     t, f, image = plan.training, plan.facts, plan.image
     yield f"recipe {task.config.recipe or 'of your own'}; run directory {folder}"
     yield (
-        f"{f.training_images} training images and {f.held_out_images} held out, {image.channels} "
-        f"channel(s), mean {_values(image.mean)}, std {_values(image.std)}"
+        f"{f.training_images} training images and {f.held_out_images} held out, "
+        f"{counted(image.channels, 'channel')}, mean {_values(image.mean)}, std {_values(image.std)}"
     )
     yield from (*data.messages, *plan.notes)
     if data.training.licence_note:
         yield f"licence of the data: {data.training.licence_note}"
     yield (
-        f"{t.steps} steps of {t.batch} images ({t.steps / t.steps_per_epoch:.4g} epochs) on "
-        f"{plan.processes} process(es), peak learning rate {t.lr:.3g}"
+        f"{t.steps} steps of {t.batch} images ({t.steps / t.steps_per_epoch:.4g} epochs) in "
+        f"{counted(plan.processes, 'process')}, peak learning rate {t.lr:.3g}"
     )
 
 

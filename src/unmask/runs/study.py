@@ -96,14 +96,14 @@ def study(
     Raises DivergenceError if every run diverged.
     """
     if (out / "config.json").exists():
-        raise ValueError(f"{out} is a run by itself: choose another --out for the sweep")
+        raise ValueError(f"{out} is itself a run: choose another --out for the sweep")
     # Connected once for all: processes that part do not find each other again.
     with connected(device_of([stage.task for stage in stages])) as processes:
         outcomes = run_stages(stages, by=by, out=out, say=say)
         found = Study(out, _rows(stages, outcomes, by))
         if processes.is_main:
             _write(found, by)
-            say("\n".join([*sentences(found, by), f"report: {out / 'report.html'}"]))
+            say("\n".join([*messages(found, by), f"report: {out / 'report.html'}"]))
     if all(outcome.diverged for outcome in outcomes.values()):
         raise DivergenceError(
             "every run of the sweep diverged: lower --optim.base-lr, or try --run.precision fp32"
@@ -189,7 +189,7 @@ def last_value(run: RunDirectory, key: str) -> float:
     return float(values[-1]) if values else math.nan
 
 
-def sentences(found: Study, by: Metric) -> list[str]:
+def messages(found: Study, by: Metric) -> list[str]:
     """A line per combination, the best first."""
     return [
         f"{label(row.settings):<40} {by.label} {_shown(row.mean)}"

@@ -37,20 +37,27 @@ class Entry:
         return _named(self.recipes)
 
 
+LABELLED = "DATA: a folder for each class, a list with a column of labels, or the name of a data set."
+"""What the commands that need labels take."""
+
 TASKS: dict[str, Entry] = {
     "pretrain": Entry(
-        summary="masked autoencoding on any folder of images; no labels needed",
-        description="Masked autoencoding on any nested folder of images, no labels needed.",
+        summary="pre-train an encoder as a masked autoencoder on any folder of images, without labels",
+        description=(
+            "Pre-trains a Vision Transformer as a masked autoencoder on images without labels: most "
+            "patches of each image are masked, and the model learns to reconstruct them. DATA: folders "
+            "of images, lists of files, or the name of a data set."
+        ),
         task="unmask.tasks.pretrain:Pretrain",
         recipes="unmask.recipes.pretrain:PRETRAIN",
         recipe="laptop",
         model="masked-autoencoder",
     ),
     "tokenizer": Entry(
-        summary="train a discrete VAE, whose tokens pre-training can predict",
+        summary="train a discrete VAE (dVAE), whose tokens pre-training can predict instead of pixels",
         description=(
-            "Trains a discrete VAE on any folder of images, for unmask pretrain --target.kind tokens "
-            "--target.tokenizer RUN (paper, Table 1d)."
+            "Trains a discrete VAE (dVAE) on images without labels, for unmask pretrain --target.kind "
+            "tokens --target.tokenizer RUN (paper, Table 1d). DATA: as of pretrain."
         ),
         task="unmask.tasks.tokenizer:TrainTokenizer",
         recipes="unmask.recipes.tokenizer:TOKENIZER",
@@ -58,10 +65,11 @@ TASKS: dict[str, Entry] = {
         model="tokenizer",
     ),
     "finetune": Entry(
-        summary="train an encoder and a new head on labels, in whole or in part",
+        summary="fine-tune a pre-trained encoder, or its last blocks, as a classifier",
         description=(
-            "Trains a pre-trained encoder and a new head on labelled images. --tune-blocks K tunes the "
-            "last K blocks alone; 0.5 is half a block."
+            "Fine-tunes a pre-trained encoder (--init) with a new classification head on labelled "
+            "images. --tune-blocks K trains only the last K blocks and the head; 0.5 is the MLP of the "
+            f"last block. {LABELLED}"
         ),
         task="unmask.tasks.classify:Finetune",
         recipes="unmask.recipes.classify:FINETUNE",
@@ -71,8 +79,11 @@ TASKS: dict[str, Entry] = {
         predict="unmask.use.predict:run_prediction",
     ),
     "probe": Entry(
-        summary="a linear classifier on a frozen encoder",
-        description="Trains a linear classifier on the frozen encoder's features (paper, Table 10).",
+        summary="train a linear classifier on the features of a frozen encoder (linear probe)",
+        description=(
+            "Linear probe: trains a linear classifier on the features of a frozen encoder (--init; "
+            f"paper, Table 10). {LABELLED}"
+        ),
         task="unmask.tasks.classify:Probe",
         recipes="unmask.recipes.classify:PROBE",
         recipe="small-probe",
@@ -81,10 +92,10 @@ TASKS: dict[str, Entry] = {
         predict="unmask.use.predict:run_prediction",
     ),
     "scratch": Entry(
-        summary="train the same from random weights, to compare with",
+        summary="train a classifier from random weights, the baseline for finetune",
         description=(
-            "Trains a new encoder and head on labels alone (paper, Table 11): what pre-training has to "
-            "beat."
+            "Trains a classifier from random weights on labelled images (paper, Table 11): the baseline "
+            f"that fine-tuning a pre-trained encoder has to beat. {LABELLED}"
         ),
         task="unmask.tasks.classify:Scratch",
         recipes="unmask.recipes.classify:SCRATCH",
@@ -94,11 +105,11 @@ TASKS: dict[str, Entry] = {
         predict="unmask.use.predict:run_prediction",
     ),
     "detect": Entry(
-        summary="train a detector: boxes, classes and masks of objects",
+        summary="train an object detector (Mask R-CNN on a pre-trained encoder): boxes, classes, masks",
         description=(
-            "Trains an encoder that becomes a Mask R-CNN (paper, Table 4) on images with objects: DATA "
-            "is a folder with COCO's annotations or PASCAL VOC's, or a .csv of boxes. --init RUN begins "
-            "with any encoder, --scratch with a new one."
+            "Trains a Mask R-CNN on a pre-trained encoder (paper, Table 4). DATA is a folder with COCO "
+            "or PASCAL VOC annotations, or a .csv of boxes. --init RUN starts from a pre-trained "
+            "encoder, --scratch from random weights."
         ),
         task="unmask.tasks.detect:Detect",
         recipes="unmask.recipes.detect:DETECT",
@@ -108,12 +119,12 @@ TASKS: dict[str, Entry] = {
         predict="unmask.use.detect:run_prediction",
     ),
     "segment": Entry(
-        summary="train a segmenter: UperNet, or a linear layer on every patch",
+        summary="train a semantic segmenter: UperNet, or a linear layer on every patch",
         description=(
-            "Trains an encoder and a head on images with label maps: DATA is ADE20K's layout, a folder "
-            "with the folders images and labels (or masks), or one with COCO's or labelme's JSON. "
-            "--init RUN begins with a pre-trained encoder, --scratch with a new one. --head linear "
-            "--head.frozen is the dense linear probe."
+            "Trains a semantic segmenter on images with label maps. DATA has ADE20K's layout, or the "
+            "folders images and labels (or masks), or COCO or labelme JSON. --init RUN starts from a "
+            "pre-trained encoder, --scratch from random weights. --head linear --head.frozen is a "
+            "linear probe of every patch."
         ),
         task="unmask.tasks.segment:Segment",
         recipes="unmask.recipes.segment:SEGMENT",

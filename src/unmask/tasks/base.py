@@ -240,7 +240,7 @@ class EncoderTask(BaseTask):
         spec: HeadSpec = plan.model  # type: ignore[assignment]  # the task's own `spec` made it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.training.seed)
-            encoder, sentences = spec.encoder.build(), ["encoder and head initialised randomly"]
+            encoder, messages = spec.encoder.build(), ["encoder and head initialised randomly"]
             if init:
                 encoder, changes = encoder_for(
                     init,
@@ -250,12 +250,12 @@ class EncoderTask(BaseTask):
                     display=plan.image.display,
                 )
                 loaded = "encoder loaded from --init, head initialised randomly"
-                sentences = ["; ".join([loaded, *changes])]
+                messages = ["; ".join([loaded, *changes])]
             model = spec.around(encoder)
         self.freeze(model)
         sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
         trained, total = sum(n for n, is_trained in sizes if is_trained), sum(n for n, _ in sizes)
-        return model, [*sentences, f"{trained:,} of {total:,} parameters are trained"]
+        return model, [*messages, f"{trained:,} of {total:,} parameters are trainable"]
 
     def bad_validation_images(self, plan: Plan) -> BadImageLog:
         """Where validation writes down what cannot be read, and counts it."""

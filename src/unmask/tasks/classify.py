@@ -40,7 +40,7 @@ from unmask.tasks.labelled import (
     trained_blocks,
     without_effect,
 )
-from unmask.tasks.validation import Validation, ValidationPictures
+from unmask.tasks.validation import Validation, ValidationFigures
 
 MIX, DROP_PATH = 1, 2
 """Keys that keep apart what a step draws."""
@@ -56,8 +56,8 @@ METRICS = (
         baseline_key="val/commonest_class",
         baseline_label="the majority class",
         images_key="val/images",
-        advice="what usually helps is a longer run, another learning rate (--sweep optim.base-lr "
-        "1e-3,4e-3), and labels that are right: look at the most confident errors",
+        advice="a longer run or another learning rate usually helps (--sweep optim.base-lr 1e-3,4e-3), "
+        "or correcting labels: begin with the most confident errors",
     ),
     Metric(
         key="val/balanced_accuracy",
@@ -171,7 +171,7 @@ class Finetune(EncoderTask):
         t = plan.training
         return [
             Scheduled(validation, t.evaluate_every),
-            Scheduled(ValidationPictures(validation), t.sample_every),
+            Scheduled(ValidationFigures(validation), t.sample_every),
         ]
 
     def summary(self, record: Mapping[str, Any], plan: Plan) -> str:
@@ -192,10 +192,10 @@ class Finetune(EncoderTask):
             ("Classes", f"{len(classes)}: {', '.join(classes[:NAMED_CLASSES])}"),
             *input_facts(plan),
             (
-                "Trained",
-                f"{trained_blocks(head.tune_blocks)}; pooling {head.pool}; drop path {head.drop_path:g}",
+                "Trained parts",
+                f"{trained_blocks(head.tune_blocks)}; {head.pool} pooling; drop path {head.drop_path:g}",
             ),
-            ("Augmented by", augmentation(c, plan.image)),
+            ("Augmentation", augmentation(c, plan.image)),
             ("Layer decay", f"{c.optim.layer_decay:g}"),
         ]
 

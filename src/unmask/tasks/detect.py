@@ -22,7 +22,7 @@ from unmask.models.detector import Detector, valid_patches
 from unmask.models.detector_spec import DetectorSpec
 from unmask.recipes.detect import DETECT
 from unmask.tasks.base import Data, EncoderTask
-from unmask.tasks.detections import CAPTIONS, DetectionPictures, Validation
+from unmask.tasks.detections import CAPTIONS, DetectionFigures, Validation
 from unmask.tasks.facts import input_facts
 from unmask.tasks.objects import ObjectBatch, ObjectSamples, moved
 
@@ -144,7 +144,7 @@ class Detect(EncoderTask):
         t = plan.training
         return [
             Scheduled(validation, t.evaluate_every),
-            Scheduled(DetectionPictures(validation, data.objects), t.sample_every),
+            Scheduled(DetectionFigures(validation, data.objects), t.sample_every),
         ]
 
     def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:

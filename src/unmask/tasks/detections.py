@@ -41,8 +41,8 @@ from unmask.viz.detections import (
     SHOWN_SCORE,
     Case,
     beside_truth_sheet,
-    objects_statistics_picture,
-    precision_recall_picture,
+    objects_statistics_figure,
+    precision_recall_figure,
     worst_cases_sheet,
 )
 from unmask.viz.tiles import displayable
@@ -234,7 +234,7 @@ class Validation:
         return judged
 
 
-class DetectionPictures:
+class DetectionFigures:
     """The pictures of a validation, as an evaluator of their own, since they are drawn less often."""
 
     def __init__(self, validation: Validation, training: Detections):
@@ -249,14 +249,14 @@ class DetectionPictures:
         yield from pictures(self.validation.data, self.validation.image, judged)
         if not self._described:
             self._described = True
-            yield "statistics", statistics_picture(self.training)
+            yield "statistics", statistics_figure(self.training)
 
 
-def statistics_picture(data: Detections) -> Image:
+def statistics_figure(data: Detections) -> Image:
     """How many objects each class has, how large their boxes are, and how many an image holds."""
     size = (0, 0)  # boxes alone need none
     truth = [true_objects(one, size, masks=False) for one in data.instances]
-    return objects_statistics_picture(truth, data.classes)
+    return objects_statistics_figure(truth, data.classes)
 
 
 def pictures(data: Detections, image: ImageSpec, judged: Judged) -> Iterator[tuple[str, Any]]:
@@ -267,9 +267,9 @@ def pictures(data: Detections, image: ImageSpec, judged: Judged) -> Iterator[tup
     chosen, counts = _worst(judged)
     worst = _cases(data, image, judged, chosen)
     yield "worst", worst_cases_sheet(worst, data.classes, count=WORST, counts=counts)
-    yield "precision-recall", precision_recall_picture(judged.boxes, data.classes)
+    yield "precision-recall", precision_recall_figure(judged.boxes, data.classes)
     if judged.masks:
-        yield "precision-recall-masks", precision_recall_picture(judged.masks, data.classes)
+        yield "precision-recall-masks", precision_recall_figure(judged.masks, data.classes)
 
 
 def shown(images: Images, index: int, image: ImageSpec) -> np.ndarray:

@@ -31,7 +31,7 @@ RANKED_PER_DIMENSION = 4
 """Images that the rank of features needs for each of their dimensions, to mean much."""
 
 LEARN_LONGER = (
-    "the features do not separate these classes yet: what usually helps is a longer pre-training, or "
+    "the features do not separate these classes yet: a longer pre-training usually helps, or "
     "images that are more like the labelled ones"
 )
 

@@ -19,7 +19,7 @@ from unmask.data.records import Labelled, Split
 from unmask.data.sampler import SampleKey
 from unmask.data.samples import RandomCrops
 from unmask.data.split import class_weights
-from unmask.tasks.facts import counted
+from unmask.units import counted
 
 
 class LabelledBatch(NamedTuple):
@@ -160,5 +160,5 @@ def augmentation(config: ClassifyConfig, image: ImageSpec) -> str:
 def trained_blocks(blocks: float | None) -> str:
     """What of a classifier is trained, in words."""
     if blocks is None:
-        return "everything"
+        return "encoder and head"
     return f"the head and {counted(blocks, 'block')}" if blocks else "the head alone"

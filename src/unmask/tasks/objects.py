@@ -17,7 +17,7 @@ from unmask.data.placement import Placement, cut_image, padded, placed_boxes, pl
 from unmask.data.sampler import SampleKey
 
 Target = dict[str, Tensor]
-"""As `Detector` takes it: "boxes", "labels", "ignored" and perhaps "masks"."""
+"""As `Detector` takes it: "boxes", "labels", "ignored" and, if there are any, "masks"."""
 
 
 class ObjectSample(NamedTuple):

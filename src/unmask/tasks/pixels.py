@@ -32,7 +32,7 @@ from unmask.models.segmenter import Segmenter
 from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.models.sliding import slide
 from unmask.tasks.reconstruction import display_of
-from unmask.viz.confusion import confusion_picture
+from unmask.viz.confusion import confusion_figure
 from unmask.viz.segmentation import Scene, segmentation_sheet
 from unmask.viz.tiles import displayable
 
@@ -90,7 +90,7 @@ def slid(model: Segmenter, images: Tensor, window: Size) -> Tensor:
     return slide(lambda part: model(part).logits.float(), images, window=window, stride=stride)
 
 
-def likeliest(logits: Tensor, size: Size) -> Tensor:
+def most_probable_classes(logits: Tensor, size: Size) -> Tensor:
     """int64 [B, H, W]: the classes with the highest logits [B, K, h, w], enlarged bilinearly."""
     best, chosen = logits.new_full((), -torch.inf), torch.zeros((), dtype=torch.int64)
     chosen = chosen.to(logits.device)
@@ -129,7 +129,7 @@ def score_pixels(
                 labels = maps.labels(index)
                 refuse_wrong_size(maps, index, labels)
                 true = torch.from_numpy(labels)[None].to(device)
-                predicted = likeliest(rows.output, (labels.shape[0], labels.shape[1]))
+                predicted = most_probable_classes(rows.output, (labels.shape[0], labels.shape[1]))
                 confusion += pixel_confusion(predicted, true, len(spec.classes), maps.ignore_index).cpu()
                 readable += 1
         confusion = processes.sum(confusion.to(device)).cpu()
@@ -164,7 +164,7 @@ class PixelValidation:
         return found
 
 
-class PixelPictures:
+class PixelFigures:
     """The pictures of a validation, as an evaluator of their own, since they are drawn less often."""
 
     def __init__(self, validation: PixelValidation):
@@ -175,10 +175,10 @@ class PixelPictures:
         v = self.validation
         found = v.score(model, processes)
         if processes.is_main:
-            yield from pixel_pictures(model, v.maps, v.image, v.loading, found.scores.confusion)
+            yield from pixel_figures(model, v.maps, v.image, v.loading, found.scores.confusion)
 
 
-def pixel_pictures(
+def pixel_figures(
     model: Segmenter, maps: LabelMaps, image: ImageSpec, loading: LoadingPlan, confusion: Tensor
 ) -> Iterator[tuple[str, Any]]:
     """Some images with truth, prediction and errors; and the confusion matrix, counted in pixels."""
@@ -186,7 +186,7 @@ def pixel_pictures(
     scenes = list(scenes_of(model, maps.images.subset(chosen), image, loading, maps.subset(chosen)))
     if scenes:
         yield "segmentation", segmentation_sheet(scenes, maps.classes, ignore_index=maps.ignore_index)
-    yield "confusion", confusion_picture(confusion, maps.classes, counted="pixels")
+    yield "confusion", confusion_figure(confusion, maps.classes, counted="pixels")
 
 
 def scenes_of(
@@ -201,7 +201,7 @@ def scenes_of(
 
     def seen(normal: Tensor) -> tuple[np.ndarray, np.ndarray]:
         logits = slid(model, normal, image.size)
-        predicted = likeliest(logits, (logits.shape[2], logits.shape[3]))
+        predicted = most_probable_classes(logits, (logits.shape[2], logits.shape[3]))
         return displayable(normal, display)[0], predicted[0].cpu().numpy()
 
     with evaluating(model) as device:

@@ -43,7 +43,7 @@ from unmask.tasks.labelled import is_picture
 from unmask.tasks.reconstruction import (
     PICTURED_IMAGES,
     HeldOutError,
-    SamplePictures,
+    SampleFigures,
     autoencoder_in,
     pictured,
 )
@@ -87,8 +87,9 @@ class Pretrain(BaseTask):
             key="held_out/harmonic_error",
             label="harmonic fill",
             has_curve=False,
-            explanation="the error of the smoothest surface through the visible pixels, a baseline "
-            "without any learning: below it, the model has learned something about your images",
+            explanation="the error of the smoothest surface through the visible pixels (Laplace's "
+            "equation), a baseline without learning: a model with a lower error has learned something "
+            "about your images",
         ),
         Metric(
             key="held_out/ratio",
@@ -97,9 +98,9 @@ class Pretrain(BaseTask):
             baseline=1.0,
             baseline_label="harmonic fill",
             on_console=True,
-            advice="what usually helps is a longer run (--time 1h, or more --optim.steps), then smaller "
-            "patches (--model.patch); with normalised pixels as the target pictures stay worse than the "
-            "features, and --target.kind pixels draws better",
+            advice="a longer run usually helps (--time 1h, or more --optim.steps), then smaller patches "
+            "(--model.patch); with normalised pixels as the target, reconstructions may look poor "
+            "though the features are good, and --target.kind pixels reconstructs better",
         ),
         *features.METRICS,
     )
@@ -168,12 +169,12 @@ class Pretrain(BaseTask):
 
     def model(self, plan: Plan, init: Weights | None) -> tuple[nn.Module, list[str]]:
         """A new model, or one that starts from --init."""
-        model, sentences = super().model(plan, init)
+        model, messages = super().model(plan, init)
         self._read_tokens(plan.image, plan.model.encoder)
         if init and isinstance(model, MaskedAutoencoder):
             start = initialize_from(model, init, str(self.init), plan.image.display)
-            sentences.append(start)
-        return model, sentences
+            messages.append(start)
+        return model, messages
 
     def fit(self, model: MaskedAutoencoder, plan: Plan, data: PretrainImages) -> Iterator[str]:
         """Principal components of patches of training crops, if they are the target."""
@@ -205,12 +206,12 @@ class Pretrain(BaseTask):
         title = "Held-out images" if plan.facts.held_out_images else "Training images"
         scheduled = [
             Scheduled(HeldOutError(crops, plan, tokens), t.evaluate_every),
-            Scheduled(SamplePictures("reconstruction", title, drawn, plan, tokens), t.sample_every),
+            Scheduled(SampleFigures("reconstruction", title, drawn, plan, tokens), t.sample_every),
         ]
         if d.other:
             elsewhere = _crops(pictured(find_images(d.other, root=d.root)), plan)
             title = "Images of another data set"
-            other = SamplePictures("other-data", title, elsewhere, plan, tokens)
+            other = SampleFigures("other-data", title, elsewhere, plan, tokens)
             scheduled.append(Scheduled(other, t.sample_every))
         if looks := self._features(data, plan):
             every = either(self.config.probe.every, max(1, t.steps // 10))
@@ -233,9 +234,9 @@ class Pretrain(BaseTask):
         return [
             *super().facts(plan, record),
             *input_facts(plan),
-            ("Samples", _samples_in_words(self.config.data)),
+            ("Augmentation", _samples_in_words(self.config.data)),
             ("Decoder", transformer(d.depth, d.width, d.heads)),
-            ("Masked", f"{MASKS_IN_WORDS[mask.strategy]}, {share:.1%}"),
+            ("Mask", f"{MASKS_IN_WORDS[mask.strategy]}, {share:.1%} of the patches"),
             ("Target", f"{target.kind}; loss on {target.loss_on} patches"),
         ]
 

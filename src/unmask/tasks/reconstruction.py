@@ -56,7 +56,7 @@ class HeldOutError:
         yield from held_out_scores(processes.sum(totals.to(processes.device)))
 
 
-class SamplePictures:
+class SampleFigures:
     """The same images under the same masks, drawn again as the model learns."""
 
     def __init__(self, name: str, title: str, crops: Tensor, plan: Plan, tokens: Draw | None = None):

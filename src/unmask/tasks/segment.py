@@ -27,7 +27,7 @@ from unmask.tasks.base import Data, EncoderTask
 from unmask.tasks.facts import input_facts
 from unmask.tasks.labelled import is_picture
 from unmask.tasks.mapped import MappedBatch, MappedSamples
-from unmask.tasks.pixels import PixelPictures, PixelValidation, model_spec
+from unmask.tasks.pixels import PixelFigures, PixelValidation, model_spec
 
 DROP_PATH, DROPOUT = 1, 2
 """Keys that keep apart what a step draws."""
@@ -128,7 +128,7 @@ class Segment(EncoderTask):
         for name in changed if c.head.kind == "linear" else ():
             yield f"--head.{name} changes nothing here: the linear head has none"
         if c.scratch and c.head.frozen:
-            yield "the frozen encoder is a new one: what a random encoder is worth"
+            yield "the frozen encoder has random weights: this measures the baseline of a random encoder"
 
     def samples(self, plan: Plan, data: MappedImages) -> "MappedSamples":
         """Random crops with their label maps."""
@@ -172,7 +172,7 @@ class Segment(EncoderTask):
         t = plan.training
         return [
             Scheduled(validation, t.evaluate_every),
-            Scheduled(PixelPictures(validation), t.sample_every),
+            Scheduled(PixelFigures(validation), t.sample_every),
         ]
 
     def facts(self, plan: Plan, record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -187,10 +187,13 @@ class Segment(EncoderTask):
             ("IoU of classes", _ious(spec.classes, record)),
             *input_facts(plan),
             ("Head", f"{spec.head} on blocks {' '.join(map(str, spec.blocks))}"),
-            ("Trained", "the head alone" if c.head.frozen else f"all; drop path {c.head.drop_path:g}"),
+            (
+                "Trained parts",
+                "the head alone" if c.head.frozen else f"all; drop path {c.head.drop_path:g}",
+            ),
             ("Whole images", f"{sides}, in windows of {factors[0]} x {factors[1]}"),
             (
-                "Augmented by",
+                "Augmentation",
                 f"scale {low:g} to {high:g}, crops"
                 + (", flips" if c.data.flip else "")
                 + (", colours" if c.data.distort and is_picture(plan.image) else ""),

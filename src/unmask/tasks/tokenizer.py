@@ -33,6 +33,7 @@ from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.recipes.tokenizer import TOKENIZER
 from unmask.tasks.base import BaseTask, Data
 from unmask.tasks.reconstruction import PICTURED_IMAGES, display_of, pictured
+from unmask.units import counted
 from unmask.viz.tiles import Sheet, displayable, draw
 
 EVALUATED_AT_ONCE = 16
@@ -118,7 +119,7 @@ class TrainTokenizer(BaseTask):
         )
         return [
             Scheduled(TokenizerError(crops, plan), t.evaluate_every),
-            Scheduled(TokenPictures(drawn, plan), t.sample_every),
+            Scheduled(TokenFigures(drawn, plan), t.sample_every),
         ]
 
     def facts(self, plan: Plan, newest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -127,7 +128,7 @@ class TrainTokenizer(BaseTask):
         h, w = _grid(spec)
         return [
             *super().facts(plan, newest),
-            ("Input", f"{image.size[0]} x {image.size[1]} pixels, {image.channels} channel(s)"),
+            ("Input", f"{image.size[0]} x {image.size[1]} pixels, {counted(image.channels, 'channel')}"),
             ("Tokens", f"{h} x {w}, each one of {spec.vocabulary}"),
             ("Network", f"{spec.blocks} residual blocks at each resolution, from {spec.width} channels"),
         ]
@@ -181,7 +182,7 @@ class TokenizerError:
         yield "tokens/perplexity", perplexity(totals[:-2])
 
 
-class TokenPictures:
+class TokenFigures:
     """The same images, drawn again from their tokens as the tokenizer learns."""
 
     def __init__(self, crops: Tensor, plan: Plan):

@@ -17,6 +17,7 @@ from unmask.interop.description import Description, Weights
 from unmask.interop.weights import build, read_weights, write_model
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.tokenizer_spec import TokenizerSpec
+from unmask.units import counted
 
 FOLDER = "tokenizer"
 """Folder in a finished pre-training run: the tokenizer that draws its predictions."""
@@ -105,8 +106,8 @@ def check_fits(spec: TokenizerSpec, own: ImageSpec, image: ImageSpec, grid: Size
         )
     if (spec.channels, own.dtype) != (image.channels, image.dtype):
         raise ValueError(
-            f"the tokenizer takes {spec.channels} channel(s) of {own.dtype} and the images have "
-            f"{image.channels} of {image.dtype}: train a tokenizer on these images"
+            f"the tokenizer takes {counted(spec.channels, 'channel')} of {own.dtype} and the images "
+            f"have {image.channels} of {image.dtype}: train a tokenizer on these images"
         )
 
 

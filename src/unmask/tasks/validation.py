@@ -21,9 +21,9 @@ from unmask.evals.classification import Scores, calibration, classification_scor
 from unmask.inference import Rows, SharedCrops
 from unmask.models.classifier import Classifier
 from unmask.tasks.reconstruction import display_of
-from unmask.viz.confusion import confusion_picture
+from unmask.viz.confusion import confusion_figure
 from unmask.viz.predictions import mistakes_sheet, worst_mistakes
-from unmask.viz.reliability import reliability_picture
+from unmask.viz.reliability import reliability_figure
 from unmask.viz.tiles import displayable
 
 PICTURED_MISTAKES = 24
@@ -72,7 +72,7 @@ class Validation:
         return Scored(classification_scores(predicted.output, labels), predicted)
 
 
-class ValidationPictures:
+class ValidationFigures:
     """The pictures of a validation, as an evaluator of their own, since they are drawn less often."""
 
     def __init__(self, validation: Validation):
@@ -89,7 +89,7 @@ def pictures(labelled: Labelled, image: ImageSpec, scored: Scored) -> Iterator[t
     """Confusion matrix, most confident errors and calibration."""
     scores, predicted = scored
     probabilities, labels = predicted.output.softmax(dim=1), labels_of(labelled, predicted.indices)
-    yield "confusion", confusion_picture(scores.confusion, labelled.classes)
+    yield "confusion", confusion_figure(scores.confusion, labelled.classes)
     worst = worst_mistakes(probabilities, labels, PICTURED_MISTAKES)
     crops = torch.empty(0, image.channels, *image.size)
     chosen = labelled.images.subset([predicted.indices[i] for i in worst.tolist()])
@@ -98,7 +98,7 @@ def pictures(labelled: Labelled, image: ImageSpec, scored: Scored) -> Iterator[t
     shown = displayable(crops, display_of(image))
     of_worst = probabilities[worst], labels[worst], labelled.classes, chosen.paths
     yield "mistakes", mistakes_sheet(shown, *of_worst)
-    yield "calibration", reliability_picture(calibration(probabilities, labels))
+    yield "calibration", reliability_figure(calibration(probabilities, labels))
 
 
 def labels_of(labelled: Labelled, indices: list[int]) -> Tensor:

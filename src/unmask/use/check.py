@@ -36,6 +36,7 @@ from unmask.tasks import find_recipe
 from unmask.tasks.measure import Measured, measure, read_layout
 from unmask.tasks.pretrain import MaskedSamples
 from unmask.tasks.reconstruction import display_of
+from unmask.units import counted
 from unmask.use.advise import advised_steps, fit_to_images, measured_here, usual_patch
 from unmask.use.check_annotations import AnnotationCheck, check_annotations
 from unmask.use.check_report import BadShare, Check, one_colour_notes
@@ -65,8 +66,9 @@ def run_check(asked: CheckConfig) -> Check:
     if len(inspection.bad) == inspection.images:
         first = inspection.bad[0]
         raise DataError(
-            f"none of the {inspection.images} images can be read as {wanted.channels} channel(s), the "
-            f"first is {first.path} ({first.reason}): correct them, or choose other --data.channels"
+            f"none of the {inspection.images} images can be read as "
+            f"{counted(wanted.channels, 'channel')}, the first is {first.path} ({first.reason}): "
+            f"correct them, or choose other --data.channels"
         )
     recipe, reason = asked.recipe, "as asked"
     if not recipe:

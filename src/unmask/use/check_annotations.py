@@ -21,7 +21,7 @@ from unmask.data.label_maps import SOURCES, find_label_maps
 from unmask.data.maps import LabelMaps, pixel_counts
 from unmask.data.paths import PathList
 from unmask.errors import DataError
-from unmask.tasks.detections import statistics_picture
+from unmask.tasks.detections import statistics_figure
 from unmask.viz.words import one_line
 
 NAMED_CLASSES = 40
@@ -85,7 +85,7 @@ def check_objects(d: CheckData) -> AnnotationCheck | None:
         problems=tuple(problems),
         folders=_folders(*images),
         command=shlex.join(["unmask", "detect", *d.source, "--init", "RUN"]),
-        picture=statistics_picture(every),
+        picture=statistics_figure(every),
     )
 
 

@@ -18,7 +18,7 @@ from unmask.data.inspect import Inspection
 from unmask.data.sources.find import sums
 from unmask.data.sources.index import Ignored
 from unmask.data.split import default_held_out
-from unmask.units import data_size, duration
+from unmask.units import counted, data_size, duration
 from unmask.use.check_annotations import AnnotationCheck
 from unmask.viz.words import percent
 
@@ -57,20 +57,20 @@ class Check:
         i, aside = self.inspection, default_held_out(self.inspection.images)
         return [
             ("images", f"{i.images}, of which a run would hold out {aside}"),
-            *(("passed over", one) for one in sums(self.ignored)),
-            ("kinds", ", ".join(f"{count} {kind}" for kind, count in sorted(i.kinds.items()))),
+            *(("ignored", one) for one in sums(self.ignored)),
+            ("formats", ", ".join(f"{count} {kind}" for kind, count in sorted(i.kinds.items()))),
             ("height x width", f"{_size(i.smallest)} to {_size(i.largest)}, median {_size(i.median)}"),
             *(row for found in self.annotations for row in found.rows),
-            ("bad files", f"{len(i.bad)} (all headers read, {i.decoded} images decoded)"),
+            ("unreadable", f"{len(i.bad)} (all headers read, {i.decoded} images decoded)"),
             ("of one colour", f"{len(i.one_colour)} of the {i.decoded} decoded"),
             ("duplicates", f"{len(i.duplicates)} groups of files with the same content"),
-            ("read as", f"{self.image.channels} channel(s) of {self.image.dtype}"),
+            ("read as", f"{counted(self.image.channels, 'channel')} of {self.image.dtype}"),
             ("mean", " ".join(f"{value:.4g}" for value in self.image.mean)),
             ("standard deviation", " ".join(f"{value:.4g}" for value in self.image.std)),
             ("recipe", f"{self.recipe}: {self.reason}"),
-            *(self.advice.sentences() if self.advice else ()),
+            *(self.advice.rows() if self.advice else ()),
             ("time", self._time()),
-            ("slower", self.reading.verdict),
+            ("bottleneck", self.reading.verdict),
             ("memory", self._memory()),
         ]
 
@@ -100,8 +100,8 @@ class Check:
         kept = f", then {self.reading.later_ms:.2g} from memory" if d.keep_decoded else ""
         return (
             f"about {duration(max(p.seconds, reading))} here: {t.steps} steps of {t.batch} images, "
-            f"{duration(p.seconds)} of arithmetic, {duration(reading)} of reading on {d.workers} "
-            f"process(es) at {p.sample_ms:.2g} ms a sample{kept}"
+            f"{duration(p.seconds)} of arithmetic, {duration(reading)} of reading in "
+            f"{counted(d.workers, 'process')} at {p.sample_ms:.2g} ms a sample{kept}"
         )
 
     def _memory(self) -> str:
@@ -164,7 +164,7 @@ class BadShare:
 def one_colour_notes(inspection: Inspection) -> Iterator[str]:
     """Names images in which all pixels are the same; they are kept."""
     if same := inspection.one_colour:
-        yield f"{len(same)} image(s) of one colour, kept for training: {named(same)}"
+        yield f"{counted(len(same), 'image')} of one colour, kept for training: {named(same)}"
 
 
 def named(paths: Sequence[str]) -> str:

@@ -45,10 +45,10 @@ def match_classes(
     unknown = [name for name in data if name not in outputs]
     if not unknown:
         return Matching([outputs[name] for name in data], readable(model), "")
-    mine, theirs = imagenet_numbers(data), imagenet_numbers(model)
+    mine, theirs = imagenet_indices(data), imagenet_indices(model)
     if mine and theirs and set(mine) <= set(theirs):
-        by_number = {number: i for i, number in enumerate(theirs)}
-        names = distinct([imagenet_names()[number] for number in theirs])
+        by_number = {index: i for i, index in enumerate(theirs)}
+        names = distinct([imagenet_names()[index] for index in theirs])
         return Matching([by_number[n] for n in mine], names, "classes are matched as those of ImageNet")
     if len(unknown) == len(data) == len(model):
         return _in_order(data, model, named, data if order is None else order)
@@ -85,18 +85,18 @@ def _in_order(data: Sequence[str], model: Sequence[str], named: bool, order: Seq
     return Matching([places[name] for name in data], distinct(order), _shortened(note))
 
 
-def imagenet_numbers(names: Sequence[str]) -> list[int] | None:
+def imagenet_indices(names: Sequence[str]) -> list[int] | None:
     """Which of ImageNet-1K's classes these are, by folder or by words; None if some are not."""
     count, aliases = Counter(names), _imagenet_aliases()
-    numbers = [aliases.get(name) if count[name] == 1 else None for name in names]
-    known = {number for number in numbers if number is not None}
-    missing = numbers.count(None)
+    indices = [aliases.get(name) if count[name] == 1 else None for name in names]
+    known = {index for index in indices if index is not None}
+    missing = indices.count(None)
     if len(known) < len(names) - missing:
         return None
     if missing and (len(names) != IMAGENET_CLASSES or missing > UNRECOGNISED):
         return None
     left = iter(sorted(set(range(IMAGENET_CLASSES)) - known))
-    return [next(left) if number is None else number for number in numbers]
+    return [next(left) if index is None else index for index in indices]
 
 
 @cache

@@ -33,7 +33,7 @@ from unmask.use.predict import whole
 from unmask.use.results import Result, log_bad_images, rate, result_folder, write_result
 from unmask.use.segment import file_names
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
-from unmask.viz.detections import SHOWN_SCORE, objects_picture
+from unmask.viz.detections import SHOWN_SCORE, objects_figure
 from unmask.viz.report import Table
 from unmask.viz.words import one_line
 
@@ -252,7 +252,7 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Detect
                     place.parent.mkdir(parents=True, exist_ok=True)
                     sure = confident(rows.output)
                     picture = shown(images, index, trained.image)
-                    objects_picture(picture, sure, model.spec.classes).save(place)
+                    objects_figure(picture, sure, model.spec.classes).save(place)
     if not found:
         raise none_readable(bad)
     with whole(folder / COCO) as file:

@@ -207,8 +207,8 @@ def _find_classes(folder: str, name: str, expected: tuple[str, ...]) -> tuple[La
             f"{folder} is not {name}: it holds {some(strangers or ['train', 'val'])}; give the folder "
             f"whose folders are called by ImageNet's classes, such as {expected[0]}"
         )
-    numbers = {synset: i for i, synset in enumerate(expected)}
-    labels = np.array([numbers[label] for label in found.training.names], dtype=np.int64)
+    indices = {synset: i for i, synset in enumerate(expected)}
+    labels = np.array([indices[label] for label in found.training.names], dtype=np.int64)
     missing = [synset for synset in expected if synset not in present]
     return Labelled(found.training.images, labels, expected), missing
 

@@ -32,9 +32,9 @@ from unmask.evals.segmentation import SegmentationScores, segmentation_scores
 from unmask.inference import evaluating, infer
 from unmask.models.segmenter import Segmenter
 from unmask.tasks.pixels import (
-    likeliest,
     model_spec,
-    pixel_pictures,
+    most_probable_classes,
+    pixel_figures,
     scenes_of,
     score_pixels,
     slid,
@@ -99,7 +99,7 @@ def _evaluate(config: EvaluateConfig, processes: Processes) -> Result:
         def written() -> Result:
             log_bad_images(folder, bad, images=images + len(bad), max_share=d.max_bad_share)
             result = _result(config, segmentation_scores(confusion), parts, images, bad, notes)
-            drawn = pixel_pictures(model, parts[0], trained.image, trained.loading, confusion)
+            drawn = pixel_figures(model, parts[0], trained.image, trained.loading, confusion)
             return write_result(result, folder, drawn)
 
         return processes.on_main(written)
@@ -284,7 +284,7 @@ def _write_image(
     pixels = images.decode(index, trained.image.pixels(trained.loading.max_megapixels))
     assert isinstance(pixels, Tensor), "it was read a moment ago"
     size, classes = (pixels.shape[1], pixels.shape[2]), logits.shape[1]
-    labels = likeliest(logits, size)[0].cpu().numpy()
+    labels = most_probable_classes(logits, size)[0].cpu().numpy()
     normal = normalize(pixels[None], trained.image.mean, trained.image.std)
     picture = displayable(normal, display_of(trained.image))[0]
     label_file, overlay_file = folder / LABELS / f"{name}.png", folder / OVERLAYS / f"{name}.jpg"

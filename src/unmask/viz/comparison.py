@@ -29,7 +29,7 @@ def comparison_chart(
         bars: in the order from above; the one with the highest mean stands out.
         title: above the chart.
         label: of the axis of scores, which begins at 0.
-        baseline: a score that is worth nothing, drawn as a line with its name.
+        baseline: the score of a baseline without learning, drawn as a line with its name.
     """
     padded = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
     figure = Figure(figsize=(7.2, 1.5 + 0.62 * len(bars)), dpi=DPI, layout=padded)

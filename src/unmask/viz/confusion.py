@@ -28,7 +28,7 @@ MOST_PIXELS = 2000
 TICKS = (0, 0.01, 0.1, 0.25, 0.5, 1)
 
 
-def confusion_picture(
+def confusion_figure(
     confusion: Int[Tensor, "K K"], names: Sequence[str], *, counted: str = "images"
 ) -> Image.Image:
     """Draws counts by true class (row) and predicted class (column), coloured by the row's share.

@@ -50,7 +50,7 @@ class Case:
         return replace(self, found=self.found.select(index))
 
 
-def objects_picture(
+def objects_figure(
     picture: Picture,
     objects: TrueObjects | FoundObjects,
     names: Sequence[str],
@@ -88,7 +88,7 @@ def beside_truth_sheet(
     captions = []
     for case in (case.shown(score) for case in cases):
         matched = matches(case.truth, case.found)
-        drawn = [objects_picture(case.picture, o, names, side=SIDE) for o in (case.truth, case.found)]
+        drawn = [objects_figure(case.picture, o, names, side=SIDE) for o in (case.truth, case.found)]
         tiles += [_tile(picture) for picture in drawn]
         captions += [f"{(G := len(case.truth.boxes))} object{'s' * (G != 1)}", _counted(matched)]
     if not tiles:
@@ -145,7 +145,7 @@ def worst_cases_sheet(
     )
 
 
-def precision_recall_picture(precision: Precision, names: Sequence[str]) -> Image.Image:
+def precision_recall_figure(precision: Precision, names: Sequence[str]) -> Image.Image:
     """Draws precision by recall: of each class at an overlap of 0.5, and the mean at three overlaps."""
     figure = Figure(figsize=(9.6, 4.4), dpi=110, layout="constrained")
     by_class, mean = figure.subplots(1, 2, sharey=True)
@@ -168,7 +168,7 @@ def precision_recall_picture(precision: Precision, names: Sequence[str]) -> Imag
     return _rendered(figure)
 
 
-def objects_statistics_picture(truth: Sequence[TrueObjects], names: Sequence[str]) -> Image.Image:
+def objects_statistics_figure(truth: Sequence[TrueObjects], names: Sequence[str]) -> Image.Image:
     """Draws how many objects each class has, how large they are, and how many an image holds."""
     labels = torch.cat([t.labels for t in truth]).numpy()
     sides = torch.cat([t.areas for t in truth]).clamp(min=1).sqrt().numpy()

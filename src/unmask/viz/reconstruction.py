@@ -185,5 +185,5 @@ def _percent(ratio: float) -> str:
     return f"{100 * ratio:.4g} %"
 
 
-def _footnote(model: MaskedAutoencoder, *sentences: str) -> str:
-    return " ".join([*sentences, *([BORROWED_STATISTICS] if model.target.needs_statistics else [])])
+def _footnote(model: MaskedAutoencoder, *messages: str) -> str:
+    return " ".join([*messages, *([BORROWED_STATISTICS] if model.target.needs_statistics else [])])

@@ -9,7 +9,7 @@ from PIL import Image
 from unmask.evals.classification import Calibration
 
 
-def reliability_picture(calibration: Calibration) -> Image.Image:
+def reliability_figure(calibration: Calibration) -> Image.Image:
     """Accuracy by confidence, the diagonal of perfect calibration, and the number of images."""
     padded = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
     figure = Figure(figsize=(5, 5.6), dpi=110, layout=padded)

@@ -40,11 +40,11 @@ def open_dicom(path: str, reading: Reading) -> Iterator[Picture]:
         import pydicom
     except ImportError as error:
         raise ValueError("DICOM files need a library: pip install 'unmask[dicom]'") from error
-    with quietly() as said:
+    with quietly() as messages:
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     if header.get("Rows") is None or header.get("Columns") is None:
         raise ValueError("it holds no image")
-    yield _picture(path, header, reading, notes_on(said))
+    yield _picture(path, header, reading, notes_on(messages))
 
 
 def _picture(path: str, header: Any, reading: Reading, notes: tuple[str, ...]) -> ArrayPicture:

@@ -52,10 +52,10 @@ def open_encoded(file: IO[bytes], reading: Reading = AS_IT_SAYS) -> Iterator[Pic
         with open_tiff(file, reading) as picture:
             yield picture
         return
-    with quietly() as said:
+    with quietly() as messages:
         image, stripped = _opened(file)
     with image:
-        notes = notes_on([*said, *([WARNED] if stripped else [])])
+        notes = notes_on([*messages, *([WARNED] if stripped else [])])
         if is_deep(start):
             yield DeepPng(file, image, orientation_of(image), notes)
         else:

@@ -17,6 +17,7 @@ from torch import Tensor
 from unmask.config.image import PixelFormat, PixelType
 from unmask.core.spec import Size
 from unmask.data.decode.quiet import quietly
+from unmask.units import counted
 
 SMALLER = 0.5
 """The largest share of its size that a JPEG can be decoded at, short of its full size."""
@@ -263,7 +264,8 @@ def array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
 
 def wrong_channels(has: int, wanted: int) -> str:
     """Why an image does not fit."""
-    return f"it has {has} channel(s) and {wanted} are wanted: remove it, or choose --data.channels {has}"
+    channels = counted(has, "channel")
+    return f"it has {channels} and {wanted} are wanted: remove it, or choose --data.channels {has}"
 
 
 def channels_first(pixels: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ WARNED = "other libraries warn of damage in it, which costs no image (their warn
 
 
 class _Collector(logging.Handler):
-    def __init__(self, said: list[str]):
+    def __init__(self, messages: list[str]):
         super().__init__(logging.WARNING)
-        self._said = said
+        self._said = messages
 
     def emit(self, record: logging.LogRecord) -> None:
         self._said.append(record.getMessage())
@@ -21,8 +21,8 @@ class _Collector(logging.Handler):
 @contextmanager
 def quietly() -> Iterator[list[str]]:
     """What is warned of or logged meanwhile, when it ends; nothing of it is shown."""
-    said: list[str] = []
-    collector, loggers = _Collector(said), [logging.getLogger(name) for name in LOGGERS]
+    messages: list[str] = []
+    collector, loggers = _Collector(messages), [logging.getLogger(name) for name in LOGGERS]
     before = [logger.propagate for logger in loggers]
     for logger in loggers:
         logger.addHandler(collector)
@@ -31,15 +31,15 @@ def quietly() -> Iterator[list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                yield said
+                yield messages
             finally:
-                said.extend(str(warning.message) for warning in caught)
+                messages.extend(str(warning.message) for warning in caught)
     finally:
         for logger, propagate in zip(loggers, before, strict=True):
             logger.removeHandler(collector)
             logger.propagate = propagate
 
 
-def notes_on(said: list[str]) -> tuple[str, ...]:
+def notes_on(messages: list[str]) -> tuple[str, ...]:
     """One note, however many warnings there were."""
-    return (WARNED,) if said else ()
+    return (WARNED,) if messages else ()

@@ -41,12 +41,12 @@ def open_tiff(file: IO[bytes], reading: Reading) -> Iterator[Picture]:
         return
     import tifffile
 
-    with quietly() as said:
+    with quietly() as messages:
         tiff = tifffile.TiffFile(file)
     with tiff:
         with quietly() as also_said:
             layers = _layers(tiff)
-        yield _picture(layers, reading, notes_on([*said, *also_said]))
+        yield _picture(layers, reading, notes_on([*messages, *also_said]))
 
 
 def _notes_if_ordinary(file: IO[bytes], reading: Reading) -> tuple[str, ...] | None:
@@ -56,7 +56,7 @@ def _notes_if_ordinary(file: IO[bytes], reading: Reading) -> tuple[str, ...] | N
     """
     file.seek(0)
     try:
-        with quietly() as said, Image.open(file, formats=("TIFF",)) as image:
+        with quietly() as messages, Image.open(file, formats=("TIFF",)) as image:
             if not _is_ordinary(image):
                 return None
             mode, full, colours = image.mode, _full_pages(image), len(image.getbands()) > 2
@@ -66,7 +66,7 @@ def _notes_if_ordinary(file: IO[bytes], reading: Reading) -> tuple[str, ...] | N
         return None
     more = [FIRST_PAGE.format(count=len(full))] if len(full) > 1 else []
     alpha = [ALPHA] if mode in ALPHA_MODES and reading.channels != 4 else []
-    return (*notes_on(said), *alpha, *more)
+    return (*notes_on(messages), *alpha, *more)
 
 
 def _is_ordinary(image: Image.Image) -> bool:

@@ -1,4 +1,4 @@
-"""Folders of images at any depth, perhaps in a folder for each class, perhaps below train and val."""
+"""Folders of images at any depth, also in a folder for each class, or below train and val."""
 
 import os
 import sys

@@ -37,7 +37,7 @@ def class_list_in(folder: str) -> ClassList | None:
 
 
 def class_list(file: str) -> ClassList:
-    """Reads a name per line, or ADE20K's objectInfo150.txt, or a table of names and perhaps colours.
+    """Reads a name per line, or ADE20K's objectInfo150.txt, or a table of names and optionally colours.
 
     Raises DataError if it cannot be read, is empty, or lists a name or a colour twice.
     """

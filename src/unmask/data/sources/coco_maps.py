@@ -49,9 +49,9 @@ class ObjectMaps:
         """Some of the maps, in the order given."""
         return replace(self, detections=self.detections.subset(indices))
 
-    def relabelled(self, numbers: np.ndarray) -> "ObjectMaps":
-        """The same maps with `numbers[label]` in place of each label."""
-        return replace(self, labels=numbers[self.labels], background=int(numbers[self.background]))
+    def relabelled(self, indices: np.ndarray) -> "ObjectMaps":
+        """The same maps with `indices[label]` in place of each label."""
+        return replace(self, labels=indices[self.labels], background=int(indices[self.background]))
 
 
 def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:

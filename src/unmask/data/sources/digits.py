@@ -11,7 +11,7 @@ import numpy as np
 
 from unmask.data.images import Images
 from unmask.data.records import Named, Parts, in_order
-from unmask.data.sources.idx import ArrayImages, numbered, numbers
+from unmask.data.sources.idx import ArrayImages, index_names, numbered
 from unmask.data.sources.source import Options, Source
 from unmask.data.split import hold_out
 from unmask.errors import DataError
@@ -43,7 +43,7 @@ def _named() -> Named:
     pixels, labels = _read(file)
     images = Images("digits", numbered(file, len(pixels)), LICENCE, ArrayImages(pixels, "digits"))
     names = [str(label) for label in labels]
-    return Named(images, names, numbers(len(names)), in_order(names))
+    return Named(images, names, index_names(len(names)), in_order(names))
 
 
 @functools.cache

@@ -15,14 +15,14 @@ from unmask.data.sources.index import Directory, Ignored, Listing, Stamp, read_i
 from unmask.errors import DataError
 
 FOLDER = "/"
-"""Stands for the suffix of folders that are passed over."""
+"""Stands for the suffix of folders that are ignored."""
 UNREAD = "no image of a kind that is read"
 HIDDEN = "hidden"
 DEAD_LINK = "a link to nothing or to itself"
 SPECIAL = "a pipe, a socket or a device"
 CLOSED = "a folder that cannot be read"
 OURS = "a folder that unmask wrote"
-"""Why entries are passed over."""
+"""Why entries are ignored."""
 
 NEVER_DICOM = frozenset(
     ".txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .cfg .md .html .htm .pdf .log .db .py "
@@ -57,9 +57,9 @@ def images_below(folder: str) -> PathList:
 
 
 def walk(folder: str) -> Walk:
-    """The images in or below a folder, and what was passed over.
+    """The images in or below a folder, and what was ignored.
 
-    Hidden entries are passed over, and folders below that we wrote, and what cannot be read. Of a large
+    Hidden entries are ignored, and folders below that we wrote, and what cannot be read. Of a large
     folder, only the directories that changed since the last time are read again. Raises DataError if
     the folder itself cannot be read.
     """
@@ -174,7 +174,7 @@ def _read(path: str) -> _Content:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """FOLDER, nothing for an image, or why it is passed over."""
+    """FOLDER, nothing for an image, or why it is ignored."""
     if entry.name.startswith("."):
         return HIDDEN
     try:

@@ -15,7 +15,7 @@ from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.records import Named, Parts, class_name, names_of
-from unmask.data.sources.idx import number_of, numbered, numbers
+from unmask.data.sources.idx import index_names, number_of, numbered
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
 
@@ -194,7 +194,7 @@ def _named(dataset: Any, words: str, column: str) -> Named:
         )
     kind, images = dataset.features[column], images_of_hub(dataset, words)
     values = dataset.select_columns([column])[:][column]
-    keys = numbers(len(images)) if isinstance(images.opener, HubImages) else list(images.names())
+    keys = index_names(len(images)) if isinstance(images.opener, HubImages) else list(images.names())
     if isinstance(kind, ClassLabel):
         labels = np.array([-1 if value is None else value for value in values], dtype=np.int64)
         return Named(images, names_of(labels, kind.names, f"hf:{words}"), keys, tuple(kind.names))

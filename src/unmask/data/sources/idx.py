@@ -23,6 +23,7 @@ from unmask.data.records import Named, Parts, names_of
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
 from unmask.storage import CHUNK, open_regular
+from unmask.units import counted
 
 IDX_IMAGES = ("-images-idx3-ubyte", "-images-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz")
 IDX_TEST = ("t10k", "test", "val")
@@ -37,7 +38,7 @@ def numbered(container: str, count: int) -> PathList:
     return PathList(f"{container}#{i}" for i in range(count))
 
 
-def numbers(count: int) -> list[str]:
+def index_names(count: int) -> list[str]:
     """The keys of a container's images: what it is called, and where it lies, does not matter."""
     return [str(i) for i in range(count)]
 
@@ -63,8 +64,8 @@ def idx_images(file: str) -> Images:
     array = read_idx(file)
     if array.ndim not in (3, 4):
         raise DataError(
-            f"{file} holds {array.ndim} dimension(s) and images need three: give the file of images, "
-            f"not that of labels"
+            f"{file} holds {counted(array.ndim, 'dimension')} and images need three: give the "
+            f"file of images, not that of labels"
         )
     name = Path(file).name.split("-images")[0].split(".")[0]
     stem = f"{Path(file).parent.name}-{name}"
@@ -140,7 +141,7 @@ def _named_idx(images: Images, file: str, classes: tuple[str, ...] | None) -> Na
         raise DataError(
             f"{file} holds {len(images)} images and {place} {shape} labels: get fresh copies of both"
         )
-    return Named(images, names_of(labels, classes, place), numbers(len(images)), classes)
+    return Named(images, names_of(labels, classes, place), index_names(len(images)), classes)
 
 
 def _labels_beside(file: str) -> str:

@@ -41,7 +41,7 @@ class Directory(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """What an entry that is passed over ends in, in small letters, and why it is."""
+    """What an ignored entry ends in, in small letters, and the reason."""
 
     suffix: str
     reason: str
@@ -55,7 +55,7 @@ class Listing:
     """Their paths below the folder, sorted, a zero byte behind each."""
     directories: list[Directory]
     ignored: dict[str, Counter[Ignored]] = field(default_factory=dict)
-    """What was passed over in each directory, by its name."""
+    """What was ignored in each directory, by its name."""
 
     @classmethod
     def of(

@@ -66,10 +66,10 @@ class LabelmeMaps:
         """Some of the maps, in the order given."""
         return replace(self, paths=self.paths.take(indices), sizes=self.sizes[indices])
 
-    def relabelled(self, numbers: np.ndarray) -> "LabelmeMaps":
-        """The same maps with `numbers[label]` in place of each label."""
-        labels = {name: int(numbers[label]) for name, label in self.labels.items()}
-        return replace(self, labels=labels, background=int(numbers[self.background]))
+    def relabelled(self, indices: np.ndarray) -> "LabelmeMaps":
+        """The same maps with `indices[label]` in place of each label."""
+        labels = {name: int(indices[label]) for name, label in self.labels.items()}
+        return replace(self, labels=labels, background=int(indices[self.background]))
 
 
 def _covered(file: str, shape: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:

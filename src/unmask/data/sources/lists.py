@@ -80,8 +80,8 @@ def _delimiter(text: str, usual: str, known: Sequence[str]) -> tuple[str, str]:
 
     It is the one by which the first row has a column of a known name.
     """
-    if said := re.match(r"sep=(.)\r?\n", text):
-        return said[1], text[said.end() :]
+    if declared := re.match(r"sep=(.)\r?\n", text):
+        return declared[1], text[declared.end() :]
     first = re.match(r"[^\r\n]*", text)
     for delimiter in (usual, *DELIMITERS):
         names = next(csv.reader([first[0] if first else ""], delimiter=delimiter), [])

@@ -78,10 +78,10 @@ class MapFiles:
         """Some of the maps, in the order given."""
         return replace(self, paths=self.paths.take(indices))
 
-    def relabelled(self, numbers: np.ndarray) -> "MapFiles":
-        """The same maps with `numbers[label]` in place of each label."""
+    def relabelled(self, indices: np.ndarray) -> "MapFiles":
+        """The same maps with `indices[label]` in place of each label."""
         is_class = (self.table != NO_CLASS) & (self.table != IGNORE_INDEX)
-        new = numbers[np.where(is_class, self.table, 0)]
+        new = indices[np.where(is_class, self.table, 0)]
         return replace(self, table=np.where(is_class, new, self.table).astype(np.int16))
 
 

@@ -34,7 +34,7 @@ def kinds_of(words: tuple[str, ...]) -> list[Source]:
     kinds = [_kind_of(word) for word in words]
     for word, kind in zip(words, kinds, strict=True):
         if kind.alone and len(words) > 1:
-            raise DataError(f"{word} is a data set by itself: give it alone, without other sources")
+            raise DataError(f"{word} is a data set of its own: give it alone, without other sources")
     return kinds
 
 

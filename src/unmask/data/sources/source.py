@@ -36,7 +36,7 @@ class Source:
     labelled: Callable[[str, Options], Parts]
     """The images with the names of their classes; raises DataError if labels are missing or wrong."""
     alone: bool = True
-    """Whether it is a data set by itself, which is not joined with other sources."""
+    """Whether it is a complete data set, which is not joined with other sources."""
     built_in: tuple[str, ...] = ()
     """Names of data sets that need no folder."""
 

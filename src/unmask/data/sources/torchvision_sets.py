@@ -19,7 +19,7 @@ from unmask.data.decode.reading import Reading
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.records import Named, Parts, names_of
-from unmask.data.sources.idx import number_of, numbered, numbers
+from unmask.data.sources.idx import index_names, number_of, numbered
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
 
@@ -179,7 +179,7 @@ def _named(dataset: Any, words: str) -> Named:
     images = images_of(dataset, words)
     if files is not None:
         labels = labels[sorted(range(len(files)), key=files.__getitem__)]
-    keys = numbers(len(images)) if files is None else list(images.names())
+    keys = index_names(len(images)) if files is None else list(images.names())
     classes = _classes_of(dataset)
     return Named(images, names_of(labels, classes, f"torchvision:{words}"), keys, classes)
 

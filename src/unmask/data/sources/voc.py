@@ -1,7 +1,7 @@
 """PASCAL VOC's format: an XML file of boxes for each image.
 
-What is read: DATA/Annotations with DATA/JPEGImages and perhaps DATA/ImageSets/Main; or XML files beside
-their images or in a folder beside theirs, at any depth, perhaps below train and val.
+What is read: DATA/Annotations with DATA/JPEGImages and optionally DATA/ImageSets/Main; or XML files
+beside their images or in a folder beside theirs, at any depth, or below train and val.
 """
 
 import os
