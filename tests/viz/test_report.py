@@ -66,6 +66,13 @@ def test_links_name_files_beside_the_page():
     assert not Page(report_html("run", facts=[], pictures=[])).all("a")
 
 
+def test_a_line_never_ends_within_a_flag():
+    command = "unmask pretrain my--folder --model.decoder-depth 4 --no-flip <b>--x</b>"
+    page = report_html("run", facts=[("Command", command)], pictures=[])
+    assert re.findall('<span class="flag">(.*?)</span>', page) == ["--model.decoder-depth", "--no-flip"]
+    assert Page(page).text.count(command) == 1
+
+
 def test_pictures_are_inside_with_captions():
     page = Page(report_html("run", facts=[], pictures=[("curves", png()), ("samples", b"\x89PNG2")]))
     first, second = page.all("img")

@@ -1,6 +1,7 @@
 """A run as one page that opens anywhere: no scripts, nothing fetched, pictures inside."""
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -33,6 +34,7 @@ img { border: 1px solid var(--line); border-radius: 4px; }
 .picture input:checked + span { background: Canvas; cursor: zoom-out; }
 .picture input:checked + span img { max-width: none; min-width: 100%; border: 0; }
 figcaption { color: var(--quiet); }
+.flag { display: inline-block; }
 """
 
 
@@ -105,9 +107,14 @@ def report_html(
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
     rows = [
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in facts
+        f'<tr><th scope="row">{escape(name)}</th><td>{_text(value)}</td></tr>' for name, value in facts
     ]
     return "\n".join(['<section><table class="facts">', *rows, "</table></section>"])
+
+
+def _text(value: str) -> str:
+    """As HTML; a line never ends within a flag, at its hyphens."""
+    return re.sub(r"(?<!\S)--[\w.-]+", r'<span class="flag">\g<0></span>', escape(value))
 
 
 def _figure(caption: str, png: bytes) -> str:
@@ -122,7 +129,7 @@ def _figure(caption: str, png: bytes) -> str:
 
 def _commands(commands: Commands) -> str:
     rows = [
-        f"<dt>{escape(what)}</dt><dd><code>{escape(command)}</code></dd>"
+        f"<dt>{escape(what)}</dt><dd><code>{_text(command)}</code></dd>"
         for what, command in commands.rows
     ]
     return "\n".join([f"<section><h2>{escape(commands.caption)}</h2><dl>", *rows, "</dl></section>"])
