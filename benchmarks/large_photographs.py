@@ -53,6 +53,7 @@ def main(folder: str, count: int = COUNT, steps: int | None = None) -> None:
     run = unmask.pretrain(
         str(photos),
         recipe="laptop",
+        fit=(),
         out=str(Path(folder) / "run"),
         steps=steps or EPOCHS * epoch,
         warmup_steps=1,

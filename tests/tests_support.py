@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unmask.config.commands import PretrainConfig
 from unmask.config.fields import pair
@@ -160,6 +162,18 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
     assert one.keys() == other.keys()
     differing = [name for name, value in one.items() if not value.equal(other[name])]
     assert not differing, f"{differing[:3]} differ"
+
+
+def write_texture(folder: Path, sigma: float) -> None:
+    """Noise through a Gaussian, whose correlation falls to one half in 1.67 sigma."""
+    folder.mkdir()
+    turns = 2 * np.pi * np.fft.fftfreq(64)
+    gaussian = np.exp(-(sigma**2) / 2 * (turns[:, None] ** 2 + turns**2))
+    for i in range(16):
+        noise = np.fft.fft2(np.random.default_rng(i).standard_normal((64, 64)))
+        texture = np.fft.ifft2(noise * gaussian).real
+        scaled = 127 + 40 * texture / texture.std()
+        Image.fromarray(np.uint8(scaled.clip(0, 255))).save(folder / f"{i}.png")
 
 
 def stopped_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) -> None:

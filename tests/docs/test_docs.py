@@ -130,7 +130,7 @@ def test_the_python_of_the_readme_runs(place, monkeypatch):
         model = replace(c.model, patch=(4,), width=16, depth=1, heads=2, decoder_width=8)
         optim = replace(c.optim, batch=4, steps=2, warmup_steps=1)
         data = replace(c.data, size=(16,), workers=0)
-        return replace(c, model=model, optim=optim, data=data)
+        return replace(c, fit=(), model=model, optim=optim, data=data)
 
     monkeypatch.setitem(pretrain.PRETRAIN, "laptop", tiny)
     (code,) = blocks("python")

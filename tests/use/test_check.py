@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import photograph
 from data.makers import write_dicom
-from tests_support import resolved
+from tests_support import resolved, write_texture
 from unmask.cli.main import main, run
 from unmask.config.commands import PretrainConfig, PretrainData
 from unmask.config.settings import Optim
@@ -204,23 +204,11 @@ def test_shares_of_bad_images():
 # What is advised.
 
 
-def write_texture(folder, sigma: float):
-    """Noise through a Gaussian, whose correlation falls to one half in 1.67 sigma."""
-    folder.mkdir()
-    turns = 2 * np.pi * np.fft.fftfreq(64)
-    gaussian = np.exp(-(sigma**2) / 2 * (turns[:, None] ** 2 + turns**2))
-    for i in range(16):
-        noise = np.fft.fft2(np.random.default_rng(i).standard_normal((64, 64)))
-        texture = np.fft.ifft2(noise * gaussian).real
-        scaled = 127 + 40 * texture / texture.std()
-        Image.fromarray(np.uint8(scaled.clip(0, 255))).save(folder / f"{i}.png")
-
-
 @pytest.mark.parametrize(
     ("sigma", "half", "flags", "expect"),
     [
-        (2, 3.3, [], "structure that spans patches"),
-        (6, 10, ["--mask.ratio", "0.9"], "smooth or nearly empty"),
+        (2, 3.3, ["--model.patch", "4", "--mask.ratio", "0.5"], "structure that spans patches"),
+        (6, 10, [], "structure that spans patches"),
         (0.3, 0.6, ["--model.patch", "4", "--mask.ratio", "0.5"], "fine texture"),
     ],
 )
@@ -243,7 +231,7 @@ def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, c
 
 def test_a_recipe_that_is_asked_for_stays_as_it_is(place, capsys):
     write_texture(place / "texture", 6)
-    output = checked(capsys, "texture", "--recipe", "laptop")
+    output = checked(capsys, "texture", "--recipe", "small-images")
     assert "one half within" not in output
     assert not re.search("--(mask.ratio|model.patch|optim.steps)", output)
 

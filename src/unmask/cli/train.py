@@ -14,7 +14,7 @@ from unmask.cli.arguments import (
 from unmask.cli.processes import is_main_process
 from unmask.cli.sweeps import flags_of, take_sweep
 from unmask.config.io import to_json
-from unmask.config.keywords import in_epochs
+from unmask.config.keywords import in_epochs, without_fit
 from unmask.config.migrate import config_record
 from unmask.tasks import TASKS, find_recipe
 
@@ -44,9 +44,9 @@ def main(command: str, argv: list[str]) -> None:
     sweep = take_sweep(flags)
 
     def configured(more: list[str]) -> Any:
-        asked = in_epochs(base, settings_in([*flags, *more]))
+        asked = settings_in([*flags, *more])
         config, words = parse(
-            asked,
+            without_fit(in_epochs(base, asked), asked),
             [*flags, *more],
             prog=f"unmask {command} DATA",
             description=f"{entry.description}\n\n{COMMON}",
@@ -79,9 +79,9 @@ def _show_dry_run(task: Any, runs: list[tuple[dict[str, str], Any]], *, as_json:
     from unmask.runs.study import plan_sweep
 
     if as_json:
-        shown = to_json(plan_sweep(runs) if runs else dry_run(task))
+        shown = to_json(plan_sweep(runs, base=task) if runs else dry_run(task))
     elif runs:
-        shown = "\n".join([*summary_of_sweep(estimate_sweep(runs)), ""])
+        shown = "\n".join([*summary_of_sweep(estimate_sweep(runs, base=task)), ""])
     else:
         shown = "\n".join([*estimate(task).messages(), ""])
     if is_main_process():

@@ -2,10 +2,10 @@
 
 One idea: a masked patch should be out of reach of a simple continuation of its neighbours, but not
 further. On photographs at 224 pixels, with patches of 16, the paper found 75 % masked to be best
-(Fig. 5). The correlation of two pixels of such pictures (the 13 that scikit-image ships) falls to one
-half in 6.6 pixels: a patch is 2.4 times that, and with 75 % masked at random the nearest visible patch
-is a patch away. The rule keeps both in proportion for other images. It is one point drawn out to a line:
-a place to start.
+(Fig. 5). The correlation of two pixels of such pictures (the 215 that benchmarks/readme_picture.py
+collects) falls to one half in 19.5 pixels: a patch is 0.82 times that, and with 75 % masked at random
+the nearest visible patch is a patch away. The rule keeps both in proportion for other images. It is one
+point drawn out to a line: a place to start.
 """
 
 import math
@@ -17,9 +17,9 @@ from unmask.core.spec import Size
 PATCHES_PER_SIDE = (6, 16)
 """Fewer leave the encoder too few visible ones, more cost too much."""
 LEAST_SIDE, ROUND_SIDES = 16, 8
-"""The least side of the model's input, in pixels, and what it is a multiple of."""
-REACH = 2.4
-"""A patch by the distance at which correlation falls to one half: 16 pixels by 6.6."""
+"""The least side of the model's input, in pixels, and what it is a multiple of if no patch is given."""
+REACH = 0.82
+"""A patch by the distance at which correlation falls to one half: 16 pixels by 19.5."""
 NEAR = 1.25
 """A factor between patches that makes no difference worth another setting."""
 LEAST_RATIO, MOST_RATIO, ROUND_RATIO = 0.5, 0.9, 0.05
@@ -49,18 +49,22 @@ class Advice:
     patch: int
     ratio: float
 
+    @property
+    def finding(self) -> str:
+        """The measurement, in words."""
+        h, w = self.size
+        return (
+            f"in {self.images} images of {h} x {w} pixels the correlation of pixels falls to one half "
+            f"within {self.half:.1f} pixels"
+        )
+
     def rows(self) -> Iterator[tuple[str, str]]:
         """Names and values to show."""
-        h, w = self.size
-        yield (
-            "correlation",
-            f"of pixels in {self.images} images of {h} x {w} pixels: it falls to one half within "
-            f"{self.half:.1f} pixels",
-        )
+        yield "correlation", self.finding
         yield (
             "advice",
             f"patches of {self.patch} pixels, mask ratio {self.ratio:.2f}: scaled from the paper's 16 "
-            f"and 0.75 on photographs, whose correlation falls to one half within 6.6; a starting point",
+            f"and 0.75 on photographs of 224 pixels, where it is 19.5 pixels; a starting point",
         )
         yield "expect", expected(self.patch, self.half)
 
@@ -71,21 +75,23 @@ def advised(images: int, size: Size, half: float, usual: int) -> Advice:
     return Advice(images=images, size=size, half=half, patch=patch, ratio=advised_ratio(patch, half))
 
 
-def advised_side(usual: int, median: Size) -> int:
+def advised_side(usual: int, median: Size, *, multiple: int = ROUND_SIDES) -> int:
     """Size of the model's input: the recipe's, but no more than half of the images have."""
-    return max(LEAST_SIDE, min(usual, min(median) // ROUND_SIDES * ROUND_SIDES))
+    least = -(-LEAST_SIDE // multiple) * multiple
+    return max(least, min(usual, min(median)) // multiple * multiple)
 
 
 def advised_patch(size: Size, half: float, usual: int) -> int:
     """Patch size: among those that give enough and not too many patches, the nearest by proportion.
 
-    `usual`, the recipe's own, is kept if it is as good as that.
+    `usual`, the recipe's own, is kept if it is as good as that, or if a size has no sensible patches.
     """
     fewest, most = PATCHES_PER_SIDE
     divides = [p for p in range(1, min(size) + 1) if not any(side % p for side in size)]
     fitting = [p for p in divides if fewest <= min(size) / p <= most]
     wanted = REACH * max(half, 0.1)
-    away = {p: max(p / wanted, wanted / p) for p in fitting or divides}
+    sensible = fitting or [p for p in divides if 1 < p < min(size)] or [usual]
+    away = {p: max(p / wanted, wanted / p) for p in sensible}
     return usual if away.get(usual, math.inf) <= NEAR else min(away, key=away.__getitem__)
 
 

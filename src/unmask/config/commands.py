@@ -38,6 +38,7 @@ from unmask.config.weights import InitModel
 from unmask.core.spec import TargetKind
 
 Part = Literal["val", "train", "all"]
+Fittable = Literal["size", "patch", "steps"]
 Robustness = Literal["none", "a", "r", "sketch", "c"]
 
 
@@ -69,6 +70,9 @@ class PretrainConfig(TrainingConfig):
 
     init: str | None = None
     """Start from the weights of a run directory or a file."""
+    fit: tuple[Fittable, ...] = ()
+    """What the images and this machine decide, as `unmask check` advises, unless its flags are given:
+    the size of the model's input, its patches with the mask ratio, the number of steps."""
     data: PretrainData = field(default_factory=PretrainData)
     model: Autoencoder = field(default_factory=Autoencoder)
     mask: Mask = field(default_factory=Mask)

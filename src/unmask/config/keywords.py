@@ -25,6 +25,15 @@ IN_STEPS = {"optim.epochs": "optim.steps", "optim.warmup_epochs": "optim.warmup_
 """Lengths in epochs, and the settings that say them in steps and win."""
 
 
+DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "data.size": ("size",),
+    **dict.fromkeys(("model.patch", "mask.ratio", "mask.strategy", "mask.unit"), ("patch",)),
+    **dict.fromkeys(("mask.file", "target.tokenizer", "init"), ("size", "patch")),
+    **dict.fromkeys(("optim.steps", "optim.epochs", "run.time"), ("steps",)),
+}
+"""Settings that say what is not fitted to the images: patches and mask ratio belong together."""
+
+
 def with_settings(config: T, settings: dict[str, Any]) -> T:
     """The configuration with some settings changed; a length in epochs replaces one in steps.
 
@@ -37,7 +46,7 @@ def with_settings(config: T, settings: dict[str, Any]) -> T:
 
 def with_named(config: T, settings: dict[str, Any]) -> T:
     """The same, of settings by their names, as in {"optim.steps": 20}."""
-    config = in_epochs(config, settings)
+    config = without_fit(in_epochs(config, settings), settings)
     for name, value in settings.items():
         config = with_setting(config, name, value)
     return config
@@ -57,6 +66,15 @@ def in_epochs(config: T, asked: Collection[str]) -> T:
         if epochs in asked and steps not in asked:
             config = with_setting(config, steps, None)
     return config
+
+
+def without_fit(config: T, asked: Collection[str]) -> T:
+    """Fitting nothing to the images that the settings asked for decide."""
+    if not (fit := getattr(config, "fit", ())):
+        return config
+    decided = {name for setting in asked for name in DECIDED_BY.get(setting, ())}
+    left = tuple(name for name in fit if name not in decided)
+    return replace(config, fit=left)  # type: ignore[type-var]  # a dataclass
 
 
 def name_of(config: Any, keyword: str) -> str:

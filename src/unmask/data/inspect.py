@@ -5,6 +5,7 @@ import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,16 @@ def inspect(images: Images, wanted: PixelFormat) -> Inspection:
         one_colour=one_colour,
         duplicates=find_duplicates([path for path in files if path not in bad]),
     )
+
+
+def median_size(images: Images, wanted: PixelFormat) -> Size | None:
+    """Height and width of the median by area, by the headers of some; None if none can be read."""
+    heights, widths, some = array("q"), array("q"), measured(images)
+    for i in range(len(some)):
+        with suppress(Exception), some.open(i, Reading.of(wanted)) as picture:  # as in `inspect`
+            heights.append(picture.size[0])
+            widths.append(picture.size[1])
+    return _least_median_most(heights, widths)[1] if heights else None
 
 
 def find_duplicates(paths: Sequence[str]) -> list[list[str]]:

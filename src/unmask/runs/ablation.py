@@ -156,7 +156,7 @@ def _base(config: AblateConfig, labels: Split | None) -> tuple[PretrainConfig, l
     budget = BUDGETS[config.budget]
     recipe = find_recipe("pretrain", config.recipe or budget.pretrain)
     base: PretrainConfig = _on(config, with_setting(recipe, "data.source", config.data.source))
-    base = replace(base, probe=_feature_probe(config, base, labels))
+    base = replace(base, fit=(), probe=_feature_probe(config, base, labels))
     training = len(Pretrain(base).find().training)
     base, notes = _fitting(base, training, "pre-training")
     if budget.lengths:

@@ -17,8 +17,9 @@ from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.session import Session, disk_use, restore
 from unmask.engine.signals import StopRequest
+from unmask.runs.fitted import fitted
 from unmask.runs.run import Prepared, assemble, batches_of, prepare, summary_of
-from unmask.runs.study import Settings, device_of, label
+from unmask.runs.study import Settings, device_of, stages_of
 from unmask.storage import free_space
 from unmask.tasks.base import BaseTask
 from unmask.units import data_size, duration
@@ -126,14 +127,15 @@ def estimate(task: BaseTask) -> Estimate:
     """
     began, machine = perf_counter(), detect_machine(task.config.run.device)
     with connected(machine.device) as processes:
-        prepared = prepare(task, machine, processes, None, began)
+        task, decided = fitted(task, None, processes)
+        prepared = prepare(task, machine, processes, None, began, decided)
         return processes.from_main(_estimate(task, prepared, processes))
 
 
-def estimate_sweep(runs: Sequence[tuple[Settings, BaseTask]]) -> dict[str, Estimate]:
+def estimate_sweep(runs: Sequence[tuple[Settings, BaseTask]], *, base: BaseTask) -> dict[str, Estimate]:
     """The same of each run of a sweep, by the name of its directory."""
-    with connected(device_of([task for _, task in runs])):
-        return {label(settings): estimate(task) for settings, task in runs}
+    with connected(device_of([base])) as processes:
+        return {one.name: estimate(one.task) for one in stages_of(runs, base, processes)}
 
 
 def summary_of_sweep(estimates: dict[str, Estimate]) -> Iterator[str]:

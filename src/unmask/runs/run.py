@@ -26,6 +26,7 @@ from unmask.engine.session import Session, TrainingState
 from unmask.errors import Interrupted
 from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
+from unmask.runs.fitted import fitted
 from unmask.runs.known import changed, finished_on, learn, remember
 from unmask.runs.pages import last_summary, newest_values, write_pages
 from unmask.runs.timed import Length, length_in_time, length_of, remove_leftovers, with_length
@@ -54,6 +55,7 @@ def run(task: BaseTask) -> Path:
     path = task.path()
     with connected(machine.device) as processes:
         console = RunConsole(speaks=processes.is_main, metrics=task.metrics)
+        task, decided = fitted(task, path, processes)
         if RunDirectory(path).model.exists():
             check_settings(RunDirectory(path), task.config, task.name)
             check_model(path)
@@ -64,7 +66,7 @@ def run(task: BaseTask) -> Path:
         with _run_directory(path, task, processes) as directory:
             with _removed_if_it_fails(before, directory, processes):
                 console.log_to(directory.path / "train.log")
-                prepared = prepare(task, machine, processes, directory, began)
+                prepared = prepare(task, machine, processes, directory, began, decided)
                 directory = replace(directory, changed=prepared.changed)
                 announce(task, prepared, directory, processes, console)
                 session = assemble(task, prepared, directory, processes, console)
@@ -78,7 +80,8 @@ def dry_run(task: BaseTask) -> Plan:
     """What a run would do, without a run directory."""
     began, machine = perf_counter(), detect_machine(task.config.run.device)
     with connected(machine.device) as processes:
-        return prepare(task, machine, processes, None, began).plan
+        task, decided = fitted(task, None, processes)
+        return prepare(task, machine, processes, None, began, decided).plan
 
 
 def prepare(
@@ -87,10 +90,12 @@ def prepare(
     processes: Processes,
     directory: RunDirectory | None,
     began: float,
+    decided: tuple[str, ...] = (),
 ) -> Prepared:
     """Finds the data, learns what was not given, and plans; a resumed run remembers.
 
-    `began` is when, in time.perf_counter(): a --time counts from there.
+    `began` is when, in time.perf_counter(): a --time counts from there. `decided` says what images and
+    machine have decided.
     """
     check(task.config)
     earlier = directory.read("plan.json") if directory and directory.has_begun else None
@@ -118,8 +123,8 @@ def prepare(
             length_of(earlier) if earlier else length_in_time(task, planned, assembled, directory, began)
         )
     plan = planned(with_length(task.config, length))
-    messages = (length.note,) if length and length.note else ()
-    plan = replace(plan, notes=(*task.check(plan, data), *plan.notes, *messages))
+    messages = (*decided, *task.check(plan, data), *plan.notes)
+    plan = replace(plan, notes=(*messages, *((length.note,) if length and length.note else ())))
     processes.agree("configuration", to_json(task.config))
     processes.agree("plan", to_json(plan.training))
     change = processes.from_main(changed(plan.facts, data) if processes.is_main else None)

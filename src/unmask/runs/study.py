@@ -12,12 +12,13 @@ from pathlib import Path
 
 from unmask.config.output import claimed
 from unmask.config.plan import Plan
-from unmask.distributed.processes import connected
+from unmask.distributed.processes import Processes, connected
 from unmask.engine.machine import detect_machine
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Metric
 from unmask.errors import DivergenceError
+from unmask.runs.fitted import of_equal_length
 from unmask.runs.pages import links_to
 from unmask.runs.run import dry_run, run
 from unmask.tasks.base import BaseTask
@@ -113,15 +114,28 @@ def study(
 
 def run_sweep(runs: Sequence[tuple[Settings, BaseTask]], *, base: BaseTask) -> Study:
     """A study of one task under several settings, compared by the task's first metric."""
-    out = base.path() if base.config.out else Path(f"{base.path()}-sweep")
-    stages = [Stage(task=task, settings=settings) for settings, task in runs]
-    return study(stages, by=base.metrics[0], out=out)
+    with connected(device_of([base])) as processes:
+        return study(stages_of(runs, base, processes), by=base.metrics[0], out=_path(base))
 
 
-def plan_sweep(runs: Sequence[tuple[Settings, BaseTask]]) -> dict[str, Plan]:
+def plan_sweep(runs: Sequence[tuple[Settings, BaseTask]], *, base: BaseTask) -> dict[str, Plan]:
     """What each run of a sweep would do, by the name of its directory; nothing is written."""
-    with connected(device_of([task for _, task in runs])):
-        return {label(settings): dry_run(task) for settings, task in runs}
+    with connected(device_of([base])) as processes:
+        return {one.name: dry_run(one.task) for one in stages_of(runs, base, processes)}
+
+
+def stages_of(
+    runs: Sequence[tuple[Settings, BaseTask]], base: BaseTask, processes: Processes
+) -> list[Stage]:
+    """What is compared, each as long as the others unless its settings say otherwise."""
+    paths = [_path(base) / label(settings) for settings, _ in runs]
+    tasks = of_equal_length([task for _, task in runs], base, paths, processes)
+    return [Stage(task=t, settings=s) for t, (s, _) in zip(tasks, runs, strict=True)]
+
+
+def _path(base: BaseTask) -> Path:
+    """The folder of a sweep's runs."""
+    return base.path() if base.config.out else Path(f"{base.path()}-sweep")
 
 
 def run_stages(

@@ -44,7 +44,7 @@ def train(
         one = with_named(base, {**named, **dict(zip(fields, values, strict=True))})
         check_settings(one)
         runs.append((dict(zip(fields, map(_word, values), strict=True)), task(one)))
-    return plan_sweep(runs) if dry_run else run_sweep(runs, base=task(config))
+    return plan_sweep(runs, base=task(config)) if dry_run else run_sweep(runs, base=task(config))
 
 
 def _check_swept(name: str, values: Any) -> None:

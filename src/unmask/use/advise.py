@@ -1,31 +1,40 @@
-"""What `unmask check` measures to fit a recipe to a folder and to this machine."""
+"""What `unmask check`, and a run that fits itself, measure of a folder and of this machine."""
 
+import math
+import statistics
 import time
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from unmask.config.advice import Advice, advised, advised_side
+from unmask.config.advice import ROUND_SIDES, Advice, advised, advised_side
 from unmask.config.commands import PretrainConfig
 from unmask.config.fields import pair
 from unmask.config.image import ImageSpec
-from unmask.config.plan import Plan
+from unmask.config.plan import DataFacts, Plan
+from unmask.config.resolve import resolve, resolve_autoencoder, resolve_encoder
 from unmask.core.mae import MaskedAutoencoder
 from unmask.core.spec import SIZES, MAESpec
-from unmask.cost.predict import Prediction
+from unmask.cost.predict import Prediction, predict_here
 from unmask.cost.reading import ReadingTime
 from unmask.data.centre_crops import load_centre_crops
 from unmask.data.images import Images
-from unmask.data.inspect import Inspection
-from unmask.data.sampler import generator
-from unmask.engine.machine import autocast
+from unmask.data.inspect import median_size
+from unmask.data.mask_strategies import asked_mask
+from unmask.data.sampler import SampleKey, generator
+from unmask.data.samples import TrainingSamples
+from unmask.data.split import default_held_out
+from unmask.engine.machine import autocast, detect_machine
 from unmask.engine.optim import build_optimizer, decay_groups, update_weights
 from unmask.evals.correlation import autocorrelation, distance_to
-from unmask.tasks.measure import Measured, measure
+from unmask.models.tokenizer_spec import TokenizerSpec
+from unmask.tasks.measure import Measured, measure, read_layout
+from unmask.tasks.pretrain import MaskedSamples
 
 LOOKED_AT = 128
 """Images whose correlation is measured."""
+TIMED_SAMPLES = 48
 BUDGET_SECONDS = 1800
 """Seconds of a run that is fitted to this machine."""
 LEAST_STEPS, MOST_STEPS, MOST_EPOCHS = 1000, 20_000, 2000
@@ -43,36 +52,90 @@ class Fitted(NamedTuple):
 
     config: PretrainConfig
     measured: Measured
-    advice: Advice
+    advice: Advice | None
+    """None if patches were not asked for, or the images do not say which."""
 
 
-def fit_to_images(
-    config: PretrainConfig, images: Images, inspection: Inspection, *, keep_size: bool
-) -> Fitted:
-    """With the size, the patch and the mask ratio that suit the images; the size stays if asked."""
-    d = config.data
-    if not keep_size:
-        d = replace(d, size=(advised_side(min(d.size), inspection.median),))
+def fit_to_images(config: PretrainConfig, images: Images) -> Fitted:
+    """With the size, the patches and the mask ratio that suit the images, as `config.fit` asks.
+
+    Raises DataError if nothing can be read.
+    """
+    d, patches = config.data, "patch" in config.fit
+    if "size" in config.fit and (median := median_size(images, read_layout(d, images))):
+        multiple = ROUND_SIDES if patches else math.lcm(*pair("model.patch", usual_patches(config)))
+        d = replace(d, size=(advised_side(min(d.size), median, multiple=multiple),))
     measured = measure(d, images, size=pair("data.size", d.size))
-    bad = {one.path for one in inspection.bad}
-    advice = look(images, measured.image, bad, usual=usual_patch(config))
-    model = replace(config.model, patch=(advice.patch,))
-    mask = replace(config.mask, ratio=advice.ratio)
-    return Fitted(replace(config, data=d, model=model, mask=mask), measured, advice)
+    config = replace(config, data=d)
+    advice = look(images, measured.image, config) if patches else None
+    if advice:
+        model = replace(config.model, patch=(advice.patch,))
+        config = replace(config, model=model, mask=replace(config.mask, ratio=advice.ratio))
+    return Fitted(config, measured, advice)
 
 
-def usual_patch(config: PretrainConfig) -> int:
-    """The side of a configuration's patches, the shorter one."""
-    return min(config.model.patch or (SIZES[config.model.size]["patch"],))
+def usual_patches(config: PretrainConfig) -> tuple[int, ...]:
+    """The sides of a configuration's patches."""
+    return config.model.patch or (SIZES[config.model.size]["patch"],)
 
 
-def look(images: Images, image: ImageSpec, bad: set[str], *, usual: int) -> Advice:
-    """What suits the images by their centre crops, but for the `bad` ones."""
+def look(images: Images, image: ImageSpec, config: PretrainConfig) -> Advice | None:
+    """What suits the images by the centre crops of some; None if these are of one colour each."""
     order = generator(0, len(images)).permutation(len(images)).tolist()
-    good = [i for i in order if images.paths[i] not in bad][:LOOKED_AT]
-    crops = load_centre_crops(images.subset(good), image)
+    most = config.data.max_megapixels
+    crops = load_centre_crops(images.subset(order[:LOOKED_AT]), image, max_megapixels=most)
     curve = autocorrelation(crops, max(1, min(image.size) // 3))
+    if not curve[1:].any():
+        return None
+    usual = min(usual_patches(config))
     return advised(len(crops), image.size, distance_to(curve, 0.5), usual)
+
+
+def fit_to_machine(config: PretrainConfig, reading: ReadingTime) -> PretrainConfig:
+    """With the steps that this machine does in half an hour, as `config.fit` asks; a GPU's stay."""
+    if "steps" not in config.fit or reading.prediction.plan.training.device != "cpu":
+        return config
+    return replace(config, optim=replace(config.optim, steps=advised_steps(reading)))
+
+
+def plan_here(config: PretrainConfig, images: Images, measured: Measured) -> Plan:
+    """What a run would do; of few images the batch takes what there are."""
+    aside, image = default_held_out(len(images)), measured.image
+    facts = DataFacts(
+        training_images=len(images) - aside,
+        held_out_images=aside,
+        fingerprint="",
+        decoded_bytes=measured.decoded_bytes,
+    )
+    batch = min(config.optim.batch, facts.training_images * config.data.repeats)
+    config = replace(config, optim=replace(config.optim, batch=batch))
+    encoder = resolve_encoder(config.model, size=image.size, channels=image.channels)
+    spec = resolve_autoencoder(
+        *(config.model, config.mask, config.target),
+        size=image.size,
+        channels=image.channels,
+        given=asked_mask(config.mask, encoder.grid),
+        vocabulary=TokenizerSpec.vocabulary,
+    )
+    machine = detect_machine(config.run.device)
+    return resolve(config, model=spec, image=image, facts=facts, machine=machine, world_size=1)
+
+
+def reading_here(config: PretrainConfig, images: Images, plan: Plan) -> ReadingTime:
+    """How long a run takes here, by the time of a few samples and steps."""
+    samples = TrainingSamples(images, MaskedSamples(config, plan), plan.image, plan.loading)
+    order = generator(plan.loading.seed, len(images)).permutation(len(images)).tolist()
+    timed = order[:TIMED_SAMPLES]
+    epochs = range(2 if plan.loading.keep_decoded else 1)
+    times = [statistics.median(_seconds(samples, SampleKey(e, i)) for i in timed) for e in epochs]
+    prediction = measured_here(predict_here(plan, decode_ms=1000 * times[0]))
+    return ReadingTime(prediction=prediction, kept_ms=1000 * times[-1])
+
+
+def _seconds(samples: TrainingSamples, key: SampleKey) -> float:
+    start = time.perf_counter()
+    samples[key]
+    return time.perf_counter() - start
 
 
 def measured_here(prediction: Prediction) -> Prediction:

@@ -1,43 +1,40 @@
 """What `unmask check` finds out and suggests; `check_report` says it."""
 
 import shlex
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import get_args
 
 import torch
 from PIL import Image
 
-from unmask.config.commands import CheckConfig, PretrainConfig
-from unmask.config.fields import check, pair
-from unmask.config.plan import DataFacts, Plan
-from unmask.config.resolve import resolve, resolve_autoencoder, resolve_encoder
+from unmask.config.commands import CheckConfig, Fittable, PretrainConfig
+from unmask.config.fields import check
+from unmask.config.plan import Plan
 from unmask.core.masking import mask_from_noise
 from unmask.core.spec import MAESpec
-from unmask.cost.predict import predict_here
-from unmask.cost.reading import ReadingTime
 from unmask.data.centre_crops import load_centre_crops
 from unmask.data.images import Images
 from unmask.data.inspect import Inspection, inspect
-from unmask.data.mask_strategies import asked_mask
 from unmask.data.normalize import normalize
 from unmask.data.paths import slug
 from unmask.data.sampler import SampleKey, generator
 from unmask.data.samples import TrainingSamples
 from unmask.data.sources.find import find_images, passed_over
-from unmask.data.split import default_held_out
-from unmask.engine.machine import detect_machine
 from unmask.errors import DataError
-from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.tasks import find_recipe
-from unmask.tasks.measure import Measured, measure, read_layout
+from unmask.tasks.measure import read_layout
 from unmask.tasks.pretrain import MaskedSamples
 from unmask.tasks.reconstruction import display_of
 from unmask.units import counted
-from unmask.use.advise import advised_steps, fit_to_images, measured_here, usual_patch
+from unmask.use.advise import (
+    fit_to_images,
+    fit_to_machine,
+    plan_here,
+    reading_here,
+    usual_patches,
+)
 from unmask.use.check_annotations import AnnotationCheck, check_annotations
 from unmask.use.check_report import BadShare, Check, one_colour_notes
 from unmask.viz.samples import SampleRow, sample_sheet
@@ -46,7 +43,6 @@ from unmask.viz.tiles import displayable
 SMALL_SIDE = 64
 """Images whose shorter side is below this get small patches."""
 PICTURED, DRAWS = 6, 3
-TIMED_SAMPLES = 48
 
 
 def run_check(asked: CheckConfig) -> Check:
@@ -73,20 +69,12 @@ def run_check(asked: CheckConfig) -> Check:
     recipe, reason = asked.recipe, "as asked"
     if not recipe:
         recipe, reason = suggest_recipe(inspection, gpu=torch.cuda.is_available())
-    config, fitted = _as_recipe(recipe, asked), None
-    if not asked.recipe:
-        fitted = fit_to_images(config, images, inspection, keep_size=d.size is not None)
-        config, measured = fitted.config, fitted.measured
-    else:
-        measured = measure(config.data, images, size=pair("data.size", config.data.size))
-    plan = _plan(config, images, measured)
-    drawn = _draw(images, config, plan)
-    prediction = measured_here(predict_here(plan, decode_ms=drawn.decode_ms))
-    reading = ReadingTime(prediction=prediction, kept_ms=drawn.kept_ms)
-    if fitted and plan.training.device == "cpu":
-        config = replace(config, optim=replace(config.optim, steps=advised_steps(reading)))
-        prediction = replace(prediction, plan=_plan(config, images, measured))
-        reading = replace(reading, prediction=prediction)
+    config, measured, advice = fit_to_images(_as_recipe(recipe, asked), images)
+    plan = plan_here(config, images, measured)
+    drawn, reading = _draw(images, config, plan), reading_here(config, images, plan)
+    config = fit_to_machine(config, reading)
+    prediction = replace(reading.prediction, plan=plan_here(config, images, measured))
+    reading = replace(reading, prediction=prediction)
     bad = BadShare.of(images, inspection, config.data.max_bad_share)
     begin = ["unmask", "pretrain", *sources, "--recipe", recipe]
     flags = [*_flags_of(config, asked, plan), *_fitted_flags(config, _as_recipe(recipe, asked))]
@@ -99,12 +87,12 @@ def run_check(asked: CheckConfig) -> Check:
         reason=reason,
         prediction=prediction,
         reading=reading,
-        samples=drawn.sheet,
+        samples=drawn,
         folder=Path(asked.out or f"runs/check-{slug(images.name)}"),
         commands=tuple(_commands([*begin, *flags], annotations, bad)),
         notes=(*measured.notes, *one_colour_notes(inspection), *bad.notes()),
         annotations=tuple(annotations),
-        advice=fitted.advice if fitted else None,
+        advice=advice,
     )
 
 
@@ -128,13 +116,17 @@ def suggest_recipe(inspection: Inspection, *, gpu: bool) -> tuple[str, str]:
 
 
 def _as_recipe(recipe: str, asked: CheckConfig) -> PretrainConfig:
-    """The recipe's run on these images."""
+    """The recipe's run on these images, to be fitted to them if none was asked for."""
     config: PretrainConfig = find_recipe("pretrain", recipe)
+    fit = config.fit if asked.recipe else get_args(Fittable)
+    if asked.data.size is not None:
+        fit = tuple(name for name in fit if name != "size")
     known = {field.name for field in fields(config.data)} - {"size"}
     given = {name: value for name, value in vars(asked.data).items() if name in known}
     size = asked.data.size or config.data.size
     return replace(
         config,
+        fit=fit,
         data=replace(config.data, **given, size=size),
         run=replace(config.run, device=asked.device),
     )
@@ -161,62 +153,20 @@ def _fitted_flags(config: PretrainConfig, recipe: PretrainConfig) -> Iterator[st
     """What was fitted to images and machine, if it differs from the recipe."""
     if config.data.size != recipe.data.size:
         yield from ("--data.size", *map(str, config.data.size))
-    if usual_patch(config) != usual_patch(recipe):
-        yield from ("--model.patch", str(usual_patch(config)))
+    if usual_patches(config) != usual_patches(recipe):
+        yield from ("--model.patch", *map(str, usual_patches(config)))
     if config.mask.ratio != recipe.mask.ratio:
         yield from ("--mask.ratio", f"{config.mask.ratio:g}")
     if config.optim.steps != recipe.optim.steps:
         yield from ("--optim.steps", str(config.optim.steps))
 
 
-def _plan(config: PretrainConfig, images: Images, measured: Measured) -> Plan:
-    """What a run would do; of few images the batch takes what there are."""
-    aside, image = default_held_out(len(images)), measured.image
-    facts = DataFacts(
-        training_images=len(images) - aside,
-        held_out_images=aside,
-        fingerprint="",
-        decoded_bytes=measured.decoded_bytes,
-    )
-    batch = min(config.optim.batch, facts.training_images * config.data.repeats)
-    config = replace(config, optim=replace(config.optim, batch=batch))
-    encoder = resolve_encoder(config.model, size=image.size, channels=image.channels)
-    spec = resolve_autoencoder(
-        *(config.model, config.mask, config.target),
-        size=image.size,
-        channels=image.channels,
-        given=asked_mask(config.mask, encoder.grid),
-        vocabulary=TokenizerSpec.vocabulary,
-    )
-    machine = detect_machine(config.run.device)
-    return resolve(config, model=spec, image=image, facts=facts, machine=machine, world_size=1)
-
-
-class _Drawn(NamedTuple):
-    """Milliseconds per sample, of a file and of a decoded image in memory; and a picture of samples."""
-
-    decode_ms: float
-    kept_ms: float
-    sheet: Image.Image
-
-
-def _draw(images: Images, config: PretrainConfig, plan: Plan) -> _Drawn:
-    """Times some samples, and shows a few: as they are, cropped, masked."""
+def _draw(images: Images, config: PretrainConfig, plan: Plan) -> Image.Image:
+    """Some images as they are, cropped, masked."""
     samples = TrainingSamples(images, MaskedSamples(config, plan), plan.image, plan.loading)
     chosen = generator(plan.loading.seed, len(images)).permutation(len(images)).tolist()
-    timed = chosen[:TIMED_SAMPLES]
-    epochs = range(2 if plan.loading.keep_decoded else 1)
-    times = [statistics.median(_seconds(samples, SampleKey(e, i)) for i in timed) for e in epochs]
     rows = [_row(images, samples, i, plan) for i in chosen[:PICTURED]]
-    title = f"What {images.name} looks like to the model"
-    sheet = sample_sheet(rows, title, config.mask.ratio)
-    return _Drawn(1000 * times[0], 1000 * times[-1], sheet)
-
-
-def _seconds(samples: TrainingSamples, key: SampleKey) -> float:
-    start = time.perf_counter()
-    samples[key]
-    return time.perf_counter() - start
+    return sample_sheet(rows, f"What {images.name} looks like to the model", config.mask.ratio)
 
 
 def _row(images: Images, samples: TrainingSamples, index: int, plan: Plan) -> SampleRow:
