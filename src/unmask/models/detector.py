@@ -91,7 +91,7 @@ class Detector(nn.Module):
         extents = [level_sizes(_patches(size, self.encoder.patch_size)) for size in sizes]
         scored = self.proposals(levels, _masks(valid), extents)
         found = [self.proposals.propose(*given) for given in zip(scored, sizes, strict=True)]
-        own = [_cut(levels, i, extent) for i, extent in enumerate(extents)]
+        own = _parts(levels, extents)
         if targets is None:
             return self.heads.detect(own, found, sizes)
         assert rngs is not None, "what is drawn for a loss is drawn from generators of the caller"
@@ -156,10 +156,17 @@ def _masks(valid: Tensor | None) -> list[Tensor | None]:
     return [*masks, None if masks[-1] is None else masks[-1][..., ::2, ::2]]
 
 
-def _cut(levels: list[Tensor], image: int, extent: list[Size]) -> list[Tensor]:
-    """An image's own part of the levels that regions are pooled from."""
-    own = zip(levels[:LEVELS], extent, strict=False)
-    return [x[image : image + 1, :, :h, :w] for x, (h, w) in own]
+def _parts(levels: list[Tensor], extents: list[list[Size]]) -> list[list[Tensor]]:
+    """Each image's own part of the levels that regions are pooled from, as float32.
+
+    A level is divided once: so the gradient of a part is as large as the part, not as the batch.
+    """
+    images: list[list[Tensor]] = [[] for _ in extents]
+    for number, level in enumerate(levels[:LEVELS]):
+        for own, extent, x in zip(images, extents, level.float().split(1), strict=True):
+            h, w = extent[number]
+            own.append(x[..., :h, :w])
+    return images
 
 
 def _patches(size: Size, patch: Size) -> Size:

@@ -154,7 +154,7 @@ def pool(
         index = torch.nonzero(level == number)[:, 0]
         scaled = boxes[index] / boxes.new_tensor([across, down, across, down])
         with torch.autocast(x.device.type, enabled=False):  # there is no kernel for bfloat16 on CPUs
-            parts.append(roi_align(x.float(), [scaled], side, sampling_ratio=2, aligned=True))
+            parts.append(roi_align(x, [scaled], side, sampling_ratio=2, aligned=True))
         order.append(index)
     return torch.cat(parts)[torch.cat(order).argsort()]
 
