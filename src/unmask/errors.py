@@ -22,6 +22,10 @@ class DivergenceError(ValueError):
     """The gradient was not finite too often, or the weights no longer are."""
 
 
+class PeerError(Exception):
+    """Another process of the run failed first, or was killed."""
+
+
 class Interrupted(Exception):
     """A signal stopped the run after it saved; the same command resumes it."""
 

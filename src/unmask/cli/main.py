@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from unmask.cli.processes import is_main_process, process_count
-from unmask.errors import CheckpointError, DataError, Interrupted
+from unmask.errors import CheckpointError, DataError, Interrupted, PeerError
 from unmask.tasks import TASKS
 
 
@@ -57,7 +57,7 @@ def divided() -> set[str]:
     return {*TASKS, "evaluate", "ablate", "quickstart"}
 
 
-USAGE = 2
+FAILED, USAGE = 1, 2
 EXIT_CODES = {CheckpointError: 4, DataError: 3, ValueError: USAGE}
 
 
@@ -109,10 +109,16 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         complain("interrupted before there was anything to save")
         return 130
+    except PeerError as error:
+        if debug:
+            raise
+        complain(str(error), everywhere=True)
+        return FAILED
     except ValueError as error:
         if debug:
             raise
-        complain(str(error))
+        notes = getattr(error, "__notes__", [])
+        complain("; ".join([str(error), *notes]), everywhere=bool(notes))
         return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
     except OSError as error:
         if debug:
@@ -142,8 +148,8 @@ def _function(name: str, place: str) -> Callable[[list[str]], None]:
     return getattr(loaded, function) if function else partial(loaded.main, name)
 
 
-def complain(sentence: str) -> None:
-    """To standard error, from the main process only."""
-    if is_main_process():
+def complain(sentence: str, *, everywhere: bool = False) -> None:
+    """To standard error, from the main process only unless told otherwise."""
+    if everywhere or is_main_process():
         printable = sentence.encode("utf-8", "backslashreplace").decode()
         print(f"unmask: {printable}", file=sys.stderr)

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from unmask.distributed.store import first_failure_named, fresh_store
+
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
@@ -121,8 +123,7 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 def connected(device_type: str) -> Iterator[Processes]:
     """Joins the processes that torchrun started: NCCL on CUDA devices, gloo elsewhere.
 
-    May be nested: the outermost connects and disconnects. Several runs of one command need one around
-    them all, since torchrun's store keeps the addresses of a first connection and breaks a second.
+    May be nested: the outermost connects and disconnects. Raises PeerError if another process failed.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -134,12 +135,16 @@ def connected(device_type: str) -> Iterator[Processes]:
         return
     if device_type == "cuda":
         torch.cuda.set_device(device)
-    outermost = not dist.is_initialized()
-    if outermost:
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
+    if dist.is_initialized():
         yield Processes(dist.get_rank(), size, device)
+        return
+    store, rank, size = fresh_store()
+    backend = "nccl" if device_type == "cuda" else "gloo"
+    try:
+        with first_failure_named(store, rank):
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+            yield Processes(rank, size, device)
     finally:
-        if outermost:
+        if dist.is_initialized():
             dist.destroy_process_group()
             time.sleep(SETTLE_SECONDS)
