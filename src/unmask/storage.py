@@ -20,8 +20,8 @@ from unmask.units import data_size
 ASIDE = ".unfinished"
 """How the name of a file ends while it is written; it begins with a dot."""
 CHUNK = 2**24
-SMALL_FILE = 2**28
-"""Bytes: more than any JSON file of ours holds."""
+SMALL_FILE, ANY_SIZE = 2**28, 2**63 - 1
+"""Bytes: more than any JSON file of ours holds; more than any file does."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -99,6 +99,12 @@ def read_regular(path: Path, most: int = SMALL_FILE) -> bytes:
             raise OSError(errno.EFBIG, f"it has {size} bytes and at most {most} are read", str(path))
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(size + 1)
+
+
+def start_of(path: Path, count: int) -> bytes:
+    """The first bytes of an ordinary file. Raises OSError."""
+    with open_regular(path) as descriptor:
+        return os.read(descriptor, count)
 
 
 @contextmanager

@@ -185,7 +185,7 @@ def test_a_damaged_index_is_ignored(photos, cache):
         assert file.read_bytes() != content, "and written anew"
 
 
-def test_an_index_of_another_folder_or_with_objects_is_ignored(photos, cache, tmp_path):
+def test_22_an_index_of_another_folder_or_with_objects_is_ignored(photos, cache, tmp_path):
     images_below(str(photos))
     (file,) = cache.iterdir()
     add(tmp_path / "other/x.jpg")
@@ -199,6 +199,18 @@ def test_an_index_of_another_folder_or_with_objects_is_ignored(photos, cache, tm
     assert read_index(str(tmp_path / "other")) is None
     np.savez(other, **{**parts, "inode": parts["inode"][:0]})
     assert read_index(str(tmp_path / "other")) is None
+    for name in (b"../x.jpg\0", b"/etc/x.jpg\0", b"a.jpg\0/x.jpg\0", b"a/../../x.jpg\0"):
+        np.savez(other, **{**parts, "names": np.frombuffer(name, dtype=np.uint8)})
+        assert read_index(str(tmp_path / "other")) is None, name
+
+
+@pytest.mark.timeout(20)
+def test_16_a_pipe_as_index_does_not_hang(photos, cache):
+    right = list(images_below(str(photos)))
+    (file,) = cache.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    assert list(images_below(str(photos))) == right
 
 
 @pytest.mark.parametrize("place", ["", "relative/cache", "/dev/null/cache", "/proc/cache"])

@@ -10,9 +10,11 @@ from PIL import Image
 
 from unmask.config.output import MARKER, mark_output
 from unmask.data.decode.pictures import BadImage
+from unmask.data.detections import has_boxes
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 from unmask.data.sources import folder as module
+from unmask.data.sources.find import find_images
 from unmask.data.sources.folder import CLOSED, DEAD_LINK, FOLDER, HIDDEN, OURS, SPECIAL, UNREAD, walk
 from unmask.data.sources.index import VARIABLE
 from unmask.errors import DataError
@@ -37,7 +39,7 @@ def names(place) -> list[str]:
     return [os.path.relpath(path, place) for path in walk(str(place)).paths]
 
 
-def test_odd_entries_are_counted(photos):
+def test_22_odd_entries_are_counted(photos):
     (photos / "loop.png").symlink_to("loop.png")
     (photos / "nowhere").symlink_to("gone")
     os.mkfifo(photos / "pipe.png")
@@ -81,6 +83,17 @@ def test_pipes_that_are_named_do_not_hang(tmp_path):
     assert "no regular file" in bad.reason
 
 
+@pytest.mark.timeout(20)
+def test_16_pipes_beside_images_do_not_hang(photos):
+    for name in ("a.json", "a.xml", "labels.txt", "labels.csv", "classes.txt", "model.json"):
+        os.mkfifo(photos / name)
+    assert len(walk(str(photos)).paths) == 3
+    assert not has_boxes(str(photos))
+    for name in ("labels.csv", "classes.txt", "a.json"):
+        with pytest.raises(DataError):
+            find_images((str(photos / name),))
+
+
 def test_a_closed_folder_costs_only_what_is_in_it(photos, monkeypatch):
     original = os.scandir
 
@@ -96,7 +109,7 @@ def test_a_closed_folder_costs_only_what_is_in_it(photos, monkeypatch):
         walk(str(photos / "a"))
 
 
-def test_folders_nested_deeper_than_functions(photos):
+def test_22_folders_nested_deeper_than_functions(photos):
     try:
         os.chdir(photos)
         for _ in range(1500):
@@ -104,6 +117,7 @@ def test_folders_nested_deeper_than_functions(photos):
             os.chdir("d")
         shutil.copy(photos / "x.png", "deep.png")
         found = walk(str(photos))
+        assert not has_boxes(str(photos))
         os.remove("deep.png")
         for _ in range(1500):
             os.chdir("..")

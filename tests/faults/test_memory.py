@@ -5,16 +5,23 @@ import json
 import os
 import resource
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 import unmask
 from faults_support import PASSED, in_child
 from tests_support import PARTS, random_weights, spec_for
 from unmask.config.image import PixelFormat
+from unmask.data.decode import pictures
 from unmask.data.decode.pictures import BadImage
 from unmask.data.sources.find import find_images
 from unmask.data.sources.idx import read_idx
@@ -27,11 +34,20 @@ ROOM = 2**30
 """Bytes beyond what the test process has already."""
 
 
+def memory_pages() -> list[int]:
+    """Of this process: all that it asked for, and what is in memory."""
+    return [int(word) for word in Path("/proc/self/statm").read_text().split()[:2]]
+
+
+def resident() -> int:
+    return memory_pages()[1] * resource.getpagesize()
+
+
 def with_little_room(call, error: type[Exception]) -> int:
     """Calls in a process that cannot get more; 0 if it raises this error."""
 
     def limited():
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        used = memory_pages()[0] * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
         with pytest.raises(error):
             call()
@@ -79,14 +95,104 @@ def test_16_a_pipe_as_idx_file_does_not_hang(tmp_path):
         read_idx(str(tmp_path / "train-images-idx3-ubyte"))
 
 
+def decoded(folder: Path, **wanted: Any) -> torch.Tensor | BadImage:
+    return find_images((str(folder),)).decode(0, PixelFormat(**wanted))
+
+
 def test_18_a_sparse_array_is_refused(tmp_path):
-    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", dtype=np.float64, shape=(10, 10, 10**8))
-    del array
-    wanted = PixelFormat(channels=3)
-    images = find_images((str(tmp_path),))
-    found = images.decode(0, wanted)
+    np.lib.format.open_memmap(tmp_path / "a.npy", "w+", dtype=np.float64, shape=(10, 10, 10**8))
+    found = decoded(tmp_path, channels=3)
     assert isinstance(found, BadImage)
-    assert "GiB" in found.reason
+    assert "100000000 channel(s) of 10 x 10 pixels take 80.0 GB, over the 2.0 GB" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixel_type", "sentence"),
+    [
+        (
+            (600, 1900, 1900),
+            "uint8",
+            "600 channel(s) of 1900 x 1900 pixels take 2.2 GB, over the 2.0 GB",
+        ),
+        ((5, 12_000, 14_000), "float32", "5 channel(s) of 14000 x 12000 pixels take 3.4 GB"),
+        ((5, 16_000, 14_000), "uint8", "14000 x 16000 pixels are over --data.max-megapixels"),
+        ((5, 12_000, 14_000), "another", "it has 5 channel(s) and 3 are wanted"),
+    ],
+)
+def test_18_bands_count_as_pixels(tmp_path, shape, pixel_type, sentence):
+    """Refused before they are read: a sparse file holds them."""
+    file = str(tmp_path / "a.tif")
+    options = {"photometric": "minisblack", "planarconfig": "separate"}
+    tifffile.memmap(file, shape=shape, dtype=np.uint8, **options)
+
+    def refused():
+        other = pixel_type == "another"
+        kind = "uint8" if other else pixel_type
+        found = decoded(tmp_path, channels=3 if other else shape[0], pixel_type=kind)
+        assert isinstance(found, BadImage)
+        assert sentence in found.reason
+        raise DataError(found.reason)
+
+    assert with_little_room(refused, DataError) == PASSED
+
+
+SIDE, PART = 4472, 10
+"""An image of 20 megapixels, a tenth of what is allowed, may take a tenth of 2 GiB on the way."""
+LIBRARIES = 2**25
+"""Bytes that decoders take of any image."""
+
+
+def write_rgba(file: Path, mode: str, color: Any, **options: Any) -> None:
+    Image.new(mode, (SIDE, SIDE), color).save(file, **options)
+
+
+def write_deep_png(file: Path) -> None:
+    pixels = np.full((SIDE, SIDE, 4), 40_000, dtype=np.uint16)
+    file.write_bytes(imagecodecs.png_encode(pixels, level=1))
+
+
+def write_tiff(file: Path, channels: int, dtype: str) -> None:
+    value_bytes = max(4, np.dtype(dtype).itemsize)
+    pixels = np.zeros(
+        (SIDE, SIDE * pictures.BYTES_PER_PIXEL // channels // value_bytes, channels), dtype
+    )
+    tifffile.imwrite(file, pixels.squeeze(), photometric="minisblack", compression="zlib")
+
+
+HEAVY: dict[str, tuple[str, Callable[[Path], None], dict[str, Any]]] = {
+    "transparent": ("a.png", partial(write_rgba, mode="RGBA", color=(1, 2, 3, 128)), {"channels": 3}),
+    "palette": ("a.png", partial(write_rgba, mode="P", color=0, transparency=0), {"channels": 3}),
+    "inks": ("a.jpg", partial(write_rgba, mode="CMYK", color=0), {"channels": 3}),
+    "deep": ("a.png", write_deep_png, {"channels": 3}),
+    "bands with no-data": (
+        "a.tif",
+        partial(write_tiff, channels=5, dtype="uint16"),
+        {"channels": 5, "pixel_type": "float32", "nodata": 7},
+    ),
+    "float64 with no-data": (
+        "a.tif",
+        partial(write_tiff, channels=1, dtype="float64"),
+        {"channels": 1, "pixel_type": "float32", "nodata": 7},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HEAVY)
+def test_18_decoding_takes_little_more_than_the_pixels(tmp_path, monkeypatch, kind):
+    name, write, wanted = HEAVY[kind]
+    write(tmp_path / name)
+    monkeypatch.setattr(pictures, "STRIP_VALUES", pictures.STRIP_VALUES // PART)
+
+    def measured():
+        before = resident()
+        found = decoded(tmp_path, **{"max_pixels": 4 * SIDE * SIDE, **wanted})
+        assert isinstance(found, torch.Tensor), found
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        beyond = peak - before - found.nbytes
+        assert beyond < 2 * 2**30 / PART + LIBRARIES, f"{beyond / 2**20:.0f} MiB"
+
+    assert in_child(measured) == PASSED
 
 
 @pytest.mark.parametrize(

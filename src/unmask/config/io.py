@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import unmask.models
 from unmask.core.spec import SPECS, ModelSpec
+from unmask.storage import read_regular
 
 T = TypeVar("T")
 TYPE = "type"
@@ -62,7 +63,7 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
 def read_json(path: Path) -> Any:
     """Raises ValueError if the file is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
 

@@ -119,7 +119,8 @@ class Reading:
     max_bad_share: float = setting(0.05, least=0, most=1, may_change=True)
     """Stop if more than this share of the images cannot be read."""
     max_megapixels: float = setting(200.0, least=0.001)
-    """Refuse larger images, in millions of pixels."""
+    """Refuse larger images, in millions of pixels, of up to 10 bytes each: more channels and deeper
+    values count as more pixels."""
     workers: int | None = setting(None, least=0, most=1024, may_change=True)
     """Processes that decode images. Default: by the number of processor cores."""
     timeout: float = setting(60.0, least=0.1, may_change=True)

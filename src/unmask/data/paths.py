@@ -1,5 +1,6 @@
 """Many paths in one buffer, and what a path is called."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -29,6 +30,23 @@ def together(names: Sequence[str]) -> str:
     if len(joined) <= LONGEST_NAME:
         return joined
     return f"{names[0][:LONGEST_NAME]}-and-{len(names) - 1}-more"
+
+
+def files_below(folder: str, suffix: str) -> Iterator[str]:
+    """Files in or below a folder whose names end so, however deep; links to folders are not followed.
+
+    A link to nothing counts: it is found to be missing where it is read. A pipe does not.
+    """
+    ahead = [folder]
+    while ahead:
+        try:
+            with os.scandir(ahead.pop()) as entries:
+                found = list(entries)
+        except OSError:  # closed, gone, or a path longer than the system takes
+            continue
+        ahead.extend(entry.path for entry in found if entry.is_dir(follow_symlinks=False))
+        named = (entry.path for entry in found if entry.name.endswith(suffix))
+        yield from (path for path in named if os.path.isfile(path) or not os.path.exists(path))
 
 
 class PathList(Sequence[str]):

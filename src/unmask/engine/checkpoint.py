@@ -25,6 +25,7 @@ from unmask.errors import CheckpointError
 from unmask.faults import fault_point
 from unmask.models.finite import first_not_finite
 from unmask.storage import (
+    ANY_SIZE,
     disk_errors_named,
     need_space,
     read_regular,
@@ -308,7 +309,7 @@ def _checksum_line(content: bytes) -> bytes:
 
 
 def _read_tensors(path: Path, checksum: str) -> dict[str, Tensor]:
-    content = read_regular(path, most=2**63 - 1)
+    content = read_regular(path, most=ANY_SIZE)
     if hashlib.sha256(content).hexdigest() != checksum:
         raise CheckpointError(f"{path} does not match its checksum")
     return tensors_from_bytes(content)

@@ -19,12 +19,10 @@ from unmask.data.decode.png import DeepPng, is_deep, without_metadata
 from unmask.data.decode.quiet import WARNED, notes_on, quietly
 from unmask.data.decode.reading import AS_IT_SAYS, Reading
 from unmask.data.decode.tiff import open_tiff
-from unmask.units import data_size
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SUFFIXES = (*PICTURES, ".npy", ".dcm", ".dicom")
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NPY_MOST_BYTES = 2**31
 START = 512
 """Bytes that tell what a file is."""
 
@@ -101,8 +99,6 @@ def _open_by_content(path: str, reading: Reading) -> Iterator[Picture]:
 @contextmanager
 def _open_numpy(path: str, reading: Reading) -> Iterator[Picture]:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.nbytes > NPY_MOST_BYTES:  # a sparse file takes no room on the disk
-        raise ValueError(f"its array has {data_size(array.nbytes)}: store images of up to 2 GiB")
     yield array_picture(array, kind="NPY", reading=reading)
 
 

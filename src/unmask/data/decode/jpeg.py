@@ -71,7 +71,7 @@ class JpegPicture(Picture):
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`, and `PillowPicture.pixels`."""
-        refuse_if_large(self.size, wanted)
+        refuse_if_large(self.size, wanted, self.channels)
         decoded = None if wanted.nodata is not None else self._decode(wanted, scale)
         if decoded is None:
             self._file.seek(0)

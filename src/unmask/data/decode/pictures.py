@@ -28,6 +28,11 @@ Box = tuple[int, int, int, int]
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue, as in Pillow's conversion to grey (ITU-R 601)."""
 
+BYTES_PER_PIXEL = 10
+"""What the largest images that --data.max-megapixels allows may take: 2 GB for its 200."""
+STRIP_VALUES = 2**22
+"""So many are converted at once: what exists on the way takes little memory beside the image."""
+
 HUGE = 1e30
 FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65_535}
 """What counts as 1 on the scale 0 to 1; numbers of other types are taken as they are."""
@@ -107,17 +112,24 @@ class ArrayPicture(Picture):
         self.size, self.channels = size, channels
         self.notes, self.nodata, self.in_units = notes, nodata, in_units
         self._marks_prepared = marks_prepared
+        self._value_bytes = dtype.itemsize
         self.eight_bits = dtype in (np.uint8, np.bool_)
         self.pixel_type: PixelType = "uint8" if self.eight_bits and nodata is None else "float32"
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`; always at its full size."""
-        refuse_if_large(self.size, wanted)
+        refuse_if_large(self.size, wanted, self.channels, self._value_bytes)
+        refuse_other_channels(self.channels, wanted.channels)
         with quietly():
             stored = self._load()
-        values = self._prepare(stored) if self._prepare else stored
-        marked = values if self._marks_prepared else stored
-        return part_of(as_tensor(values, wanted, missing_in(marked, wanted, self.nodata)), box)
+        refuse_other_size(stored, self.size)
+
+        def convert(rows: slice) -> Tensor:
+            values = self._prepare(stored[rows]) if self._prepare else stored[rows]
+            marked = values if self._marks_prepared else stored[rows]
+            return as_tensor(values, wanted, missing_in(marked, wanted, self.nodata))
+
+        return part_of(in_strips(self.size, self.channels, convert), box)
 
 
 class DecodedPicture(Picture):
@@ -241,7 +253,7 @@ def _equals(stored: np.ndarray, mark: float) -> np.ndarray:
 def of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
     """Raises ValueError if numbers without a scale should become uint8."""
     if wanted == "float32":
-        return pixels.float() / (full_scale or 1)
+        return pixels.float() if full_scale in (0, 1) else pixels.float() / full_scale
     if pixels.dtype == torch.uint8 and full_scale == 255:
         return pixels
     if not full_scale:
@@ -252,14 +264,19 @@ def of_type(pixels: Tensor, wanted: PixelType, full_scale: int) -> Tensor:
 def array_to_channels(array: np.ndarray, channels: int) -> np.ndarray:
     """[h, w, has] to [h, w, channels]: grey and colour become each other; raises ValueError."""
     has = array.shape[2]
+    refuse_other_channels(has, channels)
     if has == channels:
         return array
-    if has == 1 and channels == 3:
+    if has == 1:
         return array.repeat(3, axis=2)
-    if has == 3 and channels == 1:
-        grey = array.astype(np.float32) @ np.array(LUMINANCE, dtype=np.float32)
-        return (grey.round().astype(np.uint8) if array.dtype == np.uint8 else grey)[..., None]
-    raise ValueError(wrong_channels(has, channels))
+    grey = array.astype(np.float32) @ np.array(LUMINANCE, dtype=np.float32)
+    return (grey.round().astype(np.uint8) if array.dtype == np.uint8 else grey)[..., None]
+
+
+def refuse_other_channels(has: int, wanted: int) -> None:
+    """Raises ValueError unless they are the same, or grey and colour."""
+    if has != wanted and {has, wanted} != {1, 3}:
+        raise ValueError(wrong_channels(has, wanted))
 
 
 def wrong_channels(has: int, wanted: int) -> str:
@@ -273,8 +290,39 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 
 
-def refuse_if_large(size: Size, wanted: PixelFormat) -> None:
-    """Raises ValueError, before any pixel is decoded."""
+def in_strips(size: Size, channels: int, convert: Callable[[slice], Tensor]) -> Tensor:
+    """All rows of an image as `convert` makes them of some, [C, h, w]."""
+    height, width = size
+    rows = max(1, STRIP_VALUES // max(1, width * channels))
+    if rows >= height:
+        return convert(slice(0, height))
+    whole = None
+    for top in range(0, height, rows):
+        strip = convert(slice(top, top + rows))
+        if whole is None:
+            whole = strip.new_empty(strip.shape[0], height, strip.shape[2])
+        whole[:, top : top + rows] = strip
+    assert whole is not None
+    return whole
+
+
+def refuse_other_size(stored: np.ndarray, size: Size) -> None:
+    """Raises ValueError if an array is not as high and wide as its header said."""
+    if stored.shape[:2] != size:
+        raise ValueError(f"its pixels are {stored.shape[:2]} and its header says {size}")
+
+
+def refuse_if_large(size: Size, wanted: PixelFormat, channels: int, value_bytes: int = 1) -> None:
+    """Raises ValueError, before any pixel is decoded; `value_bytes` as they are stored."""
     height, width = size
     if width * height > wanted.max_pixels:
         raise ValueError(f"{width} x {height} pixels are over --data.max-megapixels")
+    channels = max(channels, wanted.channels)
+    value_bytes = max(value_bytes, 4 if wanted.pixel_type == "float32" else 1)
+    needed, most = width * height * channels * value_bytes, BYTES_PER_PIXEL * wanted.max_pixels
+    if needed > most:
+        raise ValueError(
+            f"its {channels} channel(s) of {width} x {height} pixels take {needed / 1e9:.1f} GB, over "
+            f"the {most / 1e9:.1f} GB that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
+            f"cut it, or raise that to {math.ceil(needed / BYTES_PER_PIXEL / 1e6)}"
+        )

@@ -15,6 +15,7 @@ from unmask.data.decode.pictures import (
     as_tensor,
     channels_first,
     decoded_box,
+    in_strips,
     missing_in,
     of_type,
     part_of,
@@ -70,7 +71,8 @@ class PillowPicture(Picture):
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`. JPEG decodes at a half, a quarter or an eighth if that is enough."""
-        refuse_if_large(self.size, wanted)
+        stored = 2 if self.pixel_type == "float32" else 1
+        refuse_if_large(self.size, wanted, self.channels, stored)
         with quietly():
             return self._pixels(wanted, scale, box)
 
@@ -88,10 +90,18 @@ class PillowPicture(Picture):
         if box is not None:
             top, left, h, w = box
             image = image.crop((left, top, left + w, top + h))
-        if wanted.nodata is not None and wanted.pixel_type == "float32" and wanted.channels in (1, 3):
-            return _numbers(_converted(image, self.channels, opaque), wanted)
-        pixels = np.array(_converted(image, wanted.channels, opaque))
-        return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale=255)
+        marked = (
+            wanted.nodata is not None and wanted.pixel_type == "float32" and wanted.channels in (1, 3)
+        )
+
+        def convert(rows: slice) -> Tensor:
+            strip = image if rows.stop >= image.height and not rows.start else _strip(image, rows)
+            if marked:
+                return _numbers(_converted(strip, self.channels, opaque), wanted)
+            pixels = np.array(_converted(strip, wanted.channels, opaque))
+            return of_type(torch.from_numpy(channels_first(pixels)), wanted.pixel_type, full_scale=255)
+
+        return in_strips((image.height, image.width), 4, convert)
 
     def _loaded(self) -> Image.Image:
         try:
@@ -108,7 +118,15 @@ def _numbers(image: Image.Image, wanted: PixelFormat) -> Tensor:
     """As they are, or scaled, [C, h, w]."""
     stored = np.asarray(image)
     stored = stored[..., None] if stored.ndim == 2 else stored
-    return as_tensor(stored, wanted, missing_in(stored, wanted, own=None))
+
+    def convert(rows: slice) -> Tensor:
+        return as_tensor(stored[rows], wanted, missing_in(stored[rows], wanted, own=None))
+
+    return in_strips((image.height, image.width), stored.shape[2], convert)
+
+
+def _strip(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, min(rows.stop, image.height)))
 
 
 def _is_transparent(image: Image.Image) -> bool:

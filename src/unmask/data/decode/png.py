@@ -13,7 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.config.image import PixelFormat, PixelType
-from unmask.data.decode.pictures import Box, Picture, as_tensor, missing_in, part_of, refuse_if_large
+from unmask.data.decode.pictures import (
+    Box,
+    Picture,
+    as_tensor,
+    in_strips,
+    missing_in,
+    part_of,
+    refuse_if_large,
+    refuse_other_size,
+)
 from unmask.data.decode.turning import turned
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -48,17 +57,25 @@ class DeepPng(Picture):
         """See `Picture`; always at its full size."""
         import imagecodecs
 
-        refuse_if_large(self.size, wanted)
+        refuse_if_large(self.size, wanted, self.channels, 2)
         self._file.seek(0)
         stored = turned(imagecodecs.png_decode(without_metadata(self._file.read())), self._orientation)
-        colours, alpha = stored[..., : self.channels], stored[..., self.channels :]
-        missing = missing_in(colours, wanted, own=None)
-        if alpha.shape[2] and wanted.channels == 4:
-            values = np.concatenate([np.broadcast_to(colours, (*colours.shape[:2], 3)), alpha], axis=2)
-            missing = None
-        else:
-            values = over_white(colours, alpha) if alpha.any() else colours
-        return part_of(as_tensor(values, wanted, missing), box)
+        refuse_other_size(stored, self.size)
+        has_alpha = stored.shape[2] > self.channels
+        with_alpha = has_alpha and wanted.channels == 4
+        transparent = has_alpha and bool(stored[..., self.channels :].any())
+
+        def convert(rows: slice) -> Tensor:
+            colours, alpha = stored[rows, :, : self.channels], stored[rows, :, self.channels :]
+            if with_alpha:
+                shape = (*colours.shape[:2], 3)
+                return as_tensor(
+                    np.concatenate([np.broadcast_to(colours, shape), alpha], axis=2), wanted
+                )
+            values = over_white(colours, alpha) if transparent else colours
+            return as_tensor(values, wanted, missing_in(colours, wanted, own=None))
+
+        return part_of(in_strips(self.size, stored.shape[2], convert), box)
 
 
 def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:

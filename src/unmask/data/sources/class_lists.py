@@ -9,6 +9,7 @@ import numpy as np
 
 from unmask.data.sources.lists import SPACES, column, first_column, rows_of
 from unmask.errors import DataError
+from unmask.storage import read_regular
 
 USUAL = (
     *("classes.txt", "class_names.txt", "labels.txt", "classes.csv", "class_dict.csv", "palette.csv"),
@@ -57,7 +58,7 @@ def class_list(file: str) -> ClassList:
 
 def _lines(file: str) -> tuple[str, ...]:
     try:
-        lines = Path(file).read_text("utf-8-sig").splitlines()
+        lines = read_regular(Path(file)).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"the list of classes {file} cannot be read ({error}): save it as UTF-8"

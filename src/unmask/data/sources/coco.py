@@ -23,6 +23,7 @@ from unmask.data.masks import Mask, Polygons, RunLengths, extent_of, run_lengths
 from unmask.data.records import TEST, TRAINING, VALIDATION, part_named, some
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
+from unmask.storage import ANY_SIZE, read_regular, start_of
 
 OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
 """What COCO's own files for other uses begin with."""
@@ -40,8 +41,7 @@ def coco_files(folder: str) -> list[str]:
 
 def _is_coco(file: str) -> bool:
     try:
-        with open(file, "rb") as opened:
-            start = opened.read(SNIFFED)
+        start = start_of(Path(file), SNIFFED)
     except OSError:
         return False
     words = (b'"images"', b'"annotations"', b'"categories"')
@@ -174,7 +174,7 @@ def _part_of(file: str, root: str) -> str:
 def _entries(file: str) -> Iterator[tuple[str, Any]]:
     """Each member of each array at the top, one at a time: all at once would take ten times the file."""
     try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
+        text = read_regular(Path(file), ANY_SIZE).decode("utf-8-sig")
         yield from _members(text)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error

@@ -11,11 +11,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from unmask.data.paths import PathList
+from unmask.storage import open_regular
 
 VERSION = 2
 """Version of the file's layout; another one is another file."""
@@ -94,9 +96,13 @@ def read_index(folder: str) -> Listing | None:
         return None
     try:
         # An archive of arrays, which knows its own checksums.
-        with open(place, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with (
+            open_regular(Path(place)) as descriptor,
+            open(descriptor, "rb", closefd=False) as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             parts = {name: stored[name] for name in stored.files}
-        if parts["folder"].tobytes() != _absolute(folder):
+        if parts["folder"].tobytes() != _absolute(folder) or _leads_elsewhere(parts["names"].tobytes()):
             return None
         directories = zip(
             _strings(parts["directories"].tobytes()),
@@ -116,6 +122,11 @@ def read_index(folder: str) -> Listing | None:
         )
     except Exception:  # a damaged file raises almost anything
         return None
+
+
+def _leads_elsewhere(names: bytes) -> bool:
+    """Whether a path might lead out of the folder: nobody but us writes an index, and we write none."""
+    return names.startswith(b"/") or b"\0/" in names or b"../" in names
 
 
 def write_index(folder: str, listing: Listing) -> None:

@@ -24,11 +24,12 @@ from unmask.data.findings import found
 from unmask.data.images import Images
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.masks import Polygons, pixels_of
-from unmask.data.paths import PathList
+from unmask.data.paths import PathList, files_below
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
 from unmask.data.sources.class_lists import class_list, class_list_in, with_background
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
+from unmask.storage import read_regular, start_of
 
 IGNORED = "__ignore__"
 """labelme's word for pixels that are neither learnt nor counted."""
@@ -111,7 +112,7 @@ def _stored(text: str, points: np.ndarray, size: Size) -> np.ndarray:
 
 def _content(file: str) -> dict[str, Any]:
     try:
-        content = json.loads(Path(file).read_bytes())
+        content = json.loads(read_regular(Path(file)))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): get a fresh copy") from error
     shapes = content.get("shapes") if isinstance(content, dict) else None
@@ -123,9 +124,8 @@ def _content(file: str) -> dict[str, Any]:
 
 
 def _files(folder: str) -> Iterator[str]:
-    for path in sorted(Path(folder).rglob("*.json")):
-        with path.open("rb") as file:
-            start = file.read(SNIFFED)
+    for path in map(Path, sorted(files_below(folder, ".json"))):
+        start = start_of(path, SNIFFED)
         if b'"shapes"' in start or b'"flags"' in start:
             yield str(path)
 

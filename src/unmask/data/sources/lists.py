@@ -26,6 +26,7 @@ from unmask.data.records import (
 )
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
+from unmask.storage import ANY_SIZE, read_regular
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "image")
@@ -150,7 +151,7 @@ def _lines(file: str) -> list[str]:
 def _text(file: str) -> str:
     """UTF-8, or UTF-16 if its first bytes say so, as spreadsheets write it."""
     try:
-        content = Path(file).read_bytes()
+        content = read_regular(Path(file), ANY_SIZE)
     except OSError as error:
         raise DataError(f"the list {file} cannot be read: {error.strerror}") from error
     if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -5,7 +5,6 @@ beside their images or in a folder beside theirs, at any depth, or below train a
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -16,6 +15,7 @@ from unmask.data.annotations import LEFT_OUT, Annotations
 from unmask.data.decode.files import SUFFIXES
 from unmask.data.findings import found, joined
 from unmask.data.instances import Detections
+from unmask.data.paths import files_below
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
@@ -39,17 +39,13 @@ class _Sheet(NamedTuple):
 
 
 def _matches(word: str) -> bool:
-    return os.path.isdir(word) and any(_xml_files(word))
-
-
-def _xml_files(folder: str) -> Iterator[str]:
-    return (str(path) for path in Path(folder).rglob("*.xml"))
+    return os.path.isdir(word) and any(files_below(word, ".xml"))
 
 
 def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
     """The classes are those of all parts, sorted: VOC's files do not list them."""
     sheets, broken, folders = dict[str, _Sheet](), [], _Folders()
-    for file in sorted(_xml_files(word)):
+    for file in sorted(files_below(word, ".xml")):
         try:
             sheets[file] = _sheet(file, folders)
         except (ElementTree.ParseError, ValueError, OSError) as error:
