@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 from collections import Counter
 
 import pytest
@@ -118,12 +119,9 @@ def test_22_folders_nested_deeper_than_functions(photos):
         shutil.copy(photos / "x.png", "deep.png")
         found = walk(str(photos))
         assert not has_boxes(str(photos))
-        os.remove("deep.png")
-        for _ in range(1500):
-            os.chdir("..")
-            os.rmdir("d")
     finally:
         os.chdir("/")
+        subprocess.run(["rm", "-rf", photos / "d"], check=True)  # pytest cannot remove it itself
     assert len(found.paths) == 4
     assert found.paths[2].endswith("d/deep.png")
 

@@ -41,7 +41,7 @@ def place(tmp_path, monkeypatch):
 
 def chosen(capsys, *words: str) -> tuple[int, int, float, int, list[str]]:
     """Side, patch, ratio, steps and notes of a run that is not made."""
-    assert run(["pretrain", "texture", *words, "--dry-run"]) == 0
+    assert run(["pretrain", "texture", *words, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     model = plan["model"]
     return (

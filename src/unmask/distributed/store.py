@@ -9,13 +9,14 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from unmask.errors import Interrupted, PeerError
+from unmask.units import duration
 
 ARRIVAL = timedelta(minutes=10)
 """How long a process waits for the others to start."""
 NEWS = timedelta(seconds=1)
 """How long a process that fails waits for the main one to fail alike."""
 FIRST, MAIN = "first failure", "failure of the main process"
-"""Keys of sentences."""
+"""Keys of messages."""
 LOST = (
     "the connection to another process broke, which was killed, perhaps for too little memory: the same "
     "command goes on from the newest checkpoint"
@@ -41,7 +42,7 @@ def fresh_store() -> tuple[dist.Store, int, int]:
         store.set(f"{name} has {rank}", "")
     except dist.DistError as error:
         raise ValueError(
-            f"not all processes have started within {ARRIVAL.seconds // 60} minutes ({error}): look for "
+            f"not all processes have started within {duration(ARRIVAL.seconds)} ({error}): look for "
             f"the error of the one that is missing, and start them again"
         ) from error
     return dist.PrefixStore(name, store), rank, size
@@ -63,7 +64,7 @@ def _answer(store: dist.Store, name: str, size: int) -> None:
 def first_failure_named(store: dist.Store, rank: int) -> Iterator[None]:
     """Every process that fails inside names the error of the first of them.
 
-    That one's own error goes on, with a note unless the main process has the same. The others mostly
+    In that process its own error goes on, with a note unless the main process has the same. The others mostly
     notice that their connection broke: they raise PeerError.
     """
     try:

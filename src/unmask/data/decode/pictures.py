@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask.config.image import PixelFormat, PixelType
 from unmask.core.spec import Size
 from unmask.data.decode.quiet import quietly
-from unmask.units import counted
+from unmask.units import counted, data_size
 
 SMALLER = 0.5
 """The largest share of its size that a JPEG can be decoded at, short of its full size."""
@@ -322,7 +322,7 @@ def refuse_if_large(size: Size, wanted: PixelFormat, channels: int, value_bytes:
     needed, most = width * height * channels * value_bytes, BYTES_PER_PIXEL * wanted.max_pixels
     if needed > most:
         raise ValueError(
-            f"its {channels} channel(s) of {width} x {height} pixels take {needed / 1e9:.1f} GB, over "
-            f"the {most / 1e9:.1f} GB that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
+            f"{counted(channels, 'channel')} of {width} x {height} pixels take {data_size(needed)}, over "
+            f"the {data_size(most)} that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
             f"cut it, or raise that to {math.ceil(needed / BYTES_PER_PIXEL / 1e6)}"
         )
