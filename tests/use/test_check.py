@@ -275,12 +275,12 @@ def test_time_of_reading():
 
 def test_what_is_slower_and_what_helps():
     slow = reading(20, 2, images=10_000).verdict
-    assert slow.startswith("reading, 10 ms a sample in 2 processes against ")
+    assert slow.startswith("data loading, 10 ms a sample in 2 processes against ")
     assert "--data.cache-gib 5.3 " in slow, "10,000 images of 562,500 bytes"
     assert "--data.workers 8 in place of 2" in slow
     kept = reading(20, 2, images=1000).verdict
-    assert kept.startswith("reading, 1 ms a sample")
+    assert kept.startswith("data loading, 1 ms a sample")
     assert "cache-gib" not in kept
     fast = reading(0.001, 0.001, images=1000).verdict
-    assert fast.startswith("arithmetic, ")
+    assert fast.startswith("computation, ")
     assert "--data.size" in fast

@@ -32,7 +32,7 @@ EXPECTED = (
     (
         math.inf,
         "smooth or nearly empty images, which harmonic fill predicts well: judge by a probe or k-NN, "
-        "not at the error alone",
+        "not by the error alone",
     ),
 )
 """What to expect up to a multiple of the patch that the rule alone would choose, by the patch itself."""

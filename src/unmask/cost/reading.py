@@ -45,6 +45,6 @@ class ReadingTime:
             figures = (
                 f"{reading:.2g} ms a sample in {counted(workers, 'process')} against {arithmetic:.2g}"
             )
-            return f"reading, {figures}; what helps: {what_helps_reading(p.plan)}"
-        figures = f"{arithmetic:.2g} ms a sample against {reading:.2g} of reading"
-        return f"arithmetic, {figures}; what helps: {what_helps_arithmetic(p.plan)}"
+            return f"data loading, {figures}; what helps: {what_helps_reading(p.plan)}"
+        figures = f"{arithmetic:.2g} ms a sample against {reading:.2g} of data loading"
+        return f"computation, {figures}; what helps: {what_helps_arithmetic(p.plan)}"

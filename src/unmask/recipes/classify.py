@@ -58,7 +58,7 @@ def small_probe() -> ProbeConfig:
 
 
 def short_probe() -> ProbeConfig:
-    """A linear probe in a few hundred steps, by AdamW: so few of LARS get nowhere.
+    """A linear probe in a few hundred steps, by AdamW: LARS needs more.
 
     Claim (measured here, benchmarks/classification.md): on ELPV 78.1 %, where the commoner class alone
     makes 68.6 %.

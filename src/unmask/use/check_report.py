@@ -100,7 +100,7 @@ class Check:
         kept = f", then {self.reading.later_ms:.2g} from memory" if d.keep_decoded else ""
         return (
             f"about {duration(max(p.seconds, reading))} here: {t.steps} steps of {t.batch} images, "
-            f"{duration(p.seconds)} of arithmetic, {duration(reading)} of reading in "
+            f"{duration(p.seconds)} of computation, {duration(reading)} of data loading in "
             f"{counted(d.workers, 'process')} at {p.sample_ms:.2g} ms a sample{kept}"
         )
 
