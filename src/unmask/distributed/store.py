@@ -64,8 +64,8 @@ def _answer(store: dist.Store, name: str, size: int) -> None:
 def first_failure_named(store: dist.Store, rank: int) -> Iterator[None]:
     """Every process that fails inside names the error of the first of them.
 
-    In that process its own error goes on, with a note unless the main process has the same. The others mostly
-    notice that their connection broke: they raise PeerError.
+    In that process its own error goes on, with a note unless the main process has the same. The others
+    mostly notice that their connection broke: they raise PeerError.
     """
     try:
         yield

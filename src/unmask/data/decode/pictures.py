@@ -322,7 +322,7 @@ def refuse_if_large(size: Size, wanted: PixelFormat, channels: int, value_bytes:
     needed, most = width * height * channels * value_bytes, BYTES_PER_PIXEL * wanted.max_pixels
     if needed > most:
         raise ValueError(
-            f"{counted(channels, 'channel')} of {width} x {height} pixels take {data_size(needed)}, over "
-            f"the {data_size(most)} that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
+            f"{counted(channels, 'channel')} of {width} x {height} pixels take {data_size(needed)}, "
+            f"over the {data_size(most)} that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
             f"cut it, or raise that to {math.ceil(needed / BYTES_PER_PIXEL / 1e6)}"
         )
