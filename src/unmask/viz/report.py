@@ -114,7 +114,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 def _text(value: str) -> str:
     """As HTML; a line never ends within a flag, at its hyphens."""
-    return re.sub(r"(?<!\S)--[\w.-]+", r'<span class="flag">\g<0></span>', escape(value))
+    return re.sub(r"(?<![\w-])--[\w.-]+", r'<span class="flag">\g<0></span>', escape(value))
 
 
 def _figure(caption: str, png: bytes) -> str:
