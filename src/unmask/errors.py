@@ -6,6 +6,13 @@ The command turns them into exit codes: ValueError 2, DataError 3, CheckpointErr
 import signal
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: escapes stand for what it would obey, or what is not UTF-8."""
+    return "".join(
+        c if c.isprintable() or c in "\n\u00a0" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 class DataError(ValueError):
     """The images cannot be used as they are."""
 

@@ -3,15 +3,18 @@
 import difflib
 import importlib
 import io
+import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 from unmask.cli.processes import is_main_process, process_count
-from unmask.errors import CheckpointError, DataError, Interrupted, PeerError
+from unmask.errors import CheckpointError, DataError, Interrupted, PeerError, printable
+from unmask.storage import FULL
 from unmask.tasks import TASKS
 
 
@@ -75,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Of folders that it cannot write, and of fonts: it goes on without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS  # read when torch is imported, which is later
     sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
@@ -123,11 +128,17 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         if debug:
             raise
-        complain(
-            f"{error.filename or 'the disk'}: {error.strerror or error}; correct that and try again"
-        )
+        full = " (its disk is full: make room)" if error.errno in FULL else ""
+        where = error.filename or f"what is written to {_output(argv)}"
+        complain(f"{where}: {error.strerror or error}{full}; correct that and try again")
         return 4
     return 0
+
+
+def _output(argv: list[str]) -> str:
+    """Where a command writes, as far as its words say."""
+    values = [word for flag, word in pairwise(argv) if flag == "--out"]
+    return values[-1] if values else "runs"
 
 
 def overview() -> str:
@@ -151,5 +162,4 @@ def _function(name: str, place: str) -> Callable[[list[str]], None]:
 def complain(sentence: str, *, everywhere: bool = False) -> None:
     """To standard error, from the main process only unless told otherwise."""
     if everywhere or is_main_process():
-        printable = sentence.encode("utf-8", "backslashreplace").decode()
-        print(f"unmask: {printable}", file=sys.stderr)
+        print(f"unmask: {printable(sentence)}", file=sys.stderr)

@@ -60,13 +60,13 @@ def show_check(found: Check) -> None:
     picture = found.folder / "samples.png"
     claim_output(picture.parent)
     found.samples.save(picture)
-    console.print(Text(f"what the model will see: {picture}"))
+    console.print(Text(f"what the model will see: {escaped(str(picture))}"))
     for drawn in (one.picture for one in found.annotations if one.picture):
         place = found.folder / "objects.png"
         drawn.save(place)
-        console.print(Text(f"what is annotated: {place}"))
+        console.print(Text(f"what is annotated: {escaped(str(place))}"))
     for command in found.commands:
-        console.print(Text(f"next: {command}"))
+        console.print(Text(f"next: {escaped(command)}"))
 
 
 def show_json(record: dict[str, Any]) -> None:
@@ -88,14 +88,15 @@ def show_predict(done: Classified | Detected | Segmented) -> None:
 def show_reconstruct(paths: list[Path]) -> None:
     """Says where the pictures are."""
     for path in paths:
-        print(path)
+        print(escaped(str(path)))
 
 
 def show_embed(written: Embedded) -> None:
     """Says what was written."""
     show_notes(written.notes)
     show_bad(written.bad)
-    print(f"wrote features of {written.images} images to {written.path}, {len(written.bad)} left out")
+    where = escaped(str(written.path))
+    print(f"wrote features of {written.images} images to {where}, {len(written.bad)} left out")
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

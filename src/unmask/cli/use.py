@@ -12,6 +12,7 @@ from unmask.cli.arguments import (
 )
 from unmask.cli.processes import is_main_process
 from unmask.config import commands
+from unmask.errors import printable
 
 
 class Use(NamedTuple):
@@ -129,8 +130,8 @@ def export(argv: list[str]) -> None:
         heads=asked.model.heads,
     )
     how_far = f"its outputs differ from the source's by {done.difference:.3g} at most"
-    print(f"wrote {done.path}; read back, {how_far}")
-    print(f"load it with: {done.line}")
+    print(printable(f"wrote {done.path}; read back, {how_far}"))
+    print(printable(f"load it with: {done.line}"))
 
 
 def quickstart(argv: list[str]) -> None:

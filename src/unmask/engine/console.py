@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from unmask.engine.task import Metric
+from unmask.errors import printable
 from unmask.units import GIB, data_size, duration
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -48,10 +49,10 @@ class RunConsole:
             self._unlogged.clear()
 
     def say(self, text: str) -> None:
-        """One line; a name that is not UTF-8 shows its bytes as escapes."""
+        """One line; escapes stand for what of a name is not printable."""
         if not self._speaks:
             return
-        text = text.encode("utf-8", "backslashreplace").decode()
+        text = printable(text)
         if self._log is None:
             self._unlogged.append(text)
         else:

@@ -2,10 +2,13 @@
 
 import argparse
 import hashlib
+import os
 import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -33,18 +36,28 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and the file's own metadata. Raises CheckpointError."""
     try:
         _check_header(path)
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             return state, file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise cannot_be_read(path, error) from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """safetensors takes names in UTF-8 only: a file with another is opened here."""
+    with open_regular(path) as descriptor:
+        is_utf8 = os.fsencode(path).decode("utf-8", "replace") == str(path)
+        name = path if is_utf8 else f"/dev/fd/{descriptor}"
+        with safe_open(name, framework="pt") as file:
+            yield file
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """A safetensors file's own metadata, without its tensors. Raises CheckpointError."""
     try:
         _check_header(path)
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise cannot_be_read(path, error) from error
