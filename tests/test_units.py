@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from unmask.units import data_size, duration
+from unmask.units import counted, data_size, duration
 
 SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
 OWN_WAY = re.compile(r"\} ?(?:[KMG]i?B|seconds|minutes|hours|days)\b|//? ?(?:2 ?\*\* ?[123]0|3600|60)\b")
@@ -46,6 +46,15 @@ def test_a_duration_has_the_unit_that_suits(seconds, shown):
 )
 def test_bytes_have_the_unit_that_suits(count, shown):
     assert data_size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(1, "1 image"), (0, "0 images"), (12_345_678, "12345678 images"), (1.5, "1.5 images")],
+)
+def test_counts_are_whole(number, shown):
+    assert counted(number, "image") == shown
+    assert counted(2, "process") == "2 processes"
 
 
 def test_nothing_else_writes_durations_and_sizes_in_a_way_of_its_own():

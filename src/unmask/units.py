@@ -23,6 +23,7 @@ def data_size(count: float) -> str:
 
 def counted(number: float, what: str) -> str:
     """A number of things: 1 block, 2 blocks, 3 processes."""
+    text = str(number) if isinstance(number, int) else f"{number:g}"
     if number == 1:
-        return f"{number:g} {what}"
-    return f"{number:g} {what}es" if what.endswith("s") else f"{number:g} {what}s"
+        return f"{text} {what}"
+    return f"{text} {what}es" if what.endswith("s") else f"{text} {what}s"
