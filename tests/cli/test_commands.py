@@ -161,7 +161,7 @@ def test_dry_run_and_print_config(photos, tmp_path, monkeypatch, capsys):
     assert "write unmask pretrain DATA --dry-run --json" in capsys.readouterr().err
     assert pretrain(str(photos), "--dry-run") == 0
     *_, steps, took, memory, disk = capsys.readouterr().out.splitlines()
-    assert steps.startswith("4 steps of 6 images (1.2 epochs) on 1 process")
+    assert steps.startswith("4 steps of 6 images (1.2 epochs) in 1 process")
     assert re.match(r"time: about [\d.]+ \w+ on this machine for the steps, [\d.e-]+ s each, ", took)
     assert "for weights, gradients and optimizer" in memory
     assert disk.startswith("disk: up to ")

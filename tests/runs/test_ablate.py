@@ -298,7 +298,7 @@ def test_the_sentence_names_what_is_shown():
     assert sentence == (
         "Significant at the 5 % level against random: grid has a lower "
         "fine-tuning accuracy, 50.0% against 70.0% "
-        "(Welch's t-test, 2 comparison(s) corrected by Holm)"
+        "(Welch's t-test, 2 comparisons corrected by Holm)"
     )
     nothing = shown_sentence("random", tested, found[1:], rows(random=[0.7] * 3))
     assert nothing.startswith(

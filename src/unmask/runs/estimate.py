@@ -105,9 +105,10 @@ class Estimate:
 
     def _memory(self) -> str:
         t, loading, f = self.plan.training, self.plan.loading, self.plan.facts
+        each = " of each process" if self.plan.processes > 1 else ""
         state = f"{data_size(self.state_bytes)} for weights, gradients and optimizer"
         if self.step is None:
-            return f"memory: {state}, and more for the activations of {t.micro_batch} images"
+            return f"memory{each}: {state}, and more for the activations of {t.micro_batch} images"
         images = data_size(self.step.image_bytes * t.micro_batch)
         kept = (
             f", {data_size(f.training_images * f.decoded_bytes)} for decoded images"
@@ -115,8 +116,8 @@ class Estimate:
             else ""
         )
         return (
-            f"memory: about {state}, {images} for the activations of {t.micro_batch} images{kept}, "
-            f"beside what Python and the libraries take"
+            f"memory{each}: about {state}, {images} for the activations of {t.micro_batch} "
+            f"images{kept}, beside what Python and the libraries take"
         )
 
 
