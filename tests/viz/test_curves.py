@@ -123,6 +123,12 @@ def test_smoothing_keeps_lines_and_length():
     line = 0.5 + 2 * np.arange(100)
     assert smoothed(line) == pytest.approx(line)
     assert smoothed([3.0]).tolist() == [3.0]
+    assert smoothed([3.0, 4.0]).tolist() == [3.0, 4.0]
+
+
+def test_the_last_value_does_not_decide_how_a_curve_ends():
+    noisy = np.where(np.arange(1000) % 2, 1.0, 3.0)
+    assert smoothed(noisy) == pytest.approx(np.full(1000, 2.0), abs=0.25)
 
 
 def test_accuracy_has_error_bars_and_a_range_around_it(panels):

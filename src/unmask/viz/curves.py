@@ -124,12 +124,18 @@ def _draw(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -> Non
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
-    """float64 [n]: the mean over a window around each value, narrower at both ends."""
-    reach = max(1, len(values) // WINDOW // 2)
-    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
-    places = np.arange(len(values))
-    reaches = np.minimum(reach, np.minimum(places, places[::-1]))
-    return (sums[places + reaches + 1] - sums[places - reaches]) / (2 * reaches + 1)
+    """float64 [n]: the mean over a window around each value; at both ends a line through the window."""
+    whole = np.asarray(values, dtype=np.float64)
+    reach = min(max(1, len(whole) // WINDOW // 2), (len(whole) - 1) // 2)
+    places = np.arange(2 * reach + 1)
+    if not reach:
+        return whole
+    means = np.convolve(whole, np.full(len(places), 1 / len(places)), "valid")
+    first, last = (
+        np.polyval(np.polyfit(places, part, 1), places)
+        for part in (whole[: len(places)], whole[-len(places) :])
+    )
+    return np.concatenate([first[:reach], means, last[-reach:]])
 
 
 def _reference(axes: Axes, panel: Panel, records: Sequence[Mapping[str, Any]]) -> float | None:
