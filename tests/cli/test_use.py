@@ -66,7 +66,7 @@ def test_predict(photos, classifier, place, capsys):
     output = capsys.readouterr().out
     assert re.search(r"predicted class +images\n", output)
     assert "wrote predictions of 24 images to runs/predict-photos, 0 left out" in output
-    assert "look at runs/predict-photos/sheet.png" in output
+    assert "contact sheet: runs/predict-photos/sheet.png" in output
     assert (
         (place / "runs/predict-photos/predictions.csv")
         .read_text()

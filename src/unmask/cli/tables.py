@@ -82,7 +82,7 @@ def show_predict(done: Classified | Detected | Segmented) -> None:
     where = escaped(str(done.path))
     print(f"wrote predictions of {done.images} images to {where}, {len(done.bad)} left out")
     if done.sheet:
-        print(f"figure: {escaped(str(done.sheet))}")
+        print(f"contact sheet: {escaped(str(done.sheet))}")
 
 
 def show_reconstruct(paths: list[Path]) -> None:
