@@ -122,8 +122,8 @@ def _tables(folder: Path, classes: tuple[str, ...], top: int | None) -> Iterator
         table.writerow(_header(classes, None if top is None else count))
 
         def write(path: str, row: list[float]) -> None:
-            top = sorted(range(len(row)), key=lambda i: -row[i])[:count]
-            found = {classes[i]: float(f"{row[i]:.{SIGNIFICANT_DIGITS}g}") for i in top}
+            best = sorted(range(len(row)), key=lambda i: -row[i])[:count]
+            found = {classes[i]: float(f"{row[i]:.{SIGNIFICANT_DIGITS}g}") for i in best}
             name, probability = next(iter(found.items()))
             record = {"path": path, "class": name, "probability": probability, "probabilities": found}
             lines.write(json.dumps(record) + "\n")
