@@ -141,6 +141,6 @@ def _groups(kinds: Sequence[Hashable]) -> np.ndarray:
     return np.array([indices[kind] for kind in kinds], dtype=np.int64)
 
 
-def _rounded(index: float) -> int:
+def _rounded(number: float) -> int:
     """The nearest integer; a half goes up."""
-    return int(index + 0.5)
+    return int(number + 0.5)
