@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-ROW = re.compile(r"\| (?P<case>\d+ [^|]+) \| (?P<seen>[^|]+) \| `(?P<test>[\w/.]+::\w+)` \|")
+ROW = re.compile(r"\| (?P<case>\d+,? [^|]+) \| (?P<seen>[^|]+) \| `(?P<test>[\w/.]+::\w+)` \|")
 
 
 class Outcomes:

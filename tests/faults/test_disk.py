@@ -1,5 +1,6 @@
 """Faults 11 to 16: the newest announced checkpoint survives."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,24 @@ def test_14_order_is_by_step_and_two_are_kept(tmp_path):
     for step in (9, 100_000_001, 10):
         checkpoint.save(tmp_path, at_step(step), keep=2)
     assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [10, 100_000_001]
+
+
+def test_14_those_of_each_so_many_steps_stay(tiny, tmp_path):
+    """Saved also between the others; what they take is in what the run says before its first step."""
+    spare = replace(tiny.run, checkpoint_every=2, keep_checkpoints=1)
+    runs = [
+        unmask.pretrain(replace(tiny, out=str(tmp_path / f"{n}"), run=replace(spare, keep_every=n)))
+        for n in (None, 3)
+    ]
+    kept = [[step for step, _ in checkpoint.steps_in(run / "checkpoints")] for run in runs]
+    assert kept == [[7], [3, 6, 7]]
+    said = [re.search(r"takes ([\d.]+) MiB, the run up to ([\d.]+)", log_of(run)) for run in runs]
+    (one, few), (_, many) = ([float(number) for number in found.groups()] for found in said)
+    assert many - few == pytest.approx(2 * one, abs=0.2)
+
+
+def log_of(run: Path) -> str:
+    return (run / "train.log").read_text()
 
 
 def test_15_output_that_cannot_be_written(tiny, tmp_path):

@@ -88,6 +88,7 @@ class TrainingPlan:
     min_lr: float = 0.0
     """What the schedule ends at."""
     schedule: ScheduleName = "cosine"
+    keep_every: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

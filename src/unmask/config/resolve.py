@@ -218,6 +218,7 @@ def _training_plan(
         clip=o.clip,
         ema=o.ema,
         keep_checkpoints=run.keep_checkpoints,
+        keep_every=run.keep_every,
         optimizer=o.optimizer,
         momentum=o.momentum,
         min_lr=min(o.min_lr, lr),

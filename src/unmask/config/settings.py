@@ -291,6 +291,8 @@ class PlainRun:
     """Steps between checkpoints. Default: a twentieth of the run, at most an epoch or 500 steps."""
     keep_checkpoints: int = setting(2, least=1, may_change=True)
     """Checkpoints to keep; older ones are removed."""
+    keep_every: int | None = setting(None, least=1, may_change=True)
+    """Steps between checkpoints that are never removed. Default: none."""
 
     def check(self) -> None:
         """Raises ValueError if the time is none."""

@@ -71,9 +71,12 @@ def _anything(_: Checkpoint) -> None:
     """For callers without demands on a checkpoint's `loop`."""
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int, say: Say = print) -> Path:
+def save(
+    folder: Path, checkpoint: Checkpoint, keep: int, say: Say = print, every: int | None = None
+) -> Path:
     """Writes a checkpoint below `folder`, then removes all but the newest `keep` whole ones.
 
+    Those of each `every` steps are never removed.
     The older ones go only when the new one is on the disk and reads back as it was written. Broken ones
     are set aside, and do not count. `folder` is made, but not what it is in.
     Raises CheckpointError if the disk is too small or fails; then nothing has changed.
@@ -97,7 +100,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, say: Say = print) -> P
             raise
         fault_point("checkpoint.renamed")
         sync_folder(folder)
-    _retain(folder, keep, checkpoint.step, say)
+    _retain(folder, keep, checkpoint.step, say, every)
     return final
 
 
@@ -231,7 +234,7 @@ def _write(aside: Path, checkpoint: Checkpoint) -> None:
     sync_folder(aside)
 
 
-def _retain(folder: Path, keep: int, newest: int, say: Say) -> None:
+def _retain(folder: Path, keep: int, newest: int, say: Say, every: int | None) -> None:
     """Removes what is older than the newest `keep` whole ones; the one of step `newest` is one of them.
 
     What cannot be removed stays: a run does not end for that.
@@ -240,7 +243,8 @@ def _retain(folder: Path, keep: int, newest: int, say: Say) -> None:
     for step, path in reversed(steps_in(folder)):
         try:
             if step != newest and whole >= keep:
-                _remove_old(path)
+                if not every or step % every:
+                    _remove_old(path)
             elif step == newest or _is_whole(path):
                 whole += 1
             else:

@@ -50,8 +50,9 @@ def train(session: Session) -> TrainingState:
                 readings.add(take_step(session, state, step_module, micro_batches, stop))
                 session.console.step_done(state.step)
                 last = state.step == plan.steps
-                logs, saves = (
-                    last or state.step % n == 0 for n in (plan.log_every, plan.checkpoint_every)
+                logs = last or state.step % plan.log_every == 0
+                saves = last or any(
+                    n and state.step % n == 0 for n in (plan.checkpoint_every, plan.keep_every)
                 )
                 stopping = process_metrics(session, state, readings.take(wait=logs or saves))
                 if stopping:

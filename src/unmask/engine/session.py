@@ -145,9 +145,11 @@ def disk_use(session: Session, state: TrainingState) -> tuple[int, int]:
     moments = 2 if session.training.optimizer == "adamw" else 1
     averages = sum(value.nbytes for value in state.average.weights.values()) if state.average else 0
     one = weights + moments * trained + averages
-    there = len(checkpoint.steps_in(session.run.checkpoints))
+    training, there = session.training, len(checkpoint.steps_in(session.run.checkpoints))
+    every = training.keep_every
+    stay = training.steps // every - state.step // every if every else 0
     # While one is written, all that are kept are still there.
-    return one, one * max(1, session.training.keep_checkpoints + 1 - there) + weights
+    return one, one * (max(1, training.keep_checkpoints + 1 - there) + stay) + weights
 
 
 def check_finite(session: Session, state: TrainingState) -> None:
@@ -178,8 +180,9 @@ def save(session: Session, state: TrainingState, metrics: MetricsLog | None) -> 
     )
     if metrics:
         metrics.sync()
-        folder, keep = session.run.checkpoints, session.training.keep_checkpoints
-        checkpoint.save(folder, content, keep, session.console.say)
+        training = session.training
+        keep, every = training.keep_checkpoints, training.keep_every
+        checkpoint.save(session.run.checkpoints, content, keep, session.console.say, every)
         metrics.write_csv()
     session.processes.wait()
 
