@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -406,3 +407,13 @@ def test_idle_threads_sleep_unless_the_user_says_how_they_wait(theirs, spins):
         command, env=environment | theirs, capture_output=True, text=True, check=True
     )
     assert result.stdout.split()[-1] == str(spins)
+
+
+@pytest.mark.parametrize("words", ["--help", "pretrain --help", "list"])
+def test_a_reader_that_has_enough_gets_no_complaint(words, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    command = f"{shlex.quote(sys.executable)} -m unmask {words} | true"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert not done.stderr

@@ -60,7 +60,7 @@ def divided() -> set[str]:
     return {*TASKS, "evaluate", "ablate", "quickstart"}
 
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, PIPE_CLOSED = 1, 2, 141
 EXIT_CODES = {CheckpointError: 4, DataError: 3, ValueError: USAGE}
 
 
@@ -71,7 +71,8 @@ threads which wait for each other take the cores from every other process, and f
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command and exits: 0 done, 2 usage, 3 data, 4 checkpoint, 130 or 143 interrupted.
+    """Runs one command and exits: 0 done, 2 usage, 3 data, 4 checkpoint, 130 or 143 interrupted, 141 if
+    what reads its output is gone.
 
     Terminals that lack a character get its escape.
     """
@@ -82,7 +83,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS  # read when torch is imported, which is later
-    sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
+    try:
+        code = run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = PIPE_CLOSED
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -126,7 +133,7 @@ def run(argv: list[str]) -> int:
         complain("; ".join([str(error), *notes]), everywhere=bool(notes))
         return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
     except OSError as error:
-        if debug:
+        if debug or isinstance(error, BrokenPipeError):
             raise
         full = " (its disk is full: make room)" if error.errno in FULL else ""
         where = error.filename or f"what is written to {_output(argv)}"
