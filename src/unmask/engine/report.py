@@ -12,6 +12,7 @@ from unmask.engine.machine import autocast, peak_memory_gib
 from unmask.engine.metrics import MetricsLog
 from unmask.engine.optim import learning_rate
 from unmask.engine.session import Session, TrainingState
+from unmask.engine.spikes import newest_spike
 from unmask.engine.task import Evaluator
 
 
@@ -82,6 +83,8 @@ def report(
         record |= measured
         metrics.add(record)
         session.console.record(record)
+        if spike := newest_spike(metrics.records):
+            session.console.say(spike.message())
 
 
 def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from unmask.config.plan import Plan, TrainingPlan
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory
+from unmask.engine.spikes import spikes
 from unmask.engine.task import Metric
 from unmask.tasks import TASKS
 from unmask.tasks.base import BaseTask
@@ -85,6 +86,7 @@ def newest_values(run: RunDirectory) -> dict[str, float]:
 def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]:
     trained = [r for r in read_metrics(run) if r.get("loss") is not None]
     name = OPTIMIZERS[t.optimizer]
+    high = ", ".join(str(spike.step) for spike in spikes(trained))
     return [
         ("Training", f"{t.steps} steps of {t.batch} images, {t.steps / t.steps_per_epoch:.4g} epochs"),
         (
@@ -93,6 +95,7 @@ def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]
         ),
         ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
         ("Skipped steps", str(trained[-1]["skipped_steps"]) if trained else "0"),
+        *([("Loss spikes", f"at steps {high}")] if high else []),
     ]
 
 
