@@ -112,7 +112,7 @@ def export(argv: list[str]) -> None:
     description = (
         "Writes the model of a run in another layout with a model card, reads it back with the library "
         "that it is for, and prints the largest difference between both models' outputs. First word: a "
-        "run directory, a hub folder or a file of weights."
+        "run directory, a folder of Hugging Face or timm weights or a file of weights."
     )
     asked, words = parse(
         commands.ExportConfig(), argv, prog="unmask export RUN", description=description

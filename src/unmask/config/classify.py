@@ -74,7 +74,7 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptim(Optim):
-    """The optimizer with linear warm-up and cosine decay, per iteration."""
+    """The optimizer with linear warm-up and cosine decay, per step."""
 
     layer_decay: ClassVar[float] = 1.0
 
@@ -90,7 +90,7 @@ class ProbeOptim(Optim):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptim(ProbeOptim):
-    """The optimizer with linear warm-up and cosine decay, per iteration."""
+    """The optimizer with linear warm-up and cosine decay, per step."""
 
     layer_decay: float = setting(1.0, least=0.01, most=1)  # type: ignore[misc]  # the probe has one layer
     """Layer-wise learning-rate decay: the factor from each block to the one below it."""
@@ -98,6 +98,6 @@ class TuneOptim(ProbeOptim):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRun(Run):
-    """How to run; nothing here changes what is learned, except the seed and the precision."""
+    """How to run; nothing here changes what is learned, except seed, precision and --run.time."""
 
     pictures: ClassVar[int] = 1

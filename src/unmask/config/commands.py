@@ -71,7 +71,7 @@ class PretrainConfig(TrainingConfig):
     init: str | None = None
     """Start from the weights of a run directory or a file."""
     fit: tuple[Fittable, ...] = ()
-    """What the images and this machine decide, as `unmask check` advises, unless its flags are given:
+    """Settings chosen from the images and this machine, as `unmask check` suggests; explicit flags win:
     the size of the model's input, its patches with the mask ratio, the number of steps."""
     data: PretrainData = field(default_factory=PretrainData)
     model: Autoencoder = field(default_factory=Autoencoder)
@@ -87,8 +87,8 @@ class FinetuneConfig(TrainingConfig):
     """A pre-trained encoder and a new head, trained on labels in whole or in part."""
 
     init: str | None = None
-    """The encoder: a run directory, a hub folder or a file of weights. A resumed run does not need
-    it."""
+    """The encoder: a run directory, a folder of Hugging Face or timm weights or a file of weights. A
+    resumed run does not need it."""
     data: LabelledData = field(default_factory=LabelledData)
     model: InitModel = field(default_factory=InitModel)
     head: Head = field(default_factory=Head)
@@ -102,8 +102,8 @@ class ProbeConfig(TrainingConfig):
     """A linear classifier on a frozen encoder."""
 
     init: str | None = None
-    """The encoder: a run directory, a hub folder or a file of weights. A resumed run does not need
-    it."""
+    """The encoder: a run directory, a folder of Hugging Face or timm weights or a file of weights. A
+    resumed run does not need it."""
     data: LabelledData = field(default_factory=LabelledData)
     model: InitModel = field(default_factory=InitModel)
     head: ProbeHead = field(default_factory=ProbeHead)
@@ -184,7 +184,7 @@ class KnnConfig:
     """k-NN and linear probe of frozen features, scored on validation images."""
 
     init: str = ""
-    """The model: a run directory, a hub folder or a file of weights."""
+    """The model: a run directory, a folder of Hugging Face or timm weights or a file of weights."""
     out: str | None = None
     """Folder for scores, pictures and report. Default: runs/knn-<data>."""
     pool: Pool | None = None
@@ -219,12 +219,12 @@ class PredictConfig:
     out: str | None = None
     """Folder for what is written. Default: runs/predict-<data>."""
     top: int | None = setting(None, least=1)
-    """For classifiers: write only the so many most probable classes of each image. Default: the
+    """For classifiers: write only the N most probable classes of each image. Default: the
     probabilities of all."""
     sheet: int = setting(32, least=0)
     """Images on the contact sheet, from the first; 0 for none. A detector's have a file each."""
     tile: int | None = setting(None, least=16)
-    """For detectors: cut larger images into overlapping tiles of so many pixels, detect in each, and
+    """For detectors: cut larger images into overlapping tiles of this many pixels, detect in each, and
     merge the detections. Default: every image is seen as a whole."""
     workers: int | None = setting(None, least=0)
     """Processes that decode images. Default: by the number of processor cores."""
@@ -241,7 +241,7 @@ class EmbedConfig:
     root: str = "data"
     """Where torchvision keeps its data sets."""
     init: str = ""
-    """The model: a run directory, a hub folder or a file of weights."""
+    """The model: a run directory, a folder of Hugging Face or timm weights or a file of weights."""
     model: InitModel = field(default_factory=InitModel)
     out: str = "features.safetensors"
     """The file to write: .safetensors, or .parquet, which is written piece by piece."""
@@ -266,7 +266,8 @@ class ReconstructConfig:
     source: tuple[str, ...] = ()
     """Folders or files of images, or the name of a built-in data set; usually the first words."""
     init: str = ""
-    """The model: a run directory, or a checkpoint of the official MAE code."""
+    """The model: a run directory, a Hugging Face ViTMAE folder, or a checkpoint of the official MAE
+    code."""
     model: InitModel = field(default_factory=InitModel)
     out: str | None = None
     """Folder for the pictures. Default: runs/reconstruct-<data>."""

@@ -47,7 +47,7 @@ class DetectorParts:
     window: int | None = setting(16, least=1)
     """Side of the attention windows in patches; None for global attention in all blocks."""
     global_blocks: int = setting(4, least=1)
-    """Blocks with global attention beside windows: the last of each of so many equal groups."""
+    """The blocks are divided into this many equal groups, and the last of each has global attention."""
     relative_position: RelativePositionKind = "shared"
     """Bias of attention by relative position, which starts at 0: a table shared by blocks, or ViTDet's
     decomposed ones in each block."""
@@ -62,9 +62,9 @@ class DetectorParts:
     anchor_scale: float = setting(8.0, least=0.1)
     """Side of a level's anchors in strides: at 8, patches of 16 pixels give 32 to 512 pixels."""
     sampled_anchors: int = setting(256, least=1)
-    """Anchors of an image that count in its loss."""
+    """Anchors sampled per image for the loss of the proposals."""
     sampled_proposals: int = setting(512, least=1)
-    """Proposals of an image that count in its loss."""
+    """Proposals sampled per image for the loss of the heads."""
     proposals: int = setting(1000, least=1)
     """Proposals of an image that the heads see, at most."""
     score_threshold: float = setting(0.05, least=0, most=1)
@@ -81,7 +81,7 @@ class NewEncoder(Encoder):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectOptim(Optim):
-    """AdamW with linear warm-up and cosine decay, per iteration."""
+    """AdamW with linear warm-up and cosine decay, per step."""
 
     epochs: float = setting(100.0, least=1e-6)
     """Passes over the training images."""
@@ -101,7 +101,7 @@ class DetectOptim(Optim):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectRun(LabelledRun):
-    """How to run; nothing here changes what is learned, except the seed and the precision."""
+    """How to run; nothing here changes what is learned, except seed, precision and --run.time."""
 
     compile: ClassVar[Switch] = "off"  # type: ignore[misc]  # sizes of images and objects differ each time
 
@@ -111,8 +111,8 @@ class DetectConfig(TrainingConfig):
     """An encoder that becomes a Mask R-CNN, trained on images with objects."""
 
     init: str | None = None
-    """The encoder: a run directory of pre-training or classification, a hub folder or a file of weights.
-    A resumed run does not need it."""
+    """The encoder: a run directory of pre-training or classification, a folder of Hugging Face or timm
+    weights or a file of weights. A resumed run does not need it."""
     scratch: bool = False
     """Start from random weights instead of --init; --model.* gives the dimensions."""
     data: DetectData = field(default_factory=DetectData)

@@ -14,7 +14,7 @@ from unmask.config.settings import (
 
 @dataclass(frozen=True, kw_only=True)
 class PlanData:
-    """What of the images matters to the cost."""
+    """Image settings that affect the cost."""
 
     size: tuple[int, ...] = (224,)
     """Pixels of the model's input: one number for a square, or height and width."""
@@ -26,12 +26,12 @@ class PlanData:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRun:
-    """What of the run matters to the cost."""
+    """Run settings that affect the cost."""
 
     precision: Precision = "auto"
     """Precision of the matrix multiplications; auto uses bf16 if the device has it."""
     activation_checkpointing: bool = False
-    """Keep less for the backward and compute it again: far less memory, a third more computation."""
+    """Recompute activations in the backward pass: far less memory, a third more computation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class PlanConfig:
     """A pre-training run, and where it would run."""
 
     devices: str = "8xh100"
-    """How many of which: 8xh100, 64xa100, l4, ...; cpu or cuda measures this machine."""
+    """Number and type of devices: 8xh100, 64xa100, l4, ...; cpu or cuda measures this machine."""
     images: int = setting(1_281_167, least=1)
     """Training images; ImageNet-1K has 1281167."""
     utilisation: float | None = None

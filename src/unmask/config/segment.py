@@ -75,7 +75,7 @@ class SegmentHead:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptim(Optim):
-    """AdamW with linear warm-up, and then a line or half a cosine to zero, per iteration."""
+    """AdamW with linear warm-up, then linear or cosine decay to zero, per step."""
 
     momentum: ClassVar[float] = 0.9
 
@@ -92,8 +92,8 @@ class SegmentConfig(TrainingConfig):
     """An encoder and a head that tells every pixel's class."""
 
     init: str | None = None
-    """The encoder: a run directory of pre-training or classification, a hub folder or a file of weights.
-    A resumed run does not need it."""
+    """The encoder: a run directory of pre-training or classification, a folder of Hugging Face or timm
+    weights or a file of weights. A resumed run does not need it."""
     scratch: bool = False
     """Start from random weights instead of --init; --model.* gives the dimensions."""
     data: SegmentData = field(default_factory=SegmentData)

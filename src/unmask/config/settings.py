@@ -263,7 +263,7 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class PlainRun:
-    """How to run; nothing here changes what is learned, except the seed and the precision."""
+    """How to run; nothing here changes what is learned, except seed, precision and --run.time."""
 
     pictures: ClassVar[int] = 10
     """How often sample figures are drawn in a run, unless it says otherwise."""
@@ -277,7 +277,7 @@ class PlainRun:
     device: Device = setting("auto", may_change=True)  # noqa: RUF009  # a field
     """Where to compute. Default: a GPU if there is one."""
     precision: Precision = "auto"
-    """Precision of the matrix multiplications; auto is bf16 if the processor is fast in it."""
+    """Precision of the matrix multiplications; auto is bf16 if the device has fast bf16."""
     compile: Switch = setting("auto", may_change=True)  # noqa: RUF009  # a field
     """Compile the model with torch.compile; auto does so on a GPU that has Triton."""
     log_every: int | None = setting(None, least=1)
@@ -302,7 +302,7 @@ class PlainRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(PlainRun):
-    """How to run; nothing here changes what is learned, except the seed and the precision."""
+    """How to run; nothing here changes what is learned, except seed, precision and --run.time."""
 
     activation_checkpointing: bool = setting(False, may_change=True)  # type: ignore[misc]  # fixed above
     """Recompute activations in the backward pass: far less memory, a third more computation."""
@@ -322,6 +322,6 @@ class FeatureProbe:
     label_column: str = setting("label", may_change=True)
     """Column of the labels in a list."""
     images: int = setting(2048, least=0, may_change=True)
-    """At most so many labelled images, and half as many query images; 0 switches all of this off."""
+    """Maximum number of labelled images, with half as many query images; 0 switches all of this off."""
     every: int | None = setting(None, least=1, may_change=True)
     """Steps between evaluations of the features. Default: a tenth of the run."""

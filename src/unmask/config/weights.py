@@ -10,5 +10,5 @@ class InitModel:
     """What a file of weights may not state."""
 
     heads: int | None = setting(None, least=1)
-    """Attention heads of the encoder, if its file does not say them. Default: as usual for its width,
-    with a note."""
+    """Attention heads of the encoder, if its file does not say them. Default: the usual number for its
+    width, with a note."""

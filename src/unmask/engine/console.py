@@ -39,6 +39,7 @@ class RunConsole:
         self._bar: Any = None
         self._values = Text()
         self._last_line = -SECONDS_BETWEEN_LINES
+        self._started: tuple[int, float] | None = None
 
     def log_to(self, path: Path) -> None:
         """Writes to `path` from now on, with all messages so far."""
@@ -62,7 +63,6 @@ class RunConsole:
     @contextmanager
     def progress(self, start: int, steps: int) -> Iterator[None]:
         """Shows a bar, if the output is a terminal."""
-        self._started = (start, time.perf_counter())
         self._steps = steps
         if not self.console.is_terminal or not self._speaks:
             yield
@@ -84,7 +84,8 @@ class RunConsole:
             self._progress = None
 
     def step_done(self, step: int) -> None:
-        """Moves the bar."""
+        """Moves the bar. The time that is left counts from the first step's end: a start is no step."""
+        self._started = self._started or (step, time.perf_counter())
         if self._progress:
             self._progress.update(self._bar, completed=step)
 
@@ -103,7 +104,7 @@ class RunConsole:
                 self.console.print(line, markup=False)
 
     def _time_left(self, step: int) -> str:
-        start, began = self._started
+        start, began = self._started or (step, 0.0)
         if step <= start:
             return ""
         seconds = (time.perf_counter() - began) / (step - start) * (self._steps - step)

@@ -32,7 +32,7 @@ class Precision:
     ap50: float
     ap75: float
     small: float
-    """AP of objects below 32 x 32 pixels; medium ones are below 96 x 96."""
+    """AP of objects below 32 x 32 pixels; medium ones are up to 96 x 96."""
     medium: float
     large: float
     recall: float

@@ -24,7 +24,7 @@ from unmask.recipes.imagenet import (
 
 
 def small_data() -> FinetuneConfig:
-    """A few hundred to some thousand labels, a small encoder, minutes on two processor cores.
+    """A few hundred to a few thousand labels, a small encoder, minutes on two processor cores.
 
     Claim: none yet; it has not been measured on a data set that others know.
     Cost: 1500 steps of 64 images.
@@ -89,7 +89,7 @@ def small_scratch() -> ScratchConfig:
 
 
 def tiny_images_finetune() -> FinetuneConfig:
-    """Fine-tuning what tiny-images pre-trained, with some hundred labels, in minutes on a processor.
+    """Fine-tuning what tiny-images pre-trained, with a few hundred labels, in minutes on a CPU.
 
     Claim (measured here, benchmarks/classification.md): on Fashion-MNIST with 600 labels 80.1 %, and
     72.1 % from scratch.

@@ -75,7 +75,7 @@ def detect_huge_vitdet() -> DetectConfig:
 
 
 def small_detect() -> DetectConfig:
-    """Some hundred images, a small encoder, an hour on two processor cores.
+    """A few hundred images, a small encoder, an hour on two processor cores.
 
     Claim: none yet; it has not been measured on a data set that others know.
     Cost: 3000 steps of 8 images of 160 pixels.

@@ -155,7 +155,7 @@ def digits() -> PretrainConfig:
 
 
 def quickstart() -> PretrainConfig:
-    """The smallest run that reconstructs recognisable solar cells: four minutes on two processor cores.
+    """The smallest run that reconstructs recognisable solar cells: four minutes on two cores.
 
     Claim (measured here, benchmarks/reconstruction.md): on ELPV the held-out error on masked pixels
     is 0.58 of harmonic fill's.

@@ -28,7 +28,7 @@ def segment_large() -> SegmentConfig:
 
 
 def small_segment() -> SegmentConfig:
-    """UperNet with a narrow head on a small encoder: some hundred images, minutes on two cores.
+    """UperNet with a narrow head on a small encoder: a few hundred images, minutes on two cores.
 
     Claim: none yet; it has not been measured on a data set that others know.
     Cost: 1500 steps of 16 crops of the encoder's size.
@@ -46,7 +46,7 @@ def small_segment() -> SegmentConfig:
 
 
 def segment_probe() -> SegmentConfig:
-    """A linear layer on every patch of a frozen encoder: what its features know of places.
+    """A linear layer on every patch of a frozen encoder: how much spatial information its features hold.
 
     Claim: none yet; it has not been measured on a data set that others know.
     Cost: 1500 steps of 16 crops of the encoder's size, forward only.

@@ -57,7 +57,7 @@ TASKS: dict[str, Entry] = {
         summary="train a discrete VAE (dVAE), whose tokens pre-training can predict instead of pixels",
         description=(
             "Trains a discrete VAE (dVAE) on images without labels, for unmask pretrain --target.kind "
-            "tokens --target.tokenizer RUN (paper, Table 1d). DATA: as of pretrain."
+            "tokens --target.tokenizer RUN (paper, Table 1d). DATA: as for pretrain."
         ),
         task="unmask.tasks.tokenizer:TrainTokenizer",
         recipes="unmask.recipes.tokenizer:TOKENIZER",

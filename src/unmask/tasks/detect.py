@@ -44,8 +44,8 @@ METRICS = (
 )
 BY_SIZE = {
     "small": "below 32 x 32 pixels",
-    "medium": "below 96 x 96",
-    "large": "larger",
+    "medium": "32 x 32 to 96 x 96",
+    "large": "above 96 x 96",
 }
 
 

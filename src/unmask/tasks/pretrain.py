@@ -89,7 +89,8 @@ class Pretrain(BaseTask):
             has_curve=False,
             explanation="the error of the smoothest surface through the visible pixels (Laplace's "
             "equation), a baseline without learning: a model with a lower error has learned something "
-            "about your images",
+            "about your images; one with a higher error, above all with normalised pixels as the "
+            "target, may still have useful features: k-NN and a linear probe tell",
         ),
         Metric(
             key="held_out/ratio",

@@ -51,7 +51,7 @@ MEASURES = {
     "large": "AP large",
     "recall": "highest recall",
 }
-"""What is told of boxes and masks. Small objects are below 32 x 32 pixels, medium ones below 96 x 96."""
+"""What is told of boxes and masks. Small objects are below 32 x 32 pixels, medium ones up to 96 x 96."""
 
 
 def run_evaluation(config: EvaluateConfig) -> Result:

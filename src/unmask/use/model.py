@@ -43,7 +43,7 @@ def load(
     `model.description` says what it is, and how it sees images.
 
     Args:
-        run_or_file: a run directory, a hub folder, or a file of weights.
+        run_or_file: a run directory, a folder of Hugging Face or timm weights, or a file of weights.
         size: pixels of the images, one number or height and width, for which positions are
             interpolated; as it was trained if None.
         heads: attention heads of the encoder, for weights that do not say them.
