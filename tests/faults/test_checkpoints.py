@@ -63,7 +63,7 @@ def test_12_a_disk_that_fails_at_any_point_changes_nothing(tmp_path, point, kind
     if kind != "raise":
         assert isinstance(error.value, CheckpointError)
         assert str(tmp_path) in str(error.value)
-        assert ("MiB free: make room" in str(error.value)) is (kind == "enospc")
+        assert ("iB free: make room" in str(error.value)) is (kind == "enospc")
     assert names(tmp_path) == ["step-00000001"]
     assert newest(tmp_path) == 1
 

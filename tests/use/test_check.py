@@ -217,7 +217,7 @@ def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, c
     assert run(["check", "texture", "--data.workers", "0"]) == 0
     output = capsys.readouterr().out
     words = re.sub(r"\s+", " ", output)
-    found = re.search(r"in (\d+) images of 64 x 64 pixels: .* one half within ([\d.]+) pixels", words)
+    found = re.search(r"in (\d+) images of 64 x 64 pixels .* one half within ([\d.]+) pixels", words)
     assert found
     assert (found[1], float(found[2])) == ("16", pytest.approx(half, rel=0.15))
     assert f"expect {expect}" in words

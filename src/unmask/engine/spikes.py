@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 WINDOW, FEWEST = 20, 8
 """Records that a loss is compared with; with fewer nothing is called a spike."""
-DEVIATIONS, SHARE = 8.0, 0.3
-"""A spike is above the median by so many typical deviations from it, and by this share of it."""
+SPREADS, SHARE = 8.0, 0.3
+"""How far a spike is above the median: in median absolute differences from it, and in shares of it."""
 
 
 class Spike(NamedTuple):
@@ -58,5 +58,5 @@ def newest_spike(records: Sequence[dict[str, Any]]) -> Spike | None:
 
 def _is_high(loss: float, before: Sequence[float]) -> bool:
     median = statistics.median(before)
-    deviation = statistics.median(abs(other - median) for other in before)
-    return loss > median + max(DEVIATIONS * deviation, SHARE * abs(median))
+    spread = statistics.median(abs(other - median) for other in before)
+    return loss > median + max(SPREADS * spread, SHARE * abs(median))
