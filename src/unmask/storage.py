@@ -158,7 +158,7 @@ def free_space(folder: Path) -> int:
 
 def need_space(folder: Path, needed: int, what: str) -> None:
     """Raises CheckpointError if the disk of `folder` has less than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     if free < needed:
         raise CheckpointError(
             f"{what} {data_size(needed)} and the disk of {folder} has {data_size(free)} free: make "

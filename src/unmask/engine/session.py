@@ -1,6 +1,5 @@
 """The parts of a run, and how they are saved and restored."""
 
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Scheduled, Task
 from unmask.errors import CheckpointError, DivergenceError
 from unmask.models.finite import first_not_finite
-from unmask.storage import need_space
+from unmask.storage import free_space, need_space
 from unmask.units import data_size
 
 
@@ -124,7 +123,7 @@ def check_room(session: Session, state: TrainingState) -> None:
     if session.processes.is_main:
         one, whole = disk_use(session, state)
         folder = session.run.path
-        free = shutil.disk_usage(folder).free
+        free = free_space(folder)
         session.console.say(
             f"a checkpoint takes {data_size(one)}, the run up to {data_size(whole)} more; the "
             f"disk of {folder} has {data_size(free)} free"

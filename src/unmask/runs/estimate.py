@@ -22,7 +22,7 @@ from unmask.runs.run import Prepared, assemble, batches_of, prepare, summary_of
 from unmask.runs.study import Settings, device_of, stages_of
 from unmask.storage import free_space
 from unmask.tasks.base import BaseTask
-from unmask.units import data_size, duration
+from unmask.units import counted, data_size, duration
 
 ASSUMED_FLOPS = {"cpu": 2e10, "mps": 1e12, "cuda": 1e13}
 """Operations per second, to choose how many images are measured; too low rather than too high."""
@@ -146,7 +146,7 @@ def summary_of_sweep(estimates: dict[str, Estimate]) -> Iterator[str]:
         yield from (f"  {sentence}" for sentence in (one.lines[-1], *one.needs()))
     total = sum(one.seconds for one in estimates.values())
     took = "" if math.isnan(total) else f", about {duration(total)} in all"
-    yield f"{len(estimates)} run{'s' if len(estimates) > 1 else ''}{took}"
+    yield f"{counted(len(estimates), 'run')}{took}"
 
 
 def _estimate(task: BaseTask, prepared: Prepared, processes: Processes) -> Estimate:
