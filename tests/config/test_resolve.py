@@ -51,6 +51,24 @@ def test_micro_batch_on_a_gpu():
     assert resolved(DEFAULT).training.micro_batch == 4096
 
 
+@pytest.mark.parametrize(
+    ("run", "steps", "batch", "compiled"),
+    [
+        (Run(), 9_999, 128, False),  # it would take longer than it saves
+        (Run(), 10_000, 128, True),
+        (Run(), 5_000, 256, True),  # as many micro-batches
+        (Run(time="4m"), None, 128, False),
+        (Run(time="5m"), None, 128, True),
+        (Run(compile="off"), 10_000, 128, False),
+        (Run(compile="on"), 10, 128, True),
+    ],
+)
+def test_compiles_on_a_gpu_if_the_run_is_long_enough(run, steps, batch, compiled):
+    config = replace(DEFAULT, run=run, optim=Optim(steps=steps, warmup_steps=1, batch=batch))
+    assert resolved(config, device="cuda", compiles=True).training.compile is compiled
+    assert resolved(config, device="cuda", compiles=False).training.compile is (run.compile == "on")
+
+
 def model(**changes) -> dict:
     return {"model": Autoencoder(**changes)}
 

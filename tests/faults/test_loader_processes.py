@@ -304,18 +304,36 @@ def test_21_the_state_is_saved_when_the_data_end(tiny, tmp_path, monkeypatch, nu
     assert all(again[name].equal(value) for name, value in whole.items())
 
 
-def test_10_sigusr1_saves_and_exits_as_sigterm(tiny, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_10_a_signal_that_comes_twice_at_once_saves(tiny, monkeypatch, number):
+    """`timeout` signals the process and its group; a scheduler may warn more than once."""
     original = Batches.from_step
 
     def from_step(self, start, stopping):
         for current, micro_batches in enumerate(original(self, start, stopping), start):
             if current == 3:
-                os.kill(os.getpid(), signal.SIGUSR1)
-                os.kill(os.getpid(), signal.SIGUSR1)  # a warning that comes twice is still one
+                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
             yield micro_batches
 
     monkeypatch.setattr(Batches, "from_step", from_step)
-    with pytest.raises(Interrupted, match="SIGUSR1 asked") as stop:
+    with pytest.raises(Interrupted, match=f"{number.name} asked") as stop:
         unmask.pretrain(tiny)
-    assert stop.value.exit_code == 143
+    assert stop.value.exit_code == (130 if number == signal.SIGINT else 143)
     assert (Path(tiny.out) / "checkpoints" / "step-00000004").exists()
+
+
+def test_10_a_signal_a_while_after_the_first_stops_at_once():
+    """As a person does who presses Ctrl-C again."""
+    code = (
+        "import os, signal, time\n"
+        "from unmask.engine import signals\n"
+        "signals.REPEATED = 0.2\n"
+        "with signals.StopRequest():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 130

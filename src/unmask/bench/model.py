@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.bench.setting import BenchConfig
 from unmask.config.plan import Plan
@@ -37,6 +37,11 @@ class Setting:
     def batch(self) -> int:
         """Images per step."""
         return self.plan.training.batch
+
+    def build(self) -> nn.Module:
+        """A model with fresh weights, made where it is measured: a CPU takes seconds for a large one."""
+        with self.device:
+            return self.spec.build().to(self.device)
 
     def facts(self) -> dict[str, Any]:
         """What a result means nothing without."""

@@ -98,7 +98,7 @@ def _measure(variant: Variant) -> None:
     give_back_memory()
     setting, plan = variant.setting, variant.setting.plan.training
     torch.manual_seed(0)
-    model = setting.spec.build().to(setting.device)
+    model = setting.build()
     images, noise = inputs(setting, max(setting.batch, 3))
 
     def loss(first: int, count: int) -> Tensor:

@@ -72,7 +72,7 @@ class TrainingStep:
 def our_step(setting: Setting) -> TrainingStep:
     """Measurements of a freshly initialised model."""
     torch.manual_seed(0)
-    model = setting.spec.build().to(setting.device)
+    model = setting.build()
     if setting.plan.training.compile:
         model.compile()
     return TrainingStep(setting, model, lambda images, noise: model(images, noise=noise).loss)

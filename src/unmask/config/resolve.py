@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any, Literal
 
+from unmask.config.budget import seconds_in
 from unmask.config.fields import check, pair
 from unmask.config.image import ImageSpec
 from unmask.config.plan import DataFacts, LoadingPlan, Machine, Plan, TrainingPlan
@@ -12,6 +13,9 @@ from unmask.core.spec import SIZES, DecoderSpec, MAESpec, MaskSpec, ModelSpec, S
 from unmask.units import GIB
 
 GPU_MICRO_BATCH = 128
+COMPILED_FROM, COMPILED_SECONDS = 10_000, 300.0
+"""Micro-batches of a run, or its seconds: compiling takes 40 to 70 seconds, and saves a quarter of a
+step (benchmarks/gpu.md)."""
 """Images per forward pass on a GPU unless told otherwise; the batch stays as asked."""
 
 
@@ -200,10 +204,11 @@ def _training_plan(
             f"each image is decoded once an epoch and gives {repeats} samples: an epoch has {samples}"
         )
     lr = o.base_lr * o.batch / 256
+    micro_batch = _micro_batch(o, process_batch, machine, repeats)
     return TrainingPlan(
         device=machine.device,
         precision=_precision(run, machine, notes),
-        compile=run.compile == "on" or (run.compile == "auto" and machine.compiles),
+        compile=_compiles(run, machine, steps * math.ceil(process_batch / micro_batch)),
         activation_checkpointing=run.activation_checkpointing,
         seed=run.seed,
         steps=steps,
@@ -211,7 +216,7 @@ def _training_plan(
         steps_per_epoch=steps_per_epoch,
         batch=o.batch,
         process_batch=process_batch,
-        micro_batch=_micro_batch(o, process_batch, machine, repeats),
+        micro_batch=micro_batch,
         lr=lr,
         weight_decay=o.weight_decay,
         betas=o.betas,
@@ -253,6 +258,14 @@ def _check_betas(betas: tuple[float, float]) -> None:
             f"--optim.betas takes two numbers from 0 to below 1 and got {got}: write --optim.betas "
             f"0.9 0.95"
         )
+
+
+def _compiles(run: PlainRun, machine: Machine, micro_batches: int) -> bool:
+    """Whether to compile the model: `auto` does so where that is faster and the run long enough."""
+    if run.compile != "auto":
+        return run.compile == "on"
+    long = seconds_in(run.time) >= COMPILED_SECONDS if run.time else micro_batches >= COMPILED_FROM
+    return machine.compiles and long
 
 
 def _micro_batch(o: Optim, process_batch: int, machine: Machine, repeats: int) -> int:

@@ -279,7 +279,8 @@ class PlainRun:
     precision: Precision = "auto"
     """Precision of the matrix multiplications; auto is bf16 if the device has fast bf16."""
     compile: Switch = setting("auto", may_change=True)  # noqa: RUF009  # a field
-    """Compile the model with torch.compile; auto does so on a GPU that has Triton."""
+    """Compile the model with torch.compile; auto does so on a GPU that has Triton, in runs of 10,000
+    micro-batches or more, or of --time 5m or more: compiling takes about a minute."""
     log_every: int | None = setting(None, least=1)
     """Steps between entries in metrics.jsonl. Default: a thousandth of the run."""
     evaluate_every: int | None = setting(None, least=1, may_change=True)

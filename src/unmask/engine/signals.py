@@ -3,14 +3,20 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+REPEATED = 2.0
+"""Seconds: `timeout` signals the process and then its group, and torchrun passes on a Ctrl-C that the
+terminal sent to all; a signal that comes later is a person's, who presses again."""
 
 
 class StopRequest:
-    """Remembers the first signal; a second one stops at once, unless it is SIGUSR1: a mere warning."""
+    """Remembers the first signal; a later one stops at once, unless it is SIGUSR1: a mere warning."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
 
     def __enter__(self) -> "StopRequest":
         # Python takes handlers in the main thread only; elsewhere the caller stops the run.
@@ -26,6 +32,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number != signal.SIGUSR1:
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif number != signal.SIGUSR1 and time.monotonic() - self._since > REPEATED:
             os._exit(128 + number)
-        self.signal = self.signal or number
