@@ -95,7 +95,7 @@ def test_check(photos, tmp_path, capsys, monkeypatch):
     shutil.copy(copy / "near" / "picture-00.png", copy / "again.png")
     (copy / "broken.jpg").write_bytes(b"nothing")
     (copy / "dangling.jpg").symlink_to("nowhere.jpg")
-    assert run(["check", str(copy), "--data.size", "32"]) == 0
+    assert run(["check", str(copy), "--data.size", "32", "--device", "cpu"]) == 0
     output = capsys.readouterr().out
     assert "13 PNG" in output
     assert "broken.jpg" in output

@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +15,11 @@ from unmask import storage
 from unmask.data.loader import Batches
 from unmask.engine import checkpoint
 from unmask.engine.metrics import MetricsLog
-from unmask.engine.run_directory import RunDirectory, opened
+from unmask.engine.run_directory import ENVIRONMENT, RunDirectory, opened
+from unmask.engine.session import _resuming
 from unmask.errors import CheckpointError
 from unmask.faults import armed
+from unmask.tasks import find_task
 
 
 def table(run: Path) -> list[str]:
@@ -145,8 +148,23 @@ def test_32_a_damaged_config_is_a_sentence(tmp_path, tiny, content):
 def test_01_what_changes_the_rounding_is_said(tmp_path, tiny):
     with opened(tmp_path / "run", tiny, "pretrain") as run:
         assert run.differs == ()
-    env = {**json.loads((run.path / "env.json").read_text()), "threads": 77}
-    run.write("env.json", json.dumps(env))
-    with opened(tmp_path / "run", tiny, "pretrain") as run:
-        assert run.differs == ("threads 77 then, 1 now",)
+    known = json.loads((run.path / "env.json").read_text())
+    for key, words in ENVIRONMENT.items():
+        run.write("env.json", json.dumps({**known, key: "another"}))
+        with opened(tmp_path / "run", tiny, "pretrain") as run:
+            assert run.differs == (f"{words} another then, {known[key]} now",)
     assert RunDirectory(run.path).differs == ()
+
+
+def test_01_a_model_that_a_gpu_does_not_repeat_is_not_said_to_be_exact():
+    on = {device: SimpleNamespace(device=device, steps=9) for device in ("cpu", "cuda")}
+    said = {
+        (device, task): _resuming(
+            SimpleNamespace(run=RunDirectory(Path()), training=on[device], task=find_task(task)), 4
+        )
+        for device in on
+        for task in ("pretrain", "segment", "detect")
+    }
+    inexact = {key for key, words in said.items() if "the same up to rounding, since a GPU" in words}
+    assert inexact == {("cuda", "segment"), ("cuda", "detect")}
+    assert said["cuda", "pretrain"] == said["cpu", "detect"] == "resuming exactly after step 4 of 9"

@@ -55,6 +55,7 @@ def chosen(capsys, *words: str) -> tuple[int, int, float, int, list[str]]:
 
 def test_it_chooses_what_check_advises(capsys, monkeypatch):
     monkeypatch.setattr("unmask.use.advise.advised_steps", lambda reading: 1234)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # on a GPU the recipe's steps stay
     *values, (note,) = chosen(capsys, "--optim.batch", "12")
     assert values == [64, 4, 0.5, 1234]
     assert note.startswith("in 16 images of 64 x 64 pixels the correlation of pixels falls to one half")
@@ -125,6 +126,7 @@ def test_a_foreign_folder_is_refused_without_a_look(place, monkeypatch):
 
 def test_runs_that_are_compared_are_of_one_length(monkeypatch, place):
     lengths = iter((3, 9, 9, 9))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("unmask.use.advise.advised_steps", lambda reading: next(lengths))
     few = {"batch": 4, "warmup_steps": 1, "out": "both"}
     unmask.pretrain("texture", seeds=[0, 1], **few)
@@ -140,6 +142,7 @@ def test_runs_that_are_compared_are_of_one_length(monkeypatch, place):
 
 def test_a_setting_that_is_swept_is_not_fitted(monkeypatch):
     monkeypatch.setattr("unmask.use.advise.advised_steps", lambda reading: 5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     plans = unmask.pretrain(
         "texture", sweep={"data.size": [32, 64]}, dry_run=True, batch=4, warmup_steps=1
     )

@@ -141,6 +141,7 @@ def losses(path: Path) -> list:
 
 
 def test_01_resume_is_exact_in_mid_epoch(no_pictures, detect, tmp_path, monkeypatch):
+    detect = replace(detect, run=replace(detect.run, device="cpu"))
     whole = unmask.detect(replace(detect, out=str(tmp_path / "whole")))
     stopped_after(monkeypatch, 3, lambda: unmask.detect(detect))
     resumed = unmask.detect(replace(detect, data=replace(detect.data, cache_gib=-1.0)))

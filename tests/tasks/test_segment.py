@@ -121,6 +121,7 @@ def encoder(tmp_path) -> Path:
 
 
 def test_01_resume_is_exact_in_mid_epoch(segment, tmp_path, monkeypatch):
+    segment = replace(segment, run=replace(segment.run, device="cpu"))
     whole = unmask.segment(replace(segment, out=str(tmp_path / "whole")))
     stopped_after(monkeypatch, 3, lambda: unmask.segment(segment))
     resumed = unmask.segment(replace(segment, data=replace(segment.data, cache_gib=-1.0)))
@@ -324,7 +325,8 @@ def test_24_bad_label_maps(scenes, tmp_path, capsys, spoil, says, workers):
 
 
 def test_check_counts_pixels_of_classes(scenes, tmp_path, capsys):
-    assert run(["check", str(scenes), "--data.size", "32", "--out", str(tmp_path / "check")]) == 0
+    words = ["--device", "cpu", "--data.size", "32", "--out", str(tmp_path / "check")]
+    assert run(["check", str(scenes), *words]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "images 16, of which" in output
     assert "16, of which 0 are bad" in output

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import unmask
 from conftest import photograph
 from data.makers import write_dicom
 from tests_support import resolved, write_texture
 from unmask.cli.main import main, run
+from unmask.config.advice import advised_patch
 from unmask.config.commands import PretrainConfig, PretrainData
 from unmask.config.settings import Optim
 from unmask.cost.predict import predict
@@ -56,7 +58,7 @@ def messy(place):
 
 
 def checked(capsys, *words: str) -> str:
-    assert run(["check", *words, *SIZE]) == 0
+    assert run(["check", *words, "--device", "cpu", *SIZE]) == 0
     return capsys.readouterr().out
 
 
@@ -214,7 +216,7 @@ def test_shares_of_bad_images():
 )
 def test_patches_and_masks_fit_the_textures(sigma, half, flags, expect, place, capsys):
     write_texture(place / "texture", sigma)
-    assert run(["check", "texture", "--data.workers", "0"]) == 0
+    assert run(["check", "texture", "--device", "cpu", "--data.workers", "0"]) == 0
     output = capsys.readouterr().out
     words = re.sub(r"\s+", " ", output)
     found = re.search(r"in (\d+) images of 64 x 64 pixels .* one half within ([\d.]+) pixels", words)
@@ -284,3 +286,12 @@ def test_what_is_slower_and_what_helps():
     fast = reading(0.001, 0.001, images=1000).verdict
     assert fast.startswith("computation, ")
     assert "--data.size" in fast
+
+
+def test_on_a_gpu_small_grey_images_get_patches_that_can_be_normalised(place, monkeypatch):
+    """The recipe for small images has normalised pixels, and fine texture asked for patches of one."""
+    assert advised_patch((16, 16), 0.6, 4) == 2
+    write_texture(place / "texture", 0.3)
+    monkeypatch.setattr("unmask.use.check.suggest_recipe", lambda *_, **__: ("small-images", "a GPU"))
+    found = unmask.check("texture", data_size=(16,), data_channels=1, data_workers=0, device="cpu")
+    assert run([*shlex.split(found.commands[0])[1:], "--dry-run"]) == 0

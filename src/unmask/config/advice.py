@@ -16,6 +16,8 @@ from unmask.core.spec import Size
 
 PATCHES_PER_SIDE = (6, 16)
 """Fewer leave the encoder too few visible ones, more cost too much."""
+LEAST_PATCH = 2
+"""Pixels: a patch of one has no standard deviation to be normalised by."""
 LEAST_SIDE, ROUND_SIDES = 16, 8
 """The least side of the model's input, in pixels, and what it is a multiple of if no patch is given."""
 REACH = 0.82
@@ -87,10 +89,10 @@ def advised_patch(size: Size, half: float, usual: int) -> int:
     `usual`, the recipe's own, is kept if it is as good as that, or if a size has no sensible patches.
     """
     fewest, most = PATCHES_PER_SIDE
-    divides = [p for p in range(1, min(size) + 1) if not any(side % p for side in size)]
+    divides = [p for p in range(LEAST_PATCH, min(size) + 1) if not any(side % p for side in size)]
     fitting = [p for p in divides if fewest <= min(size) / p <= most]
     wanted = REACH * max(half, 0.1)
-    sensible = fitting or [p for p in divides if 1 < p < min(size)] or [usual]
+    sensible = fitting or [p for p in divides if p < min(size)] or [usual]
     away = {p: max(p / wanted, wanted / p) for p in sensible}
     return usual if away.get(usual, math.inf) <= NEAR else min(away, key=away.__getitem__)
 

@@ -21,6 +21,7 @@ from unmask.config.io import to_json
 from unmask.config.migrate import config_record, read_config
 from unmask.config.output import MARKER, mark_output
 from unmask.engine.checkpoint import steps_in
+from unmask.engine.machine import detect_machine
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
 from unmask.storage import aside_name, disk_errors_named, open_regular, read_regular, replace_file
@@ -32,6 +33,7 @@ ENVIRONMENT = {
     "threads": "threads",
     "torch": "torch",
     "cpu": "instructions of the processor",
+    "device": "device",
     "platform": "system",
 }
 """What changes the rounding of sums, by its key in env.json."""
@@ -141,7 +143,7 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
         mark_output(path)
         check_settings(run, config, command)
     with _alone_in_this_process(path), _locked(path) as identity:
-        before, now = run.read("env.json"), _environment()
+        before, now = run.read("env.json"), _environment(config)
         run = RunDirectory(path, identity, _differences(before, now))
         run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
         run.write("env.json", to_json(now | _history(before if run.has_begun else None)))
@@ -248,7 +250,7 @@ def _shown(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _environment() -> dict[str, Any]:
+def _environment(config: Any) -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
@@ -258,6 +260,7 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": detect_machine(config.run.device).name,
         "command": sys.argv,
     }
 

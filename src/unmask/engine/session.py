@@ -104,6 +104,11 @@ def _resuming(session: Session, step: int) -> str:
             f"resuming after step {step} of {steps}: the same up to rounding, since the machine differs "
             f"({'; '.join(differs)})"
         )
+    if session.training.device != "cpu" and not session.task.exact_on_gpus:
+        return (
+            f"resuming after step {step} of {steps}: the same up to rounding, since a GPU adds some "
+            f"gradients of this model in no fixed order"
+        )
     return f"resuming exactly after step {step} of {steps}"
 
 

@@ -104,6 +104,10 @@ class Task(Protocol):
     def metrics(self) -> Sequence[Metric]:
         """What its evaluators measure; the first is what runs are compared by."""
 
+    @property
+    def exact_on_gpus(self) -> bool:
+        """Whether the same step gives the same bits on a GPU, too."""
+
     def step(self, model: Any, batch: Any, draw: Draw) -> StepOutput:
         """The loss of one micro-batch, whose content the task's samples were collated to."""
 

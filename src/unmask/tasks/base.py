@@ -75,6 +75,8 @@ class BaseTask:
     """Captions of the sample pictures, in the order of the report."""
     from_the_start: ClassVar[Sequence[str]] = ()
     """Sample pictures that the report shows as they were before training, too."""
+    exact_on_gpus: ClassVar[bool] = True
+    """False if a GPU's kernels add some gradients in no fixed order."""
     needs_init: ClassVar[bool] = False
     keeps_channels: ClassVar[bool] = False
     """Whether images are read with as many channels as the weights of --init have."""

@@ -65,6 +65,7 @@ class Detect(EncoderTask):
     metrics: ClassVar[Sequence[Metric]] = METRICS
     captions: ClassVar[Mapping[str, str]] = CAPTIONS
     keeps_channels = True
+    exact_on_gpus = False  # resizing of features, and their pooling in regions
     config: DetectConfig
 
     def find(self) -> ObjectImages:

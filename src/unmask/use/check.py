@@ -22,6 +22,7 @@ from unmask.data.paths import slug
 from unmask.data.sampler import SampleKey, generator
 from unmask.data.samples import TrainingSamples
 from unmask.data.sources.find import find_images, passed_over
+from unmask.engine.machine import detect_machine
 from unmask.errors import DataError
 from unmask.tasks import find_recipe
 from unmask.tasks.measure import read_layout
@@ -68,7 +69,7 @@ def run_check(asked: CheckConfig) -> Check:
         )
     recipe, reason = asked.recipe, "as asked"
     if not recipe:
-        recipe, reason = suggest_recipe(inspection, gpu=torch.cuda.is_available())
+        recipe, reason = suggest_recipe(inspection, gpu=detect_machine(asked.device).device == "cuda")
     config, measured, advice = fit_to_images(_as_recipe(recipe, asked), images)
     plan = plan_here(config, images, measured)
     drawn, reading = _draw(images, config, plan), reading_here(config, images, plan)
