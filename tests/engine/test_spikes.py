@@ -28,9 +28,19 @@ def test_noise_on_a_falling_curve_is_no_spike(noise, seed):
 def test_a_jump_is_one_spike_until_it_ends():
     losses = [0.5 + 0.01 * (-1) ** i for i in range(60)]
     losses[30:33] = [1.5, 1.4, 1.2]
-    losses[50] = 0.9
-    assert steps(losses) == [310, 510]
+    losses[40] = 3.0
+    losses[50:53] = [0.9, 0.9, 0.9]
+    assert steps(losses) == [310, 410, 510]
     assert spikes(records(losses))[0].median == pytest.approx(0.5, abs=0.011)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_hard_batch_is_no_spike(seed):
+    """As on ELPV: a batch of 16 with some bright cells has two to three times the usual loss."""
+    rng = np.random.default_rng(seed)
+    losses = 0.3 * (1 + 0.2 * rng.standard_normal(1000))
+    losses[50::50] *= 2.5
+    assert not steps(losses)
 
 
 def test_a_new_level_is_one_spike():
@@ -46,9 +56,10 @@ def test_the_first_records_and_missing_losses_do_not_count():
 
 def test_only_the_newest_record_is_warned_of():
     losses = [0.5] * 60
-    losses[30] = 2.0
+    losses[30:33] = [1.0, 1.2, 1.0]
+    losses[45] = 4.0
     found = [newest_spike(records(losses[:i])) for i in range(1, 61)]
-    assert [spike.step for spike in found if spike] == [310]
+    assert [(i + 1, spike.step) for i, spike in enumerate(found) if spike] == [(33, 310), (46, 460)]
 
 
 def test_25_a_loss_spike_is_in_log_and_report(tiny, monkeypatch):
