@@ -82,6 +82,14 @@ def test_scenes_without_truth_show_the_prediction_alone_and_many_classes_are_cou
     assert tall.height < 1000
 
 
+def test_many_scenes_without_truth_stand_side_by_side():
+    scenes = [scene(30 + i, 40)._replace(truth=None) for i in range(32)]
+    made = segmentation_sheet(scenes, NAMES)
+    assert made.height < 2 * made.width
+    few = segmentation_sheet(scenes[:4], NAMES)
+    assert few.width < made.width / 2
+
+
 def test_a_legend_is_as_wide_as_its_names_need():
     narrow = Image.new("RGB", (60, 20), "white")
     made = with_legend(narrow, ["a rather long name", "b"], palette(2), "and more")

@@ -16,6 +16,8 @@ from unmask.viz.words import percent
 
 SIDE = 256
 """Pixels of the longer side of a picture on a sheet."""
+FEW, A_ROW = 4, 3
+"""Scenes without a truth that get a row each, and how many stand in a row if there are more."""
 STRENGTH = 0.65
 """How much of a class's colour, over the photograph in grey."""
 MOST_NAMES = 40
@@ -39,19 +41,30 @@ def segmentation_sheet(
 ) -> Image.Image:
     """One row per scene: the image, the truth, the prediction and the errors, over a legend.
 
-    Where no scene has a truth: the image and the prediction. The legend names the classes on the
-    sheet, the one with the most pixels first.
+    Where no scene has a truth: the image and the prediction, of several scenes in a row. The legend
+    names the classes on the sheet, the one with the most pixels first.
     """
     assert scenes, "a sheet shows at least one scene"
     has_truth = any(scene.truth is not None for scene in scenes)
     rows = [_row(_fitted(scene), len(names), ignore_index, has_truth) for scene in scenes]
     width = max(tile.shape[1] for row in rows for tile in row if tile is not None)
-    headings = ["image", "truth", "prediction", "errors"] if has_truth else ["image", "prediction"]
-    parts = []
-    for row, scene in zip(rows, scenes, strict=True):
-        tiles = [None if tile is None else _widened(tile, width) for tile in row]
-        captions = [[*[""] * (len(headings) - 1), _caption(scene, ignore_index)]] if has_truth else ()
-        parts.append(draw(Sheet(rows=[tiles], headings=headings, captions=captions, title=title)))
+    columns = ["image", "truth", "prediction", "errors"] if has_truth else ["image", "prediction"]
+    a_row = 1 if has_truth or len(scenes) <= FEW else A_ROW
+    headings, parts = columns * a_row, []
+    for first in range(0, len(rows), a_row):
+        tiles = [tile for row in rows[first : first + a_row] for tile in row]
+        height = max(tile.shape[0] for tile in tiles if tile is not None)
+        tiles = [None if tile is None else _padded(tile, height, width) for tile in tiles]
+        tiles += [None] * (len(headings) - len(tiles))
+        captions = [[*[""] * (len(columns) - 1), _caption(scenes[first], ignore_index)]]
+        row = Sheet(
+            rows=[tiles],
+            headings=headings,
+            captions=captions if has_truth else (),
+            title=title,
+            columns_per_group=len(columns),
+        )
+        parts.append(draw(row))
         headings, title = [""] * len(headings), ""
     picture = _stacked(parts)
     shown, rest = _classes_on(scenes, len(names))
@@ -156,8 +169,9 @@ def _fitted(scene: Scene) -> Scene:
     return Scene(image, scene.predicted[place], truth)
 
 
-def _widened(tile: np.ndarray, width: int) -> np.ndarray:
-    return np.pad(tile, ((0, 0), (0, width - tile.shape[1]), (0, 0)), constant_values=255)
+def _padded(tile: np.ndarray, height: int, width: int) -> np.ndarray:
+    missing = (0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)
+    return np.pad(tile, missing, constant_values=255)
 
 
 def _stacked(parts: list[Image.Image]) -> Image.Image:
