@@ -71,15 +71,14 @@ class ProposalNetwork(nn.Module):
 
     def propose(self, image: list[Level], size: Size) -> Float[Tensor, "_ 4"]:
         """The boxes of one image that most likely hold an object, best first; without gradient."""
-        boxes, scores, of_level = [], [], []
+        best = []
         for number, level in enumerate(image):
             most = min(CANDIDATES * self.spec.proposals, len(level.objectness))
-            best, index = level.objectness.detach().topk(most)
-            decoded = self.coder.decode_single(level.deltas.detach()[index], level.anchors[index])
-            boxes.append(clip_boxes_to_image(decoded, size))
-            scores.append(best)
-            of_level.append(torch.full_like(index, number))
-        found, score, group = torch.cat(boxes), torch.cat(scores), torch.cat(of_level)
+            score, index = level.objectness.detach().topk(most)
+            group = torch.full_like(index, number)
+            best.append((score, group, level.deltas.detach()[index], level.anchors[index]))
+        score, group, deltas, anchors = (torch.cat(parts) for parts in zip(*best, strict=True))
+        found = clip_boxes_to_image(self.coder.decode_single(deltas, anchors), size)
         large = remove_small_boxes(found, 1e-3)
         kept = large[batched_nms(found[large], score[large], group[large], NMS_IOU)]
         return found[kept[: self.spec.proposals]]
