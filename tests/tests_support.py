@@ -198,3 +198,10 @@ def linked(page: Path) -> set[str]:
     places = [unquote(place) for place in re.findall(r'<a href="([^"]*)">', page.read_text())]
     assert all((page.parent / place).is_file() for place in places)
     return {place.removesuffix("/report.html") for place in places}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }

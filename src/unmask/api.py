@@ -18,6 +18,7 @@ from unmask.config.commands import (
     PredictConfig,
     QuickstartConfig,
     ReconstructConfig,
+    ReplayConfig,
 )
 from unmask.config.fields import check as check_settings
 from unmask.config.keywords import with_sections, with_setting, with_settings
@@ -34,6 +35,8 @@ from unmask.runs.ablate import Ablated, run_ablation
 from unmask.runs.ablation_cost import AblationEstimate
 from unmask.runs.pages import measured_in
 from unmask.runs.quickstart import Comparison, plan_quickstart, run_quickstart
+from unmask.runs.replay import run_replay
+from unmask.runs.replayed import Replayed
 from unmask.runs.train import train
 from unmask.tasks import find_recipe
 from unmask.use.check import run_check
@@ -201,6 +204,14 @@ def export(
     return export_weights(weights, to, Path(out) if out else default, measured=measured)
 
 
+def replay(run: str | Path, config: ReplayConfig | None = None, **settings: Any) -> Replayed:
+    """Takes one step of a run again: `record()` says what happened in it, `path` holds the report.
+
+    `settings` are flags of `unmask replay`: `step=120`, `out="look"`.
+    """
+    return run_replay(run, _asked(config or ReplayConfig(), settings))
+
+
 def plan(recipe: str | PlanConfig = "vit-large-800", **settings: Any) -> Prediction:
     """Hours, memory and loader cores of a pre-training run on devices that need not be here.
 
@@ -258,8 +269,8 @@ def _asked(config: C, settings: dict[str, Any]) -> C:
 
 __all__ = [
     "pretrain", "tokenizer", "finetune", "probe", "scratch", "detect", "segment", "ablate", "check",
-    "evaluate", "knn", "predict", "reconstruct", "embed", "export", "plan", "bench", "quickstart",
-    "load", "read", "train",
+    "evaluate", "knn", "predict", "reconstruct", "embed", "export", "replay", "plan", "bench",
+    "quickstart", "load", "read", "train",
 ]  # fmt: skip
 
 # Importing the room of that name has made it an attribute of the package; the function is meant.

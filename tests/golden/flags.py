@@ -6,7 +6,7 @@ from unmask.bench.setting import BenchConfig
 from unmask.cli.main import commands
 from unmask.cli.use import USES
 from unmask.config.ablation import AblateConfig
-from unmask.config.commands import ExportConfig, QuickstartConfig
+from unmask.config.commands import ExportConfig, QuickstartConfig, ReplayConfig
 from unmask.config.fields import settings_of
 from unmask.config.planning import PlanConfig
 from unmask.tasks import TASKS, find_recipe
@@ -15,6 +15,7 @@ OTHERS = {
     "ablate": AblateConfig,
     "quickstart": QuickstartConfig,
     "export": ExportConfig,
+    "replay": ReplayConfig,
     "plan": PlanConfig,
     "bench": BenchConfig,
 }

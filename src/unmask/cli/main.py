@@ -40,6 +40,7 @@ AFTER_TRAINING = {
     "reconstruct": Command("draw a model's reconstructions of masked images", "use"),
     "embed": Command("write the features (embeddings) of images to a file", "use"),
     "export": Command("export a model to another library's format", "use:export"),
+    "replay": Command("take one step of a run again and see what went wrong in it", "use:replay"),
     "ablate": Command("repeat one of the paper's ablations on your own images", "ablate:main"),
     "plan": Command(
         "predict hours, memory and loader cores of a pre-training run on other devices", "plan:main"

@@ -152,3 +152,26 @@ def quickstart(argv: list[str]) -> None:
     from unmask import api
 
     api.quickstart(config)
+
+
+def replay(argv: list[str]) -> None:
+    """One step of a run again, seen from inside."""
+    description = (
+        "Takes one step of a run again, as the run took it, from the checkpoint before it, and says "
+        "what happened in it: the images of its batch with the loss of each, the first module whose "
+        "output is not finite, the largest activations, the gradient's norm by block, and whether the "
+        "loss equals the recorded one. Writes replay.json and a picture of the images with the largest "
+        "losses to --out, and nothing into the run directory."
+    )
+    config, words = parse(
+        commands.ReplayConfig(), argv, prog="unmask replay RUN", description=description
+    )
+    if len(words) != 1:
+        raise ValueError("replay takes one run: write unmask replay RUN --step N")
+
+    from unmask import api
+
+    done = api.replay(words[0], config)
+    for sentence in done.sentences():
+        print(printable(sentence))
+    print(printable(f"report: {done.path / 'replay.json'}"))

@@ -283,6 +283,21 @@ class ReconstructConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """One step of a run again, seen from inside."""
+
+    step: int | None = setting(None, least=1)
+    """The step, as metrics.jsonl counts them: the first is 1. Default: the newest that was
+    skipped, the first of a series, or began a loss spike."""
+    out: str | None = None
+    """Folder for the report. Default: runs/replay-<run>-<step>."""
+    worst: int = setting(8, least=0)
+    """Images to draw, those with the largest losses first; 0 for none."""
+    device: Device | None = None
+    """Where to compute. Default: as the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
     """The built-in example; everything else is fixed."""
 

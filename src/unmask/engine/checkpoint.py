@@ -27,6 +27,7 @@ from unmask.models.finite import first_not_finite
 from unmask.storage import (
     ANY_SIZE,
     disk_errors_named,
+    free_space,
     need_space,
     read_regular,
     remove,
@@ -72,11 +73,17 @@ def _anything(_: Checkpoint) -> None:
 
 
 def save(
-    folder: Path, checkpoint: Checkpoint, keep: int, say: Say = print, every: int | None = None
+    folder: Path,
+    checkpoint: Checkpoint,
+    keep: int,
+    say: Say = print,
+    every: int | None = None,
+    stay: int | None = None,
 ) -> Path:
     """Writes a checkpoint below `folder`, then removes all but the newest `keep` whole ones.
 
-    Those of each `every` steps are never removed.
+    Those of each `every` steps are never removed; the one of step `stay` is not as long as the disk has
+    room for the next checkpoint.
     The older ones go only when the new one is on the disk and reads back as it was written. Broken ones
     are set aside, and do not count. `folder` is made, but not what it is in.
     Raises CheckpointError if the disk is too small or fails; then nothing has changed.
@@ -100,7 +107,9 @@ def save(
             raise
         fault_point("checkpoint.renamed")
         sync_folder(folder)
-    _retain(folder, keep, checkpoint.step, say, every)
+    if stay is not None and free_space(folder) < needed:
+        stay = None
+    _retain(folder, keep, checkpoint.step, say, every=every, stay=stay)
     return final
 
 
@@ -234,8 +243,12 @@ def _write(aside: Path, checkpoint: Checkpoint) -> None:
     sync_folder(aside)
 
 
-def _retain(folder: Path, keep: int, newest: int, say: Say, every: int | None) -> None:
+def _retain(
+    folder: Path, keep: int, newest: int, say: Say, *, every: int | None, stay: int | None
+) -> None:
     """Removes what is older than the newest `keep` whole ones; the one of step `newest` is one of them.
+
+    Those of each `every` steps and that of step `stay` are left.
 
     What cannot be removed stays: a run does not end for that.
     """
@@ -243,7 +256,7 @@ def _retain(folder: Path, keep: int, newest: int, say: Say, every: int | None) -
     for step, path in reversed(steps_in(folder)):
         try:
             if step != newest and whole >= keep:
-                if not every or step % every:
+                if step != stay and (not every or step % every):
                     _remove_old(path)
             elif step == newest or _is_whole(path):
                 whole += 1

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from unmask.core.blocks import checkpoint_activations
+from unmask.engine.captured import bad_step, replay_command
 from unmask.engine.machine import autocast, is_out_of_memory, keep_freed_memory
 from unmask.engine.metrics import MetricsLog, detached_total
 from unmask.engine.optim import learning_rate, update_weights
 from unmask.engine.pace import Pace
-from unmask.engine.readings import Readings, StepMetrics
+from unmask.engine.readings import Measured, Readings, StepMetrics
 from unmask.engine.report import Clock, progress_record, report
 from unmask.engine.session import Session, TrainingState, check_room, check_success, restore, save
 from unmask.engine.signals import StopRequest
@@ -171,31 +172,39 @@ def process_metrics(session: Session, state: TrainingState, readings: Iterable[S
     """
     stopping = False
     for reading in readings:
-        *sums, weight, stops, norm = reading.values.tolist()
-        if math.isfinite(norm):
-            named = dict(zip(reading.names, sums, strict=True))
-            state.meter.add({**named, "grad_norm": norm * weight}, weight)
-            state.bad_in_a_row = 0
-        else:
-            _count_bad_step(session, state, reading)
-        stopping |= stops > 0
+        measured = reading.measured()
+        if not count_step(state, measured):
+            _write_bad_step_down(session, state, reading)
+        stopping |= measured.stops
     return stopping
 
 
-def _count_bad_step(session: Session, state: TrainingState, reading: StepMetrics) -> None:
-    """Writes a skipped step down; raises DivergenceError if they do not end."""
-    state.bad_in_a_row += 1
-    state.meter.skipped_steps += 1
-    step = reading.step - 1
-    samples = torch.cat(reading.samples).tolist()
-    entry = {"step": step, "seed": session.training.seed, "samples": samples}
+def count_step(state: TrainingState, measured: Measured) -> bool:
+    """Adds a step to the sums of the log; False if its gradient was not finite, so that it was
+    skipped."""
+    if not math.isfinite(measured.norm):
+        state.bad_in_a_row += 1
+        state.meter.skipped_steps += 1
+        return False
+    totals = {**measured.sums, "grad_norm": measured.norm * measured.weight}
+    state.meter.add(totals, measured.weight)
+    state.bad_in_a_row = 0
+    return True
+
+
+def _write_bad_step_down(session: Session, state: TrainingState, reading: StepMetrics) -> None:
+    """Says how to see a skipped step again; raises DivergenceError if they do not end."""
     rank = "" if session.processes.is_main else f"-{session.processes.rank}"
     with (session.run.path / f"bad_steps{rank}.jsonl").open("a") as file:
-        file.write(json.dumps(entry) + "\n")
-    session.console.say(f"step {step}: the gradient is not finite; the weights stay as they were")
+        file.write(json.dumps(bad_step(reading, session.training.seed)) + "\n")
+    see = replay_command(session.run.path, reading.step)
+    session.console.say(
+        f"step {reading.step}: the gradient is not finite; the weights stay as they were; see the step "
+        f"again with {see}"
+    )
     if state.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
         raise DivergenceError(
             f"the gradient was not finite {BAD_STEPS_IN_A_ROW} steps in a row: start a new run with a "
-            f"lower --optim.base-lr, or with --run.precision fp32, and another --out; bad_steps.jsonl "
-            f"names the samples"
+            f"lower --optim.base-lr, or with --run.precision fp32, and another --out; {see} says where "
+            f"the first value that is not finite comes from"
         )

@@ -8,6 +8,18 @@ import torch
 from torch import Tensor
 
 
+class Measured(NamedTuple):
+    """What one step came to, as numbers."""
+
+    sums: dict[str, float]
+    """Over all images, multiplied by their weights."""
+    weight: float
+    stops: bool
+    """Whether any process was asked to stop."""
+    norm: float
+    """The gradient's norm before clipping; not finite if the step was skipped."""
+
+
 class StepMetrics(NamedTuple):
     """Measurements of one step, over all processes."""
 
@@ -18,6 +30,11 @@ class StepMetrics(NamedTuple):
     """Indices of this process's images, by micro-batch."""
     values: Tensor
     """Sums under `names`, their weight, processes that were asked to stop, the gradient's norm."""
+
+    def measured(self) -> Measured:
+        """As numbers; waits for the device if they are still there."""
+        *sums, weight, stops, norm = self.values.tolist()
+        return Measured(dict(zip(self.names, sums, strict=True)), weight, stops > 0, norm)
 
 
 class Readings:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from unmask.engine.captured import replay_command
 from unmask.engine.machine import autocast, peak_memory_gib
 from unmask.engine.metrics import MetricsLog
 from unmask.engine.optim import learning_rate
@@ -84,7 +85,8 @@ def report(
         metrics.add(record)
         session.console.record(record)
         if spike := newest_spike(metrics.records):
-            session.console.say(spike.message())
+            see = replay_command(session.run.path, spike.step)
+            session.console.say(f"{spike.message()}; see the step again with {see}")
 
 
 def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, float]:

@@ -142,12 +142,28 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
     with _disk_errors_ask_for_another_folder(path):
         mark_output(path)
         check_settings(run, config, command)
-    with _alone_in_this_process(path), _locked(path) as identity:
+    with only_writer(path) as identity:
         before, now = run.read("env.json"), _environment(config)
         run = RunDirectory(path, identity, _differences(before, now))
         run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
         run.write("env.json", to_json(now | _history(before if run.has_begun else None)))
         yield run
+
+
+def differences(run: RunDirectory) -> tuple[str, ...]:
+    """What is not as when the run last went on, and rounds otherwise, in words."""
+    return _differences(run.read("env.json"), _environment())
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[tuple[int, int]]:
+    """Keeps other processes and threads out of a folder that is there; device and inode of the lock.
+
+    The operating system releases it when the process ends, however it ends.
+    Raises CheckpointError if another is writing there, or if the folder cannot be written.
+    """
+    with _alone_in_this_process(path), _locked(path) as identity:
+        yield identity
 
 
 @contextmanager
@@ -196,7 +212,7 @@ def _disk_errors_ask_for_another_folder(path: Path) -> Iterator[None]:
                 f"{error.filename} is a link, and unmask does not write through it: remove it"
             ) from error
         raise CheckpointError(
-            f"the run directory {path} cannot be written ({error.strerror}): choose another --out"
+            f"the folder {path} cannot be written ({error.strerror}): choose another --out"
         ) from error
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from unmask.config.plan import Plan, TrainingPlan
 from unmask.distributed.processes import Processes
 from unmask.engine import checkpoint
+from unmask.engine.captured import to_keep
 from unmask.engine.console import RunConsole
 from unmask.engine.ema import WeightAverage
 from unmask.engine.metrics import Meter, MetricsLog
@@ -67,32 +68,43 @@ def restore(session: Session) -> TrainingState:
 
     Raises CheckpointError if none of them can be used.
     """
-    model, training = session.model, session.training
-    optimizer = build_optimizer(session.task.param_groups(model, session.plan), training)
-    average = WeightAverage(model, training.ema) if training.ema else None
-    state = TrainingState(0, optimizer, average)
+    state = first_state(session)
     folder, say, main = session.run.checkpoints, session.console.say, session.processes.is_main
     # The main process tidies up first, then all read the same checkpoint.
     found = checkpoint.load_newest(folder, say, check_loop) if main else None
     step = session.processes.from_main(found.step if found else None)
     if step is None:
         return state
-    found = found or checkpoint.read(folder / checkpoint.step_name(step))
-    try:
-        model.load_state_dict(found.tensors["model"])
-        checkpoint.restore_optimizer(optimizer, model, found.tensors.get("optimizer", {}))
-        if average:
-            average.load(found.tensors["average"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"the checkpoint of step {step} in {folder} is of another model ({error}): resume with the "
-            f"version of unmask that wrote it, or start a new run with another --out"
-        ) from error
-    state.step = step
-    state.meter = Meter.from_state(found.loop["meter"])
-    state.bad_in_a_row = found.loop["bad_in_a_row"]
+    go_on_from(found or checkpoint.read(folder / checkpoint.step_name(step)), session, state)
     say(_resuming(session, step))
     return state
+
+
+def first_state(session: Session) -> TrainingState:
+    """The state before the first step."""
+    model, training = session.model, session.training
+    optimizer = build_optimizer(session.task.param_groups(model, session.plan), training)
+    average = WeightAverage(model, training.ema) if training.ema else None
+    return TrainingState(0, optimizer, average)
+
+
+def go_on_from(found: checkpoint.Checkpoint, session: Session, state: TrainingState) -> None:
+    """Model and state as a checkpoint has them. Raises CheckpointError if it is of another model."""
+    model = session.model
+    try:
+        model.load_state_dict(found.tensors["model"])
+        checkpoint.restore_optimizer(state.optimizer, model, found.tensors.get("optimizer", {}))
+        if state.average:
+            state.average.load(found.tensors["average"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {found.step} in {session.run.checkpoints} is of another model "
+            f"({error}): resume with the version of unmask that wrote it, or start a new run with "
+            f"another --out"
+        ) from error
+    state.step = found.step
+    state.meter = Meter.from_state(found.loop["meter"])
+    state.bad_in_a_row = found.loop["bad_in_a_row"]
 
 
 def _resuming(session: Session, step: int) -> str:
@@ -185,8 +197,14 @@ def save(session: Session, state: TrainingState, metrics: MetricsLog | None) -> 
     if metrics:
         metrics.sync()
         training = session.training
-        keep, every = training.keep_checkpoints, training.keep_every
-        checkpoint.save(session.run.checkpoints, content, keep, session.console.say, every)
+        checkpoint.save(
+            session.run.checkpoints,
+            content,
+            training.keep_checkpoints,
+            session.console.say,
+            every=training.keep_every,
+            stay=to_keep(session.run, metrics.records, training.log_every),
+        )
         metrics.write_csv()
     session.processes.wait()
 

@@ -169,8 +169,10 @@ def assemble(
     directory: RunDirectory,
     processes: Processes,
     console: RunConsole,
+    *,
+    evaluates: bool = True,
 ) -> Session:
-    """Builds the model and everything around it."""
+    """Builds the model and everything around it; without evaluators if it is only to be trained."""
     data, plan = prepared.data, prepared.plan
     model, messages = task.model(plan, prepared.init)
     messages = [*messages, *task.fit(model, plan, data)]
@@ -179,7 +181,7 @@ def assemble(
     return Session(
         task=task,
         model=model.to(processes.device).train(),
-        evaluators=task.evaluators(plan, data),
+        evaluators=task.evaluators(plan, data) if evaluates else (),
         batches=batches_of(task, prepared, directory, processes, console),
         plan=plan,
         run=directory,

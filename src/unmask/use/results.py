@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from unmask.config.io import to_json
 from unmask.config.output import claim_output
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode.pictures import BadImage
-from unmask.engine.run_directory import RunDirectory
+from unmask.engine.run_directory import RunDirectory, only_writer
 from unmask.errors import CheckpointError
 from unmask.evals.classification import Scores, largest_confusions
 from unmask.viz.report import Table, report_html
@@ -60,6 +61,17 @@ def result_folder(out: str) -> Path:
     return folder
 
 
+@contextmanager
+def results_in(out: str | Path) -> Iterator[Path]:
+    """`result_folder`, with all other commands kept out while results are computed and written.
+
+    Raises CheckpointError also if another command is writing there.
+    """
+    folder = result_folder(str(out))
+    with only_writer(folder):
+        yield folder
+
+
 def write_result(result: Result, folder: Path, pictures: Iterable[tuple[str, Image]]) -> Result:
     """Writes numbers, pictures and the report; returns the result with its place."""
     page, drawn = RunDirectory(folder), list[tuple[str, bytes]]()
@@ -79,7 +91,7 @@ def write_result(result: Result, folder: Path, pictures: Iterable[tuple[str, Ima
         tables=[*result.tables, *_bad_table(result.bad)],
     )
     page.write(REPORT, text)
-    page.write(SCORES, to_json(_finite({**result.record, "notes": result.notes})))
+    page.write(SCORES, to_json(finite({**result.record, "notes": result.notes})))
     return replace(result, path=folder)
 
 
@@ -167,10 +179,10 @@ def rate(share: float) -> str:
     return "-" if math.isnan(share) else f"{share:.1%}"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity as null, which every JSON reader takes."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
