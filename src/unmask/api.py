@@ -28,7 +28,7 @@ from unmask.cost.predict import Prediction
 from unmask.cost.predict import predict as predict_cost
 from unmask.data.images import Images
 from unmask.data.in_memory import images_in_memory
-from unmask.engine.run_directory import RunDirectory
+from unmask.engine.run_directory import RunDirectory, only_writer_of
 from unmask.interop.export import Exported, Layout, default_path, export_weights
 from unmask.interop.weights import read_asked
 from unmask.runs.ablate import Ablated, run_ablation
@@ -201,7 +201,9 @@ def export(
     weights = read_asked(source, heads)
     weights = weights.encoder_only() if encoder_only else weights
     measured = measured_in(RunDirectory(folder)) if source.is_dir() else ""
-    return export_weights(weights, to, Path(out) if out else default, measured=measured)
+    path = Path(out) if out else default
+    with only_writer_of(path):
+        return export_weights(weights, to, path, measured=measured)
 
 
 def replay(run: str | Path, config: ReplayConfig | None = None, **settings: Any) -> Replayed:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from unmask.config.output import claim_output
 from unmask.data.decode.pictures import BadImage
+from unmask.engine.run_directory import only_writer_in
 from unmask.use.check_report import Check
 from unmask.use.detect import Detected
 from unmask.use.embed import Embedded
@@ -57,16 +58,21 @@ def show_check(found: Check) -> None:
         console.print(Text(f"the same content: {', '.join(map(repr, group[:4]))}"))
     for note in found.notes:
         console.print(Text(f"note: {escaped(note)}"))
+    claim_output(found.folder)
+    with only_writer_in(found.folder):
+        _save_pictures(found, console)
+    for command in found.commands:
+        console.print(Text(f"next: {escaped(command)}"))
+
+
+def _save_pictures(found: Check, console: Console) -> None:
     picture = found.folder / "samples.png"
-    claim_output(picture.parent)
     found.samples.save(picture)
     console.print(Text(f"what the model will see: {escaped(str(picture))}"))
     for drawn in (one.picture for one in found.annotations if one.picture):
         place = found.folder / "objects.png"
         drawn.save(place)
         console.print(Text(f"what is annotated: {escaped(str(place))}"))
-    for command in found.commands:
-        console.print(Text(f"next: {escaped(command)}"))
 
 
 def show_json(record: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ CONTENT = "unmask wrote this folder: it looks for no images in it, unless the fo
 RUN = "plan.json"
 OURS = (MARKER, RUN, "model.json", "scores.json", "predictions.jsonl", "sweep.json")
 """What tells a folder of ours; folders that earlier versions wrote have no marker."""
-NOBODYS = (".DS_Store",)
+NOBODYS = (".DS_Store", ".lock")
 
 
 def mark_output(folder: Path) -> None:

@@ -8,7 +8,7 @@ import platform
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from unmask.config.fields import Setting, settings_of
 from unmask.config.io import to_json
 from unmask.config.migrate import config_record, read_config
-from unmask.config.output import MARKER, mark_output
+from unmask.config.output import MARKER, Before, mark_output
 from unmask.engine.checkpoint import steps_in
 from unmask.engine.machine import detect_machine
 from unmask.errors import CheckpointError
@@ -142,7 +142,7 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
     with _disk_errors_ask_for_another_folder(path):
         mark_output(path)
         check_settings(run, config, command)
-    with only_writer(path) as identity:
+    with _alone_in_this_process(path), _locked(path / LOCK, path) as identity:
         before, now = run.read("env.json"), _environment(config)
         run = RunDirectory(path, identity, _differences(before, now))
         run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
@@ -156,14 +156,41 @@ def differences(run: RunDirectory) -> tuple[str, ...]:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[tuple[int, int]]:
-    """Keeps other processes and threads out of a folder that is there; device and inode of the lock.
+def only_writer_in(folder: Path) -> Iterator[None]:
+    """Keeps other processes and threads out of a folder of results that is there.
 
-    The operating system releases it when the process ends, however it ends.
+    The operating system releases the lock when the process ends, however it ends; its file goes too.
     Raises CheckpointError if another is writing there, or if the folder cannot be written.
     """
-    with _alone_in_this_process(path), _locked(path) as identity:
-        yield identity
+    with _only_writer(folder / LOCK, folder):
+        yield
+
+
+@contextmanager
+def only_writer_of(path: Path) -> Iterator[None]:
+    """The same for one file or folder that need not be there, in a folder that is made for it.
+
+    Folders that were made go again if nothing was written there.
+    """
+    missing = Before.of(path.parent).missing
+    with _disk_errors_ask_for_another_folder(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _only_writer(path.with_name(f".{path.name}{LOCK}"), path):
+            yield
+    finally:
+        for place in missing:
+            with suppress(OSError):  # there is something in it
+                place.rmdir()
+
+
+@contextmanager
+def _only_writer(lock: Path, path: Path) -> Iterator[None]:
+    with _alone_in_this_process(path), _locked(lock, path):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -185,20 +212,26 @@ def _alone_in_this_process(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[tuple[int, int]]:
-    """Device and inode of the lock's file, which stays: another process may already wait on it."""
+def _locked(lock: Path, path: Path) -> Iterator[tuple[int, int]]:
+    """Device and inode of the lock's file, which keeps others from writing to `path`.
+
+    One that another process removed after we opened it is no lock any more: it is refused, too.
+    """
     with ExitStack() as stack:
-        with _disk_errors_ask_for_another_folder(path):
+        with _disk_errors_ask_for_another_folder(lock.parent):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            descriptor = stack.enter_context(open_regular(path / LOCK, flags))
+            descriptor = stack.enter_context(open_regular(lock, flags))
+        found = os.fstat(descriptor)
         try:
             # Not flock: loader workers would inherit that and outlive a killed run with it.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.lstat(lock)
+            if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
+                raise OSError(errno.EAGAIN, "the lock was replaced")
         except OSError as error:
             raise CheckpointError(
                 f"another process is writing to {path}: wait for it, or choose another --out"
             ) from error
-        found = os.fstat(descriptor)
         yield found.st_dev, found.st_ino
 
 

@@ -30,7 +30,7 @@ from unmask.models.detector import Detector
 from unmask.tasks.detections import Finder, Judged, find_all, judge, pictures, shown
 from unmask.use.evaluate import PARTS
 from unmask.use.predict import whole
-from unmask.use.results import Result, log_bad_images, rate, result_folder, write_result
+from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
 from unmask.use.segment import file_names
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
 from unmask.viz.detections import SHOWN_SCORE, objects_figure
@@ -83,8 +83,7 @@ def _evaluate(config: EvaluateConfig, processes: Processes) -> Result:
     model = _detector(trained)
     data, notes = _find(config, model.spec.classes)
     out = config.out or f"runs/evaluate-{slugs(d.source)}"
-    folder = processes.on_main(lambda: result_folder(out))
-    with trained.arithmetic(), torch.inference_mode():
+    with results_in(out, processes) as folder, trained.arithmetic(), torch.inference_mode():
         title = "evaluation" if processes.is_main else ""
         judged = judge(model, data, trained.image, trained.loading, processes=processes, title=title)
 
@@ -235,7 +234,18 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Detect
     if config.top is not None:
         notes.append("--top changes nothing here: every detection has one class")
     images = find_images(config.source, root=config.root) if given is None else given
-    folder = result_folder(config.out or f"runs/predict-{slugs(config.source)}")
+    with results_in(config.out or f"runs/predict-{slugs(config.source)}") as folder:
+        return _predicted(config, trained, model, images, notes, folder)
+
+
+def _predicted(
+    config: PredictConfig,
+    trained: Trained,
+    model: Detector,
+    images: Images,
+    notes: list[str],
+    folder: Path,
+) -> Detected:
     names, drawn = file_names(images), 0
     finder = Finder(model, trained.image.size, tile=config.tile)
     found, bad = list[tuple[str, FoundObjects]](), list[BadImage]()

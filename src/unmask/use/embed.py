@@ -20,6 +20,7 @@ from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
 from unmask.data.sources.find import find_images
 from unmask.engine.machine import detect_machine
+from unmask.engine.run_directory import only_writer_of
 from unmask.errors import CheckpointError
 from unmask.inference import infer
 from unmask.interop.fit import at_size
@@ -80,10 +81,10 @@ def run_embedding(config: EmbedConfig, given: Images | None = None) -> Embedded:
                 names = [images.paths[i] for i in found.indices]
                 yield NamedRows(names, found.output.float().cpu().numpy())
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = WRITERS[path.suffix](path, rows())
-    if not count:
-        raise none_readable(bad)
+    with only_writer_of(path):
+        count = WRITERS[path.suffix](path, rows())
+        if not count:
+            raise none_readable(bad)
     return Embedded(path, count, bad, d.notes)
 
 

@@ -28,7 +28,7 @@ from unmask.use.classes import Matching, folder_order, match_classes
 from unmask.use.results import (
     Result,
     log_bad_images,
-    result_folder,
+    results_in,
     score_facts,
     score_record,
     score_tables,
@@ -165,20 +165,20 @@ def _evaluate(
     processes: Processes,
 ) -> Result:
     """`outputs`: the classes to choose among; all if None."""
-    folder = processes.on_main(lambda: result_folder(out))
-    crops = CentreCrops(
-        labelled.images,
-        trained.image,
-        max_megapixels=config.data.max_megapixels,
-        workers=trained.loading.workers,
-        indices=processes.share(len(labelled.images)),
-    )
-    with trained.arithmetic():
-        model, title = trained.classifier(config.init), "evaluation" if processes.is_main else ""
-        predicted = infer_all(model, crops, trained.device, processes=processes, title=title).checked()
-    if outputs is not None:
-        predicted = predicted._replace(output=predicted.output[:, outputs])
-    return processes.on_main(lambda: _written(trained, config, labelled, predicted, notes, folder))
+    with results_in(out, processes) as folder:
+        crops = CentreCrops(
+            labelled.images,
+            trained.image,
+            max_megapixels=config.data.max_megapixels,
+            workers=trained.loading.workers,
+            indices=processes.share(len(labelled.images)),
+        )
+        with trained.arithmetic():
+            model, title = trained.classifier(config.init), "evaluation" if processes.is_main else ""
+            rows = infer_all(model, crops, trained.device, processes=processes, title=title).checked()
+        if outputs is not None:
+            rows = rows._replace(output=rows.output[:, outputs])
+        return processes.on_main(lambda: _written(trained, config, labelled, rows, notes, folder))
 
 
 def _written(

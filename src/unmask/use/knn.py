@@ -28,7 +28,7 @@ from unmask.use.embed import features_of
 from unmask.use.results import (
     Result,
     log_bad_images,
-    result_folder,
+    results_in,
     score_record,
     score_tables,
     write_result,
@@ -90,28 +90,30 @@ def run_knn(config: KnnConfig) -> Result:
     training = take_fraction(
         split.training, fraction=d.fraction, per_class=d.per_class, seed=d.subset_seed
     )
-    folder = result_folder(config.out or f"runs/knn-{slugs(d.source)}")
-    with trained.arithmetic():
-        known = extract_features(training.images, trained, extracts, title="training images")
-        asked = extract_features(split.validation.images, trained, extracts, title="validation images")
-    bad, images = [*known.bad, *asked.bad], len(training) + len(split.validation)
-    log_bad_images(folder, bad, images=images, max_share=d.max_bad_share)
-    compared = {
-        kind: compare(config, kind, known, asked, training, split.validation) for kind in extracts
-    }
-    notes = [
-        *trained.description.notes,
-        *split.notes,
-        "the best number of neighbours is chosen on the same validation images",
-        "the linear probe's penalty is chosen on the training images, by cross-validation",
-    ]
-    result = _result(config, compared, training, known, asked, notes)
-    best = compared[ENCODER]
-    logits, scores = best.knn[best.best]
-    scored = Scored(scores, Rows(logits, asked.indices, asked.bad))
-    rows = write_rows(folder, split.validation, scored)
-    result = replace(result, tables=[*result.tables, *rows])
-    return write_result(result, folder, pictures(split.validation, trained.image, scored))
+    with results_in(config.out or f"runs/knn-{slugs(d.source)}") as folder:
+        with trained.arithmetic():
+            known = extract_features(training.images, trained, extracts, title="training images")
+            asked = extract_features(
+                split.validation.images, trained, extracts, title="validation images"
+            )
+        bad, images = [*known.bad, *asked.bad], len(training) + len(split.validation)
+        log_bad_images(folder, bad, images=images, max_share=d.max_bad_share)
+        compared = {
+            kind: compare(config, kind, known, asked, training, split.validation) for kind in extracts
+        }
+        notes = [
+            *trained.description.notes,
+            *split.notes,
+            "the best number of neighbours is chosen on the same validation images",
+            "the linear probe's penalty is chosen on the training images, by cross-validation",
+        ]
+        result = _result(config, compared, training, known, asked, notes)
+        best = compared[ENCODER]
+        logits, scores = best.knn[best.best]
+        scored = Scored(scores, Rows(logits, asked.indices, asked.bad))
+        rows = write_rows(folder, split.validation, scored)
+        result = replace(result, tables=[*result.tables, *rows])
+        return write_result(result, folder, pictures(split.validation, trained.image, scored))
 
 
 def extract_features(

@@ -22,10 +22,11 @@ from unmask.data.normalize import normalize
 from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
 from unmask.inference import infer
+from unmask.models.classifier import Classifier
 from unmask.tasks.reconstruction import display_of
 from unmask.use.classes import readable
-from unmask.use.results import log_bad_images, result_folder
-from unmask.use.trained import read_trained, refuse_if_given
+from unmask.use.results import log_bad_images, results_in
+from unmask.use.trained import Trained, read_trained, refuse_if_given
 from unmask.viz.predictions import contact_sheet
 from unmask.viz.tiles import displayable
 from unmask.viz.words import escaped, one_line
@@ -78,7 +79,18 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Classi
     model, classes = trained.classifier(config.init), readable(trained.classes)
     refuse_if_given("--tile", config.tile, of="detectors", init=config.init, kind="classifier")
     images = find_images(config.source, root=config.root) if given is None else given
-    folder = result_folder(config.out or f"runs/predict-{slugs(config.source)}")
+    with results_in(config.out or f"runs/predict-{slugs(config.source)}") as folder:
+        return _predicted(config, trained, model, classes, images, folder)
+
+
+def _predicted(
+    config: PredictConfig,
+    trained: Trained,
+    model: Classifier,
+    classes: tuple[str, ...],
+    images: Images,
+    folder: Path,
+) -> Classified:
     crops = CentreCrops(images, trained.image, workers=trained.loading.workers)
     counts, bad, first = Counter[str](), list[BadImage](), list[tuple[int, Tensor]]()
     with trained.arithmetic(), _tables(folder, classes, config.top) as write:

@@ -17,6 +17,7 @@ from unmask.data.images import Images
 from unmask.data.mask_strategies import given_mask, read_mask
 from unmask.data.normalize import normalize, valid_pixels
 from unmask.data.sources.find import find_images
+from unmask.engine.run_directory import only_writer_in
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
 from unmask.interop.models import build
@@ -67,8 +68,9 @@ def run_reconstruction(
     folder = Path(config.out or f"runs/reconstruct-{images.name}")
     claim_output(folder)
     paths = [folder / "reconstruction.png", folder / "reconstruction-ratios.png"]
-    for path, picture in zip(paths, (grid, strip), strict=True):
-        picture.save(path)
+    with only_writer_in(folder):
+        for path, picture in zip(paths, (grid, strip), strict=True):
+            picture.save(path)
     return paths
 
 

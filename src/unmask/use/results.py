@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from unmask.config.io import to_json
 from unmask.config.output import claim_output
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode.pictures import BadImage
-from unmask.engine.run_directory import RunDirectory, only_writer
+from unmask.distributed.processes import ALONE, Processes
+from unmask.engine.run_directory import RunDirectory, only_writer_in
 from unmask.errors import CheckpointError
 from unmask.evals.classification import Scores, largest_confusions
 from unmask.viz.report import Table, report_html
@@ -52,7 +53,7 @@ class Result:
     """The folder that holds them."""
 
 
-def result_folder(out: str) -> Path:
+def _result_folder(out: str | Path) -> Path:
     """Made if it is not there. Raises CheckpointError if it is a run, or holds files of others."""
     folder = Path(out)
     if (folder / "config.json").exists() or RunDirectory(folder).model.exists():
@@ -62,14 +63,19 @@ def result_folder(out: str) -> Path:
 
 
 @contextmanager
-def results_in(out: str | Path) -> Iterator[Path]:
-    """`result_folder`, with all other commands kept out while results are computed and written.
+def results_in(out: str | Path, processes: Processes = ALONE) -> Iterator[Path]:
+    """A folder for results, made if it is not there; other commands are kept out of it meanwhile.
 
-    Raises CheckpointError also if another command is writing there.
+    Raises CheckpointError if it is a run, holds files of others, or another command is writing there.
     """
-    folder = result_folder(str(out))
-    with only_writer(folder):
-        yield folder
+    with ExitStack() as stack:
+
+        def enter() -> Path:
+            folder = _result_folder(out)
+            stack.enter_context(only_writer_in(folder))
+            return folder
+
+        yield processes.on_main(enter)
 
 
 def write_result(result: Result, folder: Path, pictures: Iterable[tuple[str, Image]]) -> Result:

@@ -27,7 +27,7 @@ from unmask.evals.robustness import (
 from unmask.inference import infer
 from unmask.models.classifier import Classifier
 from unmask.use.classes import imagenet_folders, match_classes
-from unmask.use.results import Result, log_bad_images, result_folder, write_result
+from unmask.use.results import Result, log_bad_images, results_in, write_result
 from unmask.use.trained import Trained, notes_on_labels
 from unmask.viz.report import Table
 
@@ -79,26 +79,28 @@ def evaluate_corruptions(
         place: _find_classes(path, NAMES["c"], imagenet_folders()) for place, path in places.items()
     }
     matching = match_classes(imagenet_folders(), trained.classes, named=trained.is_named)
-    folder = processes.on_main(lambda: result_folder(out))
-    with trained.arithmetic():
-        found = {
-            place: _count(trained, model, labelled, matching.outputs, image, place, processes)
-            for place, (labelled, _) in parts.items()
+    with results_in(out, processes) as folder:
+        with trained.arithmetic():
+            found = {
+                place: _count(trained, model, labelled, matching.outputs, image, place, processes)
+                for place, (labelled, _) in parts.items()
+            }
+        bad = [image for one in found.values() for image in one.bad]
+        total = sum(one.images for one in found.values()) + len(bad)
+        errors = {
+            name: [found[name, severity].error for severity in SEVERITIES] for name in ALEXNET_ERRORS
         }
-    bad = [image for one in found.values() for image in one.bad]
-    total = sum(one.images for one in found.values()) + len(bad)
-    errors = {name: [found[name, severity].error for severity in SEVERITIES] for name in ALEXNET_ERRORS}
-    ignored = notes_on_labels(config.data)
-    notes = [*trained.description.notes, *ignored, *filter(None, [matching.note])]
-    if incomplete := sum(bool(missing) for _, missing in parts.values()):
-        notes.append(f"{incomplete} of {len(parts)} folders have not all of ImageNet's 1000 classes")
-    result = _corruption_result(config, errors, total, notes, bad)
+        ignored = notes_on_labels(config.data)
+        notes = [*trained.description.notes, *ignored, *filter(None, [matching.note])]
+        if incomplete := sum(bool(missing) for _, missing in parts.values()):
+            notes.append(f"{incomplete} of {len(parts)} folders have not all of ImageNet's 1000 classes")
+        result = _corruption_result(config, errors, total, notes, bad)
 
-    def written() -> Result:
-        log_bad_images(folder, bad, images=total, max_share=config.data.max_bad_share)
-        return write_result(result, folder, [])
+        def written() -> Result:
+            log_bad_images(folder, bad, images=total, max_share=config.data.max_bad_share)
+            return write_result(result, folder, [])
 
-    return processes.on_main(written)
+        return processes.on_main(written)
 
 
 def _corruption_result(

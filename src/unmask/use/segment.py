@@ -43,7 +43,7 @@ from unmask.tasks.pixels import (
 from unmask.tasks.reconstruction import display_of
 from unmask.use.evaluate import PARTS
 from unmask.use.predict import cell, whole
-from unmask.use.results import Result, log_bad_images, rate, result_folder, write_result
+from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
 from unmask.viz.palette import palette
 from unmask.viz.report import Table
@@ -85,9 +85,8 @@ def _evaluate(config: EvaluateConfig, processes: Processes) -> Result:
     if d.size is not None or d.eval_crop is not None:
         notes.append("--data.size and --data.eval-crop change nothing here: whole images are measured")
     out = config.out or f"runs/evaluate-{slugs(d.source)}"
-    folder = processes.on_main(lambda: result_folder(out))
     model, title = _segmenter(trained), "evaluation" if processes.is_main else ""
-    with trained.arithmetic(), torch.inference_mode():
+    with results_in(out, processes) as folder, trained.arithmetic(), torch.inference_mode():
         found = [
             score_pixels(model, maps, trained.image, trained.loading, processes=processes, title=title)
             for maps in parts
@@ -233,7 +232,18 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Segmen
     )
     model, classes = _segmenter(trained), model_spec(trained.description.model).classes
     images = find_images(config.source, root=config.root) if given is None else given
-    folder = result_folder(config.out or f"runs/predict-{slugs(config.source)}")
+    with results_in(config.out or f"runs/predict-{slugs(config.source)}") as folder:
+        return _predicted(config, trained, model, classes, images, folder)
+
+
+def _predicted(
+    config: PredictConfig,
+    trained: Trained,
+    model: Segmenter,
+    classes: Sequence[str],
+    images: Images,
+    folder: Path,
+) -> Segmented:
     names, total = file_names(images), np.zeros(len(classes), dtype=np.int64)
     bad, done = list[BadImage](), list[int]()
     _write_classes(folder / CLASSES, classes)
