@@ -119,16 +119,6 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
         os.close(descriptor)
 
 
-def make_shareable(path: Path) -> None:
-    """Gives a file the mode of any new one, by the umask: some libraries write for the owner alone."""
-    probe = path.with_name(aside_name(f"{path.name}.mode"))
-    probe.touch()
-    try:
-        path.chmod(stat.S_IMODE(probe.stat().st_mode))
-    finally:
-        probe.unlink()
-
-
 def remove(path: Path) -> None:
     """A file, a folder with what is in it, or a link itself; nothing if it is not there.
 
@@ -166,19 +156,43 @@ def need_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 @contextmanager
 def disk_errors_named(what: str, folder: Path, needed: int) -> Iterator[None]:
     """CheckpointError, with the disk and the bytes needed, for the errors of writing below `folder`."""
     try:
         yield
     except OSError as error:
-        again = "run the same command again to resume"
         if error.errno in FULL:
-            with_free = data_size(shutil.disk_usage(folder).free) if folder.exists() else "unknown space"
-            reason = (
-                f"it needs {data_size(needed)}, the disk of {folder} has {with_free} free: make room, "
-                f"and"
-            )
-        else:
-            reason = f"{error.strerror or error}, below {folder}: check that disk, and"
-        raise CheckpointError(f"{what} cannot be written: {reason} {again}") from error
+            raise _too_full(what, folder, data_size(needed)) from error
+        raise CheckpointError(
+            f"{what} cannot be written: {error.strerror or error}, below {folder}: check that disk, and "
+            f"run the same command again to resume"
+        ) from error
+
+
+@contextmanager
+def full_disk_named(path: Path, aside: Path) -> Iterator[None]:
+    """CheckpointError if the disk gets full while a file is written piece by piece, as `aside`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        size = aside.stat().st_size if aside.exists() else 0
+        raise _too_full(str(path), path.parent, f"more than {data_size(size)}") from error
+
+
+def _too_full(what: str, folder: Path, needed: str) -> CheckpointError:
+    free = data_size(shutil.disk_usage(folder).free) if folder.exists() else "unknown space"
+    return CheckpointError(
+        f"{what} cannot be written: it needs {needed}, the disk of {folder} has {free} free: make room, "
+        f"and run the same command again to resume"
+    )

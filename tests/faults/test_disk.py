@@ -1,5 +1,7 @@
 """Faults 11 to 16: the newest announced checkpoint survives."""
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -7,14 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
+from unittest import mock
 
 import pytest
 import torch
 
 import unmask
+from tests_support import contents
 from unmask import storage
 from unmask.engine import checkpoint
 from unmask.engine.checkpoint import Checkpoint
+from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
 
 
@@ -103,3 +108,37 @@ def test_16_second_writer(tiny):
             unmask.pretrain(tiny)
         other.kill()
     unmask.pretrain(tiny)  # the lock's file is still there, and stale
+
+
+def test_12_what_a_full_disk_needs_when_it_is_synced(tiny):
+    """Some disks say only then that they are full: what is needed is the file, not nothing."""
+    run = RunDirectory(Path(tiny.out))
+    run.path.mkdir()
+    run.append("metrics.jsonl", b"x" * 2048)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    refused = pytest.raises(CheckpointError, match=r"needs 2 KiB, the disk of .* has .* free: make room")
+    with mock.patch("os.fsync", side_effect=full), refused:
+        run.sync("metrics.jsonl")
+
+
+@pytest.mark.parametrize("name", ["features.safetensors", "features.parquet", "predictions.csv"])
+def test_12_results_on_a_full_disk_say_free_and_needed(name, tiny, scratch, photos, tmp_path):
+    """Each of the files that grow with the number of images; a half of one never stays."""
+    file = tmp_path / "results" / name
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    refused = pytest.raises(CheckpointError, match=rf"{name} .*needs .*the disk of .* has .* free: make")
+    if name == "predictions.csv":
+        classifier = unmask.scratch(scratch)
+        with mock.patch("unmask.use.predict.escaped", side_effect=full), refused:
+            unmask.predict(str(photos), init=str(classifier), out=str(file.parent))
+    else:
+        place = (
+            "unmask.storage.write_synced"
+            if file.suffix == ".safetensors"
+            else "pyarrow.parquet.ParquetWriter.write_table"
+        )
+        run = unmask.pretrain(tiny)
+        with mock.patch(place, side_effect=full), refused:
+            unmask.embed(str(photos), init=str(run), out=str(file))
+    assert not file.exists()
+    assert not [path for path in contents(file.parent) if "unfinished" in path]

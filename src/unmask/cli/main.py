@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from unmask.cli.processes import is_main_process, process_count
 from unmask.errors import CheckpointError, DataError, Interrupted, PeerError, printable
-from unmask.storage import FULL
+from unmask.storage import FULL, free_space
 from unmask.tasks import TASKS
+from unmask.units import data_size
 
 
 class Command(NamedTuple):
@@ -136,11 +138,19 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
-        full = " (its disk is full: make room)" if error.errno in FULL else ""
+        full = f" ({_too_full(error, argv)})" if error.errno in FULL else ""
         where = error.filename or f"what is written to {_output(argv)}"
         complain(f"{where}: {error.strerror or error}{full}; correct that and try again")
         return 4
     return 0
+
+
+def _too_full(error: OSError, argv: list[str]) -> str:
+    """The disk of what could not be written, and the space that was too little."""
+    place = Path(os.fsdecode(error.filename or _output(argv)))
+    folder = place if place.is_dir() else place.parent
+    free = data_size(free_space(folder))
+    return f"the disk of {folder} has {free} free, and more is needed: make room"
 
 
 def _output(argv: list[str]) -> str:

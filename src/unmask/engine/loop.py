@@ -195,8 +195,8 @@ def count_step(state: TrainingState, measured: Measured) -> bool:
 def _write_bad_step_down(session: Session, state: TrainingState, reading: StepMetrics) -> None:
     """Says how to see a skipped step again; raises DivergenceError if they do not end."""
     rank = "" if session.processes.is_main else f"-{session.processes.rank}"
-    with (session.run.path / f"bad_steps{rank}.jsonl").open("a") as file:
-        file.write(json.dumps(bad_step(reading, session.training.seed)) + "\n")
+    line = json.dumps(bad_step(reading, session.training.seed)) + "\n"
+    session.run.append(f"bad_steps{rank}.jsonl", line)
     see = replay_command(session.run.path, reading.step)
     session.console.say(
         f"step {reading.step}: the gradient is not finite; the weights stay as they were; see the step "

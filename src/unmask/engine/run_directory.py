@@ -24,7 +24,14 @@ from unmask.engine.checkpoint import steps_in
 from unmask.engine.machine import detect_machine
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
-from unmask.storage import aside_name, disk_errors_named, open_regular, read_regular, replace_file
+from unmask.storage import (
+    aside_name,
+    disk_errors_named,
+    open_regular,
+    read_regular,
+    replace_file,
+    size_of,
+)
 
 LOCK = ".lock"
 OWN = (MARKER, LOCK, ".DS_Store", aside_name("config.json"), aside_name("env.json"))
@@ -99,8 +106,8 @@ class RunDirectory:
         """Makes what was appended to a file durable. Raises CheckpointError."""
         self.check_present()
         with (
-            disk_errors_named(str(self.path / name), self.path, 0),
-            open_regular(self.path / name) as descriptor,
+            disk_errors_named(str(path := self.path / name), self.path, size_of(path)),
+            open_regular(path) as descriptor,
         ):
             os.fsync(descriptor)
 

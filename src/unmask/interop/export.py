@@ -1,6 +1,7 @@
 """Writing a model in another layout, reading it with the other library, and comparing outputs."""
 
 import importlib
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from unmask.core.spec import MAESpec, ViTSpec
 from unmask.errors import CheckpointError
 from unmask.interop.card import model_card
 from unmask.interop.description import OUR_ENTRY, Weights
-from unmask.interop.files import read_settings, write_safetensors
+from unmask.interop.files import read_settings, write_safetensors, write_whole
 from unmask.interop.heads import without_batch_norm
 from unmask.interop.hf import hf_config, to_hf
 from unmask.interop.hf_images import hf_preprocessor
@@ -142,7 +143,9 @@ def _write_official(weights: Weights, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     entry = {"model": to_official(weights.state), OUR_ENTRY: to_json(weights.description)}
-    torch.save(entry, path)
+    content = io.BytesIO()
+    torch.save(entry, content)
+    write_whole(path, content.getvalue())
 
 
 def _write_safetensors(weights: Weights, path: Path) -> None:

@@ -1,13 +1,14 @@
 """Features of images, in a file: unmasked, in the order of the data, without anything random."""
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from unmask.config.commands import EmbedConfig
@@ -23,10 +24,11 @@ from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import only_writer_of
 from unmask.errors import CheckpointError
 from unmask.inference import infer
+from unmask.interop.files import write_whole
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
 from unmask.interop.weights import read_asked
-from unmask.storage import make_shareable
+from unmask.storage import aside_name, full_disk_named
 
 
 class NamedRows(NamedTuple):
@@ -109,15 +111,12 @@ def _write_safetensors(path: Path, rows: Iterator[NamedRows]) -> int:
     parts = list(rows)
     if not parts:
         return 0
-    save_file({"features": np.concatenate([part.features for part in parts])}, path)
-    make_shareable(path)
-    names = [name for part in parts for name in part.names]
-    with path.with_suffix(".csv").open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    ) as f:
-        table = csv.writer(f)
-        table.writerow(["row", "path"])
-        table.writerows(enumerate(names))
+    write_whole(path, save({"features": np.concatenate([part.features for part in parts])}))
+    names, text = [name for part in parts for name in part.names], io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["row", "path"])
+    table.writerows(enumerate(names))
+    write_whole(path.with_suffix(".csv"), text.getvalue().encode("utf-8", "backslashreplace"))
     return len(names)
 
 
@@ -130,20 +129,24 @@ def _write_parquet(path: Path, rows: Iterator[NamedRows]) -> int:
         raise ValueError(
             "Parquet files need a library: pip install 'unmask[parquet]', or write .safetensors"
         ) from error
+    aside = path.with_name(aside_name(path.name))
     writer, count = None, 0
     try:
-        for names, features in rows:
-            column = pa.array(features.ravel())
-            for length in reversed(features.shape[1:]):
-                column = pa.FixedSizeListArray.from_arrays(column, length)
-            printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-            table = pa.table({"path": printable, "features": column})
-            writer = writer or pq.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            count += len(names)
+        with full_disk_named(path, aside):
+            for names, features in rows:
+                column = pa.array(features.ravel())
+                for length in reversed(features.shape[1:]):
+                    column = pa.FixedSizeListArray.from_arrays(column, length)
+                printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+                table = pa.table({"path": printable, "features": column})
+                writer = writer or pq.ParquetWriter(aside, table.schema)
+                writer.write_table(table)
+                count += len(names)
+            if writer:
+                writer.close()
+                aside.replace(path)
     finally:
-        if writer:
-            writer.close()
+        aside.unlink(missing_ok=True)
     return count
 
 

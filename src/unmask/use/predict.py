@@ -23,6 +23,7 @@ from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
 from unmask.inference import infer
 from unmask.models.classifier import Classifier
+from unmask.storage import full_disk_named
 from unmask.tasks.reconstruction import display_of
 from unmask.use.classes import readable
 from unmask.use.results import log_bad_images, results_in
@@ -160,7 +161,10 @@ def whole(path: Path) -> Iterator[TextIO]:
     """A text file that is there at the end or not at all."""
     aside = path.with_name(f".{path.name}.unfinished")
     try:
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with (
+            full_disk_named(path, aside),
+            aside.open("w", newline="", encoding="utf-8") as file,
+        ):
             yield file
         aside.replace(path)
     finally:
