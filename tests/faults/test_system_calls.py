@@ -22,6 +22,8 @@ import pytest
 import unmask
 from faults.test_kills import assert_same
 from faults_support import KILLED, PASSED, in_child
+from unmask.config.output import MARKER
+from unmask.engine.checkpoint import UNFINISHED
 from unmask.errors import CheckpointError
 
 EVERY = int(os.environ.get("UNMASK_EVERY_CALL", "15"))
@@ -39,6 +41,7 @@ PATHS = (
     "link",
     "symlink",
 )
+MOVES = ("rename", "replace")
 DESCRIPTORS = ("write", "fsync", "ftruncate")
 
 
@@ -151,6 +154,75 @@ def test_11_12_at_each_system_call(short, tmp_path, fault):
         assert_same(Path(config.out), whole)
         left = [p.name for p in Path(config.out).rglob(".*unfinished*")]
         assert not left, f"after {fault} at call {at} of {calls}: {left}"
+
+
+@contextmanager
+def order_of_calls(folder: Path) -> Iterator[list[str]]:
+    """What has a name in or below a folder though it is not whole on the disk: pictures and the
+    marker may be written in place.
+
+    A kill loses nothing that was written; a power cut loses what was not synced, in any order. So each
+    file is synced after it is written and before it gets its name, and then its folder.
+    """
+    broken, synced, unsure = list[str](), set[str](), set[str]()
+    here, sync, renames = os.path.realpath(folder), os.fsync, {n: getattr(os, n) for n in MOVES}
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.add(path)
+        unsure.difference_update([one for one in unsure if os.path.dirname(one) == path])
+
+    def moved(name: str, source: Any, target: Any) -> None:
+        one, other = os.path.realpath(source), os.path.abspath(target)
+        inside = [str(path) for path in Path(one).rglob("*")] + [one]
+        if one.startswith(here) and not Path(other).name.startswith(UNFINISHED):
+            broken.extend(f"{path} was not synced" for path in inside if path not in synced)
+            also = [path for path in unsure if os.path.dirname(path) == os.path.dirname(other)]
+            broken.extend(f"{path} was renamed, and its folder not synced" for path in also)
+            unsure.add(other)
+        synced.difference_update(inside)
+        renames[name](source, target)
+
+    def opened(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if set(mode) & set("wx") and not isinstance(file, int):
+            path = Path(os.path.abspath(os.fsdecode(file)))
+            aside = path.name == MARKER or any("unfinished" in part for part in path.parts)
+            if str(path).startswith(here) and not aside and path.suffix != ".png":
+                broken.append(f"{path} was written under its own name")
+        return original_open(file, mode, *rest, **named)
+
+    original_open = builtins.open
+    patches = [mock.patch.object(os, name, partial(moved, name)) for name in MOVES]
+    patches += [mock.patch.object(module, "open", opened) for module in (builtins, io)]
+    for patch in (patches := [*patches, mock.patch.object(os, "fsync", fsync)]):
+        patch.start()
+    try:
+        yield broken
+    finally:
+        for patch in patches:
+            patch.stop()
+        broken.extend(f"{path} was renamed, and its folder not synced" for path in unsure)
+
+
+def test_11_what_has_its_name_is_on_the_disk(short):
+    """Of a run of three steps with its checkpoints, pages and final model."""
+    with order_of_calls(Path(short.out)) as broken:
+        unmask.pretrain(short)
+    assert not broken, "\n".join(broken)
+
+
+def test_11_the_models_weights_come_last(short):
+    """Their presence means that everything else of the run is there."""
+    names, replace_ = list[str](), os.replace
+
+    def replaced(source: Any, target: Any) -> None:
+        names.append(Path(target).name)
+        replace_(source, target)
+
+    with mock.patch.object(os, "replace", replaced):
+        unmask.pretrain(short)
+    assert names[-2:] == ["model.json", "model.safetensors"]
 
 
 def fails(config: Any, at: int, number: int) -> None:
