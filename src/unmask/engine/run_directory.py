@@ -157,9 +157,9 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
         yield run
 
 
-def differences(run: RunDirectory) -> tuple[str, ...]:
+def differences(run: RunDirectory, config: Any) -> tuple[str, ...]:
     """What is not as when the run last went on, and rounds otherwise, in words."""
-    return _differences(run.read("env.json"), _environment())
+    return _differences(run.read("env.json"), _environment(config))
 
 
 @contextmanager

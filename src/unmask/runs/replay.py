@@ -189,7 +189,7 @@ def _prepared(
     plan = replace(plan, loading=replace(plan.loading, max_bad_share=1.0))
     for _ in task.check(plan, data):  # a task may prepare itself there
         pass
-    notes = [*differences(directory), *_other_plan(earlier, plan)]
+    notes = [*differences(directory, task.config), *_other_plan(earlier, plan)]
     if change := changed(plan.facts, data):
         notes.append(change)
     return Prepared(data, plan, None), tuple(notes)
