@@ -126,6 +126,31 @@ def test_where_coco_images_are(tmp_path, file, folder):
     assert len({*fewer.validation.images.paths} ^ {*split.validation.images.paths}) <= 1
 
 
+@pytest.mark.parametrize(
+    "written", ["images\\{}.png", "/data/upload/1/{}.png", "C:\\work\\{}.png", "{}.png"]
+)
+def test_names_of_coco_images_from_other_machines(tmp_path, written):
+    """As labelling tools write them; a class may be called like a key of another format."""
+    photo(*(tmp_path / "images" / f"{i}.png" for i in range(8)))
+    names = [written.format(i) for i in range(8)]
+    boxes = [annotation(10 + i, 1, [1, 1, 5, 5]) for i in range(8)]
+    coco(tmp_path / "result.json", names, boxes, names=[(0, "shapes"), (1, "flags")])
+    split = find_detections((str(tmp_path),))
+    assert (len(split.training), len(split.validation)) == (6, 2)
+    assert split.training.classes == ("shapes", "flags")
+    paths = [*split.training.images.paths, *split.validation.images.paths]
+    assert sorted(paths) == [str(tmp_path / "images" / f"{i}.png") for i in range(8)]
+
+
+def test_names_that_only_their_folders_tell_apart_are_not_shortened(tmp_path):
+    photo(tmp_path / "images" / "0.png")
+    coco(tmp_path / "a.json", ["/data/a/0.png", "/data/b/0.png"], [annotation(10, 1, [1, 1, 5, 5])])
+    with pytest.raises(
+        DataError, match=r"none of the 2 images .* are there, the first is /data/a/0\.png"
+    ):
+        find_boxes((str(tmp_path),))
+
+
 def test_24_oddities_of_coco_are_reported(tmp_path):
     photo(*(tmp_path / f"{i}.jpg" for i in range(4)))
     path = coco(

@@ -7,7 +7,7 @@ images beside it, DATA/*.json with DATA/images, one file; train, val and test st
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from unmask.storage import ANY_SIZE, read_regular, start_of
 OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
 """What COCO's own files for other uses begin with."""
 SNIFFED = 65_536
+COCO_KEY = re.compile(rb'"(?:images|annotations|categories)"\s*:')
+LABELME_KEY = re.compile(rb'"shapes"\s*:')
 SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -44,8 +46,7 @@ def _is_coco(file: str) -> bool:
         start = start_of(Path(file), SNIFFED)
     except OSError:
         return False
-    words = (b'"images"', b'"annotations"', b'"categories"')
-    return b'"shapes"' not in start and any(word in start for word in words)
+    return COCO_KEY.search(start) is not None and LABELME_KEY.search(start) is None
 
 
 def read_coco(file: str, name: str) -> tuple[Detections, Annotations]:
@@ -69,10 +70,10 @@ def read_coco(file: str, name: str) -> tuple[Detections, Annotations]:
             f"{file} has {len(images)} images and {len(categories)} categories: give COCO's annotations "
             f"of objects, a file with images, annotations and categories"
         )
-    folder = _folder_of_images(file, [file_name for _, file_name, _ in images])
+    place = _place_of_images(file, [file_name for _, file_name, _ in images])
     for key, file_name, size in images:
         image_id = key if isinstance(key, int) else len(collected)
-        collected.add_image(key, os.path.join(folder, file_name), size, image_id)
+        collected.add_image(key, place(file_name), size, image_id)
     classes = tuple(dict.fromkeys(categories[i] for i in sorted(categories)))
     _number(file, collected, categories, classes)
     collected.findings += found(
@@ -143,20 +144,36 @@ def _size(entry: Mapping[str, Any]) -> Size | None:
     return size if min(size) > 0 else None
 
 
-def _folder_of_images(file: str, names: list[str]) -> str:
-    """Where the first images are: beside the file, or in a folder that is called like its part."""
+def _place_of_images(file: str, names: list[str]) -> Callable[[str], str]:
+    """From the name of an image to where it is.
+
+    Beside the file, or in a folder that is called like its part; called as it is written, or with
+    slashes for Windows' backslashes, or without the folders of the machine that wrote it.
+    """
     here = Path(file).resolve().parent
     stem = Path(file).stem
     called = ["", "images", stem.partition("_")[2], stem, _part_of(file, str(here.parent)), "JPEGImages"]
     inner = [f"images/{name}" for name in called[2:5] if name]
-    places = [str(base / name) for base in (here, here.parent) for name in (*called, *inner)]
-    shown = names[:20]
+    folders = [str(base / name) for base in (here, here.parent) for name in (*called, *inner)]
+    are_distinct = len(set(map(_base_name, names))) == len(set(names))
+    spellings = (str, _with_slashes, _base_name) if are_distinct else (str, _with_slashes)
 
-    def there(place: str) -> int:
-        return sum(os.path.isfile(os.path.join(place, name)) for name in shown)
+    def there(place: tuple[Callable[[str], str], str]) -> int:
+        spelled, folder = place
+        return sum(os.path.isfile(os.path.join(folder, spelled(name))) for name in names[:20])
 
-    best = max(places, key=there)  # the first of those that are as good
-    return _as_written(file, best)
+    # The first of those that are as good.
+    spelled, folder = max(((s, folder) for s in spellings for folder in folders), key=there)
+    shown = _as_written(file, folder)
+    return lambda name: os.path.join(shown, spelled(name))
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _base_name(name: str) -> str:
+    return _with_slashes(name).rpartition("/")[2]
 
 
 def _as_written(file: str, place: str) -> str:

@@ -8,6 +8,7 @@ import binascii
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ IGNORED = "__ignore__"
 """labelme's word for pixels that are neither learnt nor counted."""
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 SNIFFED = 4096
+KEY = re.compile(rb'"(?:shapes|flags)"\s*:')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +127,7 @@ def _content(file: str) -> dict[str, Any]:
 
 def _files(folder: str) -> Iterator[str]:
     for path in map(Path, sorted(files_below(folder, ".json"))):
-        start = start_of(path, SNIFFED)
-        if b'"shapes"' in start or b'"flags"' in start:
+        if KEY.search(start_of(path, SNIFFED)):
             yield str(path)
 
 
