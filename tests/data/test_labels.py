@@ -60,7 +60,7 @@ def test_folders_of_classes(tmp_path):
     assert "1 images of" in printed(split)
     assert "'empty'" in printed(split)
     assert "20% of the images of each class are held out" in printed(split)
-    assert "80 images for training and 20 images for validation" in printed(split)
+    assert split.counts == "80 images for training and 20 images for validation"
     assert "\n" not in printed(split)
 
 

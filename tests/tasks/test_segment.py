@@ -146,6 +146,9 @@ def test_it_learns_and_is_used(segment, scenes, tmp_path, capsys):
     page = (path / "report.html").read_text()
     assert "Mean IoU" in page
     assert all(name in page for name in CLASSES)
+    log = (path / "train.log").read_text()
+    assert "12 training images and 4 held out" in log
+    assert "images for training" not in log, "the numbers of images are said once"
     model = unmask.load(path)
     assert isinstance(model, Segmenter)
     assert model.description.model.sides == (64, 16)

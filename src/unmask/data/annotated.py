@@ -7,7 +7,7 @@ import numpy as np
 
 from unmask.data.findings import Finding, joined
 from unmask.data.images import Images
-from unmask.data.records import some
+from unmask.data.records import counts_of, some
 from unmask.data.split import VAL_SHARE, held_out_names, refuse_common
 from unmask.errors import DataError
 
@@ -59,6 +59,11 @@ class AnnotatedSplit(NamedTuple, Generic[T]):
     notes: tuple[str, ...]
     """Sentences on what was decided."""
 
+    @property
+    def counts(self) -> str:
+        """How many images each part has."""
+        return counts_of(self.training.images, self.validation.images)
+
 
 def divided(
     source: str, found: AnnotatedParts[T], given: AnnotatedParts[T] | None, val_share: float | None
@@ -92,8 +97,6 @@ def divided(
         notes.append(note)
     validation = validation.with_classes(training.classes)
     refuse_common(training.images, validation.images)
-    counts = len(training.images), len(validation.images)
-    notes.append("{} images for training and {} images for validation".format(*counts))
     notes.append(f"{len(training.classes)} classes: {some(training.classes)}")
     return AnnotatedSplit(training, validation, joined(findings), tuple(notes))
 

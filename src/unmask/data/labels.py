@@ -92,10 +92,9 @@ def _numbered(data: Named, classes: tuple[str, ...]) -> Labelled:
 
 
 def _counts(training: Labelled, validation: Labelled) -> Iterable[str]:
-    """Sentences on what there is, and on classes without images."""
+    """Sentences on the images of each class, and on classes without any."""
     classes, parts = training.classes, {"training": training, "validation": validation}
     counts = {name: np.bincount(part.labels, minlength=len(classes)) for name, part in parts.items()}
-    yield " and ".join(f"{len(part)} images for {name}" for name, part in parts.items())
     if len(classes) <= NAMES_SHOWN:
         for name, count in counts.items():
             each = ", ".join(f"{which!r} {n}" for n, which in zip(count, classes, strict=True))

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -96,6 +96,16 @@ class Split(NamedTuple):
     training: Labelled
     validation: Labelled
     notes: tuple[str, ...]
+
+    @property
+    def counts(self) -> str:
+        """How many images each part has."""
+        return counts_of(self.training, self.validation)
+
+
+def counts_of(training: Sized, validation: Sized) -> str:
+    """A sentence on how many images each part has."""
+    return f"{len(training)} images for training and {len(validation)} images for validation"
 
 
 def class_name(value: object) -> str | None:

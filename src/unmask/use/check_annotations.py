@@ -76,6 +76,7 @@ def check_objects(d: CheckData) -> AnnotationCheck | None:
         ("sizes of objects", _sizes(table)),
         ("masks", "of objects" if table.has_masks else "none: detect learns boxes alone"),
         *(("annotations", str(finding)) for finding in split.findings),
+        ("annotations", split.counts),
         *(("annotations", note) for note in split.notes if "classes: " not in note),
     ]
     images = (split.training.images, split.validation.images)
@@ -125,6 +126,7 @@ def check_label_maps(d: CheckData) -> AnnotationCheck | None:
         ("classes", _classes(split.training, counts)),
         ("unlabelled pixels", f"{counts[-1] / max(1, counts.sum()):.1%}"),
         *(("label maps", str(finding)) for finding in split.findings),
+        ("label maps", split.counts),
         *(("label maps", note) for note in split.notes[:-1]),  # the last one names the classes
     ]
     return AnnotationCheck(

@@ -117,7 +117,7 @@ def _find(config: EvaluateConfig, classes: tuple[str, ...]) -> tuple[Detections,
     split = find_detections(
         d.source, val=d.val, val_share=d.val_share, label_column=d.label_column, single_class=single
     )
-    notes += [*map(str, split.findings), *split.notes, *divided]
+    notes += [*map(str, split.findings), *split.notes, split.counts, *divided]
     part = split.validation if config.split == "val" else split.training
     return _as_known(part, classes), notes
 

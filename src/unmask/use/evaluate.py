@@ -125,7 +125,7 @@ def _find(config: EvaluateConfig) -> tuple[Labelled, list[str]]:
         return reduce(joined, parts), [*notes_on_labels(d, ("label_column",)), *found]
     d, run, as_trained = as_in_training(config.init, d)
     split = find_split(d)
-    notes = [*split.notes, *as_trained]
+    notes = [*split.notes, split.counts, *as_trained]
     if config.split == "val":
         if not d.val:
             total = len(split.training) + len(split.validation)

@@ -104,6 +104,7 @@ def run_knn(config: KnnConfig) -> Result:
         notes = [
             *trained.description.notes,
             *split.notes,
+            split.counts,
             "the best number of neighbours is chosen on the same validation images",
             "the linear probe's penalty is chosen on the training images, by cross-validation",
         ]

@@ -120,7 +120,7 @@ def _find(config: EvaluateConfig, classes: tuple[str, ...]) -> tuple[list[LabelM
         return [_as_known(part, classes) for part in parts], [*map(str, found.findings), *found.notes]
     d, _, notes = as_in_training(config.init, d)
     split = find_label_maps(d.source, val=d.val, val_share=d.val_share, options=options)
-    notes = [*map(str, split.findings), *split.notes, *notes]
+    notes = [*map(str, split.findings), *split.notes, split.counts, *notes]
     part = split.validation if config.split == "val" else split.training
     return [_as_known(part, classes)], notes
 
