@@ -32,6 +32,9 @@ class Metric:
     """Key of the number of images that a share is of, for the error bars of its curve."""
     explanation: str = ""
     """Explanation of a metric that not everyone knows, in a line."""
+    shortfall_words: str = ""
+    """The sentence, with {} for the value, if it is no better than the baseline. Default: names of both
+    and their values."""
     advice: str = ""
     """What usually helps if it is no better than the baseline."""
     on_console: bool = False
@@ -49,8 +52,10 @@ class Metric:
             return ""
         if value > level if self.better == "higher" else value < level:
             return ""
-        named = f"{self.baseline_label} ({self.format.format(level)})"
         helps = f": {self.advice}" if self.advice else ""
+        if self.shortfall_words:
+            return f"{self.shortfall_words.format(self.format.format(value))}{helps}"
+        named = f"{self.baseline_label} ({self.format.format(level)})"
         return f"{self.shown(value)} is no better than {named}{helps}"
 
 

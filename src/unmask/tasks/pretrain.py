@@ -99,6 +99,8 @@ class Pretrain(BaseTask):
             baseline=1.0,
             baseline_label="harmonic fill",
             on_console=True,
+            shortfall_words="the error of reconstructed patches of held-out images is {} times that "
+            "of a smooth interpolation from the visible patches (harmonic fill)",
             advice="a longer run usually helps (--time 1h, or more --optim.steps), then smaller patches "
             "(--model.patch); with normalised pixels as the target, reconstructions may look poor "
             "though the features are good, and --target.kind pixels reconstructs better",
