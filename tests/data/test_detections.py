@@ -142,6 +142,23 @@ def test_names_of_coco_images_from_other_machines(tmp_path, written):
     assert sorted(paths) == [str(tmp_path / "images" / f"{i}.png") for i in range(8)]
 
 
+def test_classes_that_all_parts_share_are_reported_once(tmp_path):
+    """As Roboflow exports them: the first category is the name of the project."""
+    names = [(0, "animals"), (1, "cat"), (2, "cat"), (4, "cow")]
+    for part, category in (("train", 1), ("valid", 4), ("test", 1)):
+        photo(*(tmp_path / part / f"{part}{i}.jpg" for i in range(2)))
+        boxes = [annotation(10, category, [1, 1, 5, 5], segmentation=[])]
+        images = [f"{part}{i}.jpg" for i in range(2)]
+        coco(tmp_path / part / "_annotations.coco.json", images, boxes, names)
+    report = printed(find_detections((str(tmp_path),)).findings)
+    assert (
+        "1 gaps in the category ids: classes are numbered without them; such as '4 follows 2'" in report
+    )
+    assert "1 categories of one name: treated as one class; such as 'cat'" in report
+    assert "2 classes without objects to train on: kept; such as 'animals', 'cow'" in report
+    assert "3 images without objects" in report
+
+
 def test_names_that_only_their_folders_tell_apart_are_not_shortened(tmp_path):
     photo(tmp_path / "images" / "0.png")
     coco(tmp_path / "a.json", ["/data/a/0.png", "/data/b/0.png"], [annotation(10, 1, [1, 1, 5, 5])])
@@ -189,7 +206,6 @@ def test_24_oddities_of_coco_are_reported(tmp_path):
         "1 masks of another size than their image",
         "1 masks that cannot be read",
         "1 images without objects",
-        "1 classes without objects: kept; such as 'cow'",
         "1 categories of one name: treated as one class; such as 'dog'",
         "1 gaps in the category ids",
         "objects without a mask: their boxes are learnt",

@@ -16,7 +16,7 @@ from unmask.data.masks import Mask, packed
 from unmask.data.paths import PathList
 from unmask.errors import DataError
 
-LEFT_OUT, KEPT = "left out", "kept"
+LEFT_OUT = "left out"
 LEAST_SIDE = 1e-3
 """Pixels: a box that is narrower or lower has no area."""
 ROUNDING = 1.0
@@ -96,7 +96,7 @@ class Annotations:
         has_masks = bool((spans[:, 1] > spans[:, 0]).any())
         labels = np.array(self._labels, dtype=np.int64)[kept]
         crowd = np.array(self._crowd, dtype=np.int8)[kept] != 0
-        self._note_odd(images, owner[kept], counts, spans, crowd, labels, classes)
+        self._note_odd(images, owner[kept], counts, spans, crowd)
         return Detections(
             images=Images(name, PathList(image.path for image in images)),
             instances=InstanceTable(
@@ -225,8 +225,6 @@ class Annotations:
         counts: np.ndarray,
         spans: np.ndarray,
         crowd: np.ndarray,
-        labels: np.ndarray,
-        classes: Sequence[str],
     ) -> None:
         def of_images(chosen: np.ndarray) -> list[str]:
             return [images[i].path for i in owner[chosen][:SHOWN]]
@@ -245,8 +243,6 @@ class Annotations:
             self.findings += found(
                 "objects without a mask", "their boxes are learnt", of_images(bare), int(bare.sum())
             )
-        absent = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
-        self.findings += found("classes without objects", KEPT, [classes[i] for i in absent.tolist()])
 
 
 def _with_size(image: _Image) -> _Image:

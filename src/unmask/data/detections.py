@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
+from unmask.data.findings import found
 from unmask.data.instances import Detections
 from unmask.data.sources import boxes_csv, coco, voc
 from unmask.data.sources.source import BoxSource, Options
@@ -26,17 +29,22 @@ def find_detections(
     are no objects to train on.
     """
     how = {"label_column": label_column, "single_class": single_class}
-    found = find_boxes(sources, **how)
+    parts = find_boxes(sources, **how)
     given = find_boxes(val, **how) if val else None
-    split = divided(sources[0], found, given, val_share)
+    split = divided(sources[0], parts, given, val_share)
     if not (~split.training.instances.crowd).any():
         raise DataError(
             f"none of the {len(split.training)} training images of {sources[0]} has an object: give "
             f"annotations with boxes"
         )
+    table, classes = split.training.instances, split.training.classes
+    present = {classes[i] for i in np.unique(table.labels[~table.crowd]).tolist()}
+    absent = [name for name in classes if name not in present]
+    findings = found("classes without objects to train on", "kept", absent)
     objects = f"{len(split.training.instances.labels)} objects for training"
     validation = f"{len(split.validation.instances.labels)} objects for validation"
-    return split._replace(notes=(*split.notes, f"{objects} and {validation}"))
+    notes = (*split.notes, f"{objects} and {validation}")
+    return split._replace(findings=(*split.findings, *findings), notes=notes)
 
 
 def find_boxes(
@@ -50,8 +58,8 @@ def find_boxes(
         )
     for source in SOURCES:
         if source.matches(sources[0]):
-            found = source.read(sources[0], Options(root="", label_column=label_column or "label"))
-            return found if single_class is None else _of_one_class(found, single_class)
+            parts = source.read(sources[0], Options(root="", label_column=label_column or "label"))
+            return parts if single_class is None else _of_one_class(parts, single_class)
     raise DataError(
         f"{sources[0]} has no boxes: give a folder with COCO's annotations (.json) or PASCAL VOC's "
         f"(.xml), or a .csv with the columns path, xmin, ymin, xmax, ymax and label"
@@ -63,8 +71,8 @@ def has_boxes(source: str) -> bool:
     return any(one.matches(source) for one in SOURCES)
 
 
-def _of_one_class(found: AnnotatedParts[Detections], name: str) -> AnnotatedParts[Detections]:
+def _of_one_class(parts: AnnotatedParts[Detections], name: str) -> AnnotatedParts[Detections]:
     training, validation, test = (
-        part and part.of_one_class(name) for part in (found.training, found.validation, found.test)
+        part and part.of_one_class(name) for part in (parts.training, parts.validation, parts.test)
     )
-    return replace(found, training=training, validation=validation, test=test)
+    return replace(parts, training=training, validation=validation, test=test)

@@ -18,19 +18,24 @@ class Finding:
     """What happens to them: 'left out'."""
     examples: tuple[str, ...]
     """The first few, by the names of their files."""
+    of_classes: bool = False
+    """Whether it is about classes, which the parts of the data share, and so counts once in all."""
 
     def __str__(self) -> str:
         return f"{self.count} {self.what}: {self.then}; such as {', '.join(map(repr, self.examples))}"
 
 
-def found(what: str, then: str, examples: Iterable[str], count: int | None = None) -> list[Finding]:
+def found(
+    what: str, then: str, examples: Iterable[str], count: int | None = None, *, of_classes: bool = False
+) -> list[Finding]:
     """One finding, or none if there is no example; `count` if `examples` are only the first."""
     if count is None:
         examples = list(examples)
         count = len(examples)
     if not count:
         return []
-    return [Finding(what=what, count=count, then=then, examples=tuple(islice(examples, SHOWN)))]
+    shown = tuple(islice(examples, SHOWN))
+    return [Finding(what=what, count=count, then=then, examples=shown, of_classes=of_classes)]
 
 
 def joined(several: Iterable[Sequence[Finding]]) -> tuple[Finding, ...]:
@@ -43,6 +48,8 @@ def joined(several: Iterable[Sequence[Finding]]) -> tuple[Finding, ...]:
 
 
 def _sum(one: Finding, other: Finding) -> Finding:
+    if one.of_classes:
+        return max(one, other, key=lambda finding: finding.count)
     return Finding(
         what=one.what,
         count=one.count + other.count,

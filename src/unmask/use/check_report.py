@@ -55,9 +55,10 @@ class Check:
     def rows(self) -> list[tuple[str, str]]:
         """Names and values to show."""
         i, aside = self.inspection, default_held_out(self.inspection.images)
+        others = "other files" if self.annotations else "ignored"  # annotations are read
         return [
             ("images", f"{i.images}, of which a run would hold out {aside}"),
-            *(("ignored", one) for one in sums(self.ignored)),
+            *((others, one) for one in sums(self.ignored)),
             ("formats", ", ".join(f"{count} {kind}" for kind, count in sorted(i.kinds.items()))),
             ("height x width", f"{_size(i.smallest)} to {_size(i.largest)}, median {_size(i.median)}"),
             *(row for found in self.annotations for row in found.rows),

@@ -96,10 +96,12 @@ def _number(
         )
     ids = sorted(categories)
     gaps = [f"{b} follows {a}" for a, b in pairwise(ids) if b != a + 1]
-    collected.findings += found("gaps in the category ids", "classes are numbered without them", gaps)
+    collected.findings += found(
+        "gaps in the category ids", "classes are numbered without them", gaps, of_classes=True
+    )
     names = [categories[i] for i in ids]
     twice = [each for i, each in enumerate(names) if each in names[:i]]
-    collected.findings += found("categories of one name", "treated as one class", twice)
+    collected.findings += found("categories of one name", "treated as one class", twice, of_classes=True)
 
 
 def _add(collected: Annotations, entry: Mapping[str, Any]) -> int:
