@@ -20,6 +20,7 @@ from unmask.data.instances import InstanceTable
 from unmask.data.label_maps import SOURCES, find_label_maps
 from unmask.data.maps import LabelMaps, pixel_counts
 from unmask.data.paths import PathList
+from unmask.data.sources import map_files
 from unmask.errors import DataError
 from unmask.tasks.detections import statistics_figure
 from unmask.viz.words import one_line
@@ -110,7 +111,8 @@ def check_label_maps(d: CheckData) -> AnnotationCheck | None:
     """
     if len(d.source) != 1 or not any(source.matches(d.source[0]) for source in SOURCES):
         return None
-    if has_boxes(d.source[0]) and not _has_masks(d):
+    are_drawn = not map_files.SOURCE.matches(d.source[0])
+    if are_drawn and has_boxes(d.source[0]) and not _has_masks(d):
         return None
     split = find_label_maps(d.source, options=d)
     counts, problems = np.zeros(len(split.training.classes) + 1, dtype=np.int64), list[str]()

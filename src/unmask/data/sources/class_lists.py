@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,15 @@ from unmask.errors import DataError
 from unmask.storage import read_regular
 
 USUAL = (
-    *("classes.txt", "class_names.txt", "labels.txt", "classes.csv", "class_dict.csv", "palette.csv"),
+    *(
+        "classes.txt",
+        "class_names.txt",
+        "labels.txt",
+        "labelmap.txt",
+        "classes.csv",
+        "class_dict.csv",
+        "palette.csv",
+    ),
     "objectInfo150.txt",
 )
 """What a list of classes beside the maps may be called; the last is ADE20K's."""
@@ -45,7 +54,7 @@ def class_list(file: str) -> ClassList:
     if file.lower().endswith((".csv", ".tsv", ".jsonl")):
         listed = _table(file)
     else:
-        listed = ClassList(names=_lines(file))
+        listed = _listed(file, _lines(file))
     if not listed.names:
         raise DataError(f"{file} lists no classes: write a name on each line")
     twice = [name for i, name in enumerate(listed.names) if name in listed.names[:i]]
@@ -56,17 +65,28 @@ def class_list(file: str) -> ClassList:
     return listed
 
 
-def _lines(file: str) -> tuple[str, ...]:
+def _lines(file: str) -> list[str]:
+    """Those that are not empty."""
     try:
         lines = read_regular(Path(file)).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"the list of classes {file} cannot be read ({error}): save it as UTF-8"
         ) from error
-    lines = [line.strip(SPACES) for line in lines if line.strip(SPACES)]
+    return [line.strip(SPACES) for line in lines if line.strip(SPACES)]
+
+
+def _listed(file: str, lines: list[str]) -> ClassList:
+    """From ADE20K's table, or lines as CVAT writes them, 'name:r,g,b:parts:actions', or plain names."""
     if lines and re.match(r"Idx\tRatio\tTrain\tVal\t", lines[0]):
-        return tuple(line.split("\t")[4].split(",")[0].strip() for line in lines[1:])
-    return tuple(line for line in lines if line != "__ignore__")  # labelme's word for no class
+        return ClassList(names=tuple(line.split("\t")[4].split(",")[0].strip() for line in lines[1:]))
+    if lines and lines[0].startswith("# label:color_rgb"):
+        rows = [line.rsplit(":", 3) for line in lines[1:]]
+        if any(len(row) != 4 for row in rows):
+            raise DataError(f"{file} has a line that is not name:r,g,b:parts:actions: export it again")
+        colours = [row[1].split(",") for row in rows]
+        return ClassList(names=tuple(row[0] for row in rows), palette=_colours(file, colours))
+    return ClassList(names=tuple(line for line in lines if line != "__ignore__"))  # labelme's no class
 
 
 def _table(file: str) -> ClassList:
@@ -82,13 +102,18 @@ def _table(file: str) -> ClassList:
         channels = next((c for c in COLOURS if all(column(row, each) for each in c)), None)
         if channels is not None:
             colours.append([row[column(row, each) or each] for each in channels])
+    return ClassList(names=tuple(names), palette=_colours(file, colours) if colours else None)
+
+
+def _colours(file: str, rows: list[list[Any]]) -> np.ndarray:
+    """uint8 [K, 3]; raises DataError if one of them is no colour."""
     try:
-        palette = np.array(colours, dtype=np.int64) if colours else None
-        if palette is not None and not ((palette >= 0) & (palette <= 255)).all():
+        palette = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        if not ((palette >= 0) & (palette <= 255)).all():
             raise ValueError("a value is not between 0 and 255")
     except ValueError as error:
         raise DataError(f"{file} has a colour that is none ({error}): write r, g and b") from error
-    return ClassList(names=tuple(names), palette=None if palette is None else palette.astype(np.uint8))
+    return palette.astype(np.uint8)
 
 
 def with_background(names: tuple[str, ...]) -> tuple[tuple[str, ...], int]:

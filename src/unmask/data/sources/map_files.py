@@ -1,7 +1,8 @@
 """Images and a picture of labels for each, beside each other.
 
 What is read, with train, val and test, or none of them, at either depth: DATA/images/training/a.jpg with
-DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png.
+DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png. PASCAL
+VOC's DATA/JPEGImages with DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says.
 """
 
 import os
@@ -21,6 +22,7 @@ from unmask.data.images import Images
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.paths import PathList
 from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
+from unmask.data.sources import voc
 from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
 from unmask.data.sources.folder import images_below
 from unmask.data.sources.source import MapSource
@@ -150,7 +152,8 @@ def _holds_maps(folder: Path) -> bool:
 
 def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     parts: dict[str, list[tuple[str, str]]] = {TRAINING: [], VALIDATION: [], TEST: []}
-    lone, unlabelled, ade = list[str](), list[str](), False
+    lone, unlabelled, unlisted, ade = list[str](), list[str](), list[str](), False
+    listed = voc.listed_parts(word, "Segmentation")
     for images, maps in _pairs_of_folders(Path(word)):
         ade |= images.name == "images" and maps.name == "annotations" and (maps / "training").is_dir()
         above = PART_NAMES.get(images.parent.name.lower()) if images.parent != Path(word) else None
@@ -160,9 +163,14 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
         unlabelled += without_map
         lone += without_image
         for part, image, label_map in pairs:
-            parts[above or part].append((image, label_map))
+            part = listed.get(Path(image).stem, "") if listed else above or part
+            if part:
+                parts[part].append((image, label_map))
+            else:
+                unlisted.append(label_map)
     findings = found("label maps without an image", "left out", lone)
     findings += found("images without a label map", "left out", unlabelled)
+    findings += found("label maps that ImageSets/Segmentation does not list", "left out", unlisted)
     list_of_classes = class_list(options.classes) if options.classes else class_list_in(word)
     first = options.label_offset if options.label_offset is not None else int(ade)
     maps_of_all = [label_map for pairs in parts.values() for _, label_map in pairs]

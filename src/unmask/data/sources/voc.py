@@ -57,7 +57,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
         )
     classes = in_order(each.name for sheet in sheets.values() for each in sheet.objects)
     parts, all_findings = dict[str, Detections](), []
-    listed = _listed_parts(word)
+    listed = listed_parts(word, "Main")
     of_part = {file: _part_of(file, word, listed) for file in sheets}
     for part in (TRAINING, VALIDATION, TEST):
         chosen = [sheet for file, sheet in sheets.items() if of_part[file] == part]
@@ -141,11 +141,14 @@ class _Folders:
         return self._known[folder]
 
 
-def _listed_parts(folder: str) -> dict[str, str]:
-    """The part of each image by its name without suffix, as ImageSets/Main says; empty without it."""
+def listed_parts(folder: str, purpose: str) -> dict[str, str]:
+    """The part of each image by its name without suffix, as the lists in ImageSets/PURPOSE say.
+
+    Empty without such lists.
+    """
     listed = dict[str, str]()
     for part, names in ((TEST, ("test",)), (VALIDATION, ("val",)), (TRAINING, ("train", "trainval"))):
-        files = [Path(folder) / "ImageSets" / "Main" / f"{name}.txt" for name in names]
+        files = [Path(folder) / "ImageSets" / purpose / f"{name}.txt" for name in names]
         file = next((file for file in files if file.is_file()), None)
         if file is not None:
             words = (line.split() for line in file.read_text("utf-8-sig").splitlines())

@@ -1,0 +1,87 @@
+"""Label maps in the layouts of published data sets and labelling tools."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unmask.cli.main import run
+from unmask.data.label_maps import find_label_maps
+from unmask.errors import DataError
+
+HEIGHT, WIDTH = 24, 32
+BOXES = """<annotation><filename>{0}.jpg</filename><size><width>32</width><height>24</height></size>
+<object><name>cat</name><bndbox><xmin>9</xmin><ymin>0</ymin><xmax>17</xmax><ymax>24</ymax></bndbox></object>
+</annotation>"""
+
+
+def picture(place: Path, pixels=None) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(place.name)).integers(0, 256, (HEIGHT, WIDTH, 3))
+    Image.fromarray((noise if pixels is None else pixels).astype(np.uint8)).save(place)
+
+
+def stripes(*values) -> np.ndarray:
+    """Four vertical stripes."""
+    return np.tile(np.repeat(values, WIDTH // len(values)), (HEIGHT, 1))
+
+
+def printed(split) -> str:
+    return "\n".join([*map(str, split.findings), *split.notes])
+
+
+@pytest.fixture
+def voc(tmp_path) -> Path:
+    """Boxes of six images, maps of five, of which the lists of segmentation name four."""
+    for i in range(6):
+        picture(tmp_path / "JPEGImages" / f"{i}.jpg")
+        (tmp_path / "Annotations").mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{i}.xml").write_text(BOXES.format(i))
+        if i < 5:
+            picture(tmp_path / "SegmentationClass" / f"{i}.png", stripes(0, 15, 255, 0))
+            picture(tmp_path / "SegmentationObject" / f"{i}.png", stripes(0, 1, 255, 2))
+    for purpose, training, validation in (("Main", "0123", "45"), ("Segmentation", "013", "4")):
+        lists = tmp_path / "ImageSets" / purpose
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("\n".join(training))
+        (lists / "val.txt").write_text("\n".join(validation))
+    return tmp_path
+
+
+def test_voc_is_divided_as_its_lists_say(voc):
+    split = find_label_maps((str(voc),))
+    names = [[Path(path).stem for path in part.images.paths] for part in split[:2]]
+    assert names == [["0", "1", "3"], ["4"]]
+    assert split.training.classes == ("0", "15")
+    assert split.validation.labels(0).tolist() == stripes(0, 1, 255, 0).tolist()
+    assert "1 images without a label map: left out" in printed(split)
+    assert "1 label maps that ImageSets/Segmentation does not list: left out" in printed(split)
+
+
+def test_check_finds_boxes_and_maps_beside_each_other(voc, capsys):
+    assert run(["check", str(voc), "--data.size", "16", "--out", str(voc / "check")]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "objects 6 in 6 images" in output
+    assert "label maps 4, of which 0 are bad" in output
+    assert f"next: unmask detect {voc} --init RUN" in output
+    assert f"next: unmask segment {voc} --init RUN" in output
+    assert "other files 6 .xml" in output, "annotations are not ignored"
+
+
+def test_masks_as_cvat_exports_them(tmp_path):
+    """Colours, which are listed with the classes; a class may have a colon in its name."""
+    listed = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad: wet:51,221,255::\n"
+    colours = np.array([(0, 0, 0), (51, 221, 255)])
+    for i in range(4):
+        picture(tmp_path / "JPEGImages" / f"{i}.png")
+        picture(tmp_path / "SegmentationClass" / f"{i}.png", colours[stripes(0, 1, 0, 1)])
+    (tmp_path / "labelmap.txt").write_text(listed)
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.classes == ("background", "road: wet")
+    assert split.training.palette.tolist() == colours.tolist()
+    assert split.training.labels(0).tolist() == stripes(0, 1, 0, 1).tolist()
+    for line, says in (("road", "a line that is not name:r,g,b"), ("a:1,2::", "a colour that is none")):
+        (tmp_path / "labelmap.txt").write_text(f"{listed}{line}\n")
+        with pytest.raises(DataError, match=says):
+            find_label_maps((str(tmp_path),))
