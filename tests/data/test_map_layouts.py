@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from unmask.cli.main import run
+from unmask.config.annotations import MapOptions
 from unmask.data.label_maps import find_label_maps
 from unmask.errors import DataError
 
@@ -85,3 +86,53 @@ def test_masks_as_cvat_exports_them(tmp_path):
         (tmp_path / "labelmap.txt").write_text(f"{listed}{line}\n")
         with pytest.raises(DataError, match=says):
             find_label_maps((str(tmp_path),))
+
+
+@pytest.fixture
+def cityscapes(tmp_path) -> Path:
+    """Two cities to train on and one to validate on; the test part has images alone."""
+    for city, part in (("train/bonn", 3), ("train/ulm", 2), ("val/koeln", 2), ("test/berlin", 1)):
+        for i in range(part):
+            name = f"{city}/{city.rpartition('/')[2]}_{i}"
+            picture(tmp_path / "leftImg8bit" / f"{name}_leftImg8bit.png")
+            if not city.startswith("test"):
+                maps = tmp_path / "gtFine" / f"{name}_gtFine"
+                picture(Path(f"{maps}_labelIds.png"), stripes(0, 7, 33, 3))
+                for other in ("color", "instanceIds"):
+                    picture(Path(f"{maps}_{other}.png"))
+                Path(f"{maps}_polygons.json").write_text('{"imgHeight": 24, "objects": []}')
+    return tmp_path
+
+
+def test_cityscapes_as_it_is_published(cityscapes):
+    """The 19 classes that count, by their names; the rest is ignored."""
+    split = find_label_maps((str(cityscapes),))
+    assert (len(split.training), len(split.validation)) == (5, 2)
+    assert len(split.training.classes) == 19
+    assert (split.training.classes[0], split.training.classes[-1]) == ("road", "bicycle")
+    wanted = stripes(255, 0, 18, 255).tolist()
+    assert split.training.labels(0).tolist() == wanted
+    assert split.training.palette[0].tolist() == [128, 64, 128]
+    assert "1 images without a label map: left out" in printed(split)
+    assert "label maps without an image" not in printed(split), "of the other pictures"
+    assert "the 19 classes are those of Cityscapes, and other values are ignored" in printed(split)
+    for file in sorted(cityscapes.glob("gtFine/*/*/*_labelIds.png")):
+        picture(Path(str(file).replace("labelIds", "labelTrainIds")), stripes(255, 0, 18, 255))
+    again = find_label_maps((str(cityscapes),))
+    assert again.training.classes == split.training.classes
+    assert again.training.labels(0).tolist() == wanted
+    assert again.training.maps.name(0).endswith("_gtFine_labelTrainIds.png")
+    options = MapOptions(label_offset=0, ignore_values=(0,))
+    raw = find_label_maps((str(cityscapes),), options=options)
+    assert raw.training.classes == ("18", "255"), "what is said goes before what is usual"
+
+
+def test_cityscapes_names_in_other_folders(tmp_path):
+    for i in range(4):
+        picture(tmp_path / "images" / f"a_{i}_leftImg8bit.png")
+        picture(tmp_path / "masks" / f"a_{i}_gtFine_labelIds.png", stripes(7, 8, 8, 26))
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.labels(0).tolist() == stripes(0, 1, 1, 13).tolist()
+    (tmp_path / "masks" / "a_2_gtFine_labelIds.png").unlink()
+    with pytest.raises(DataError, match="1 of 4 images have no label map"):
+        find_label_maps((str(tmp_path),))

@@ -37,6 +37,8 @@ class ClassList:
     names: tuple[str, ...]
     palette: np.ndarray | None = None
     """uint8 [K, 3]: their colours, by which maps in colour show them."""
+    values: tuple[int, ...] | None = None
+    """Their values in maps, between which others are ignored. Default: one after the other."""
 
 
 def class_list_in(folder: str) -> ClassList | None:

@@ -3,13 +3,15 @@
 What is read, with train, val and test, or none of them, at either depth: DATA/images/training/a.jpg with
 DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png. PASCAL
 VOC's DATA/JPEGImages with DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says.
+`cityscapes` says what its files are called.
 """
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,25 +19,27 @@ from PIL import Image
 from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.decode.files import SUFFIXES
-from unmask.data.findings import found
+from unmask.data.findings import Finding, found
 from unmask.data.images import Images
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.paths import PathList
 from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
-from unmask.data.sources import voc
+from unmask.data.sources import cityscapes, voc
 from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
 from unmask.data.sources.folder import images_below
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
 MAP_FOLDERS = (
     *("annotations", "annotation", "labels", "label", "masks", "mask", "maps"),
-    *("SegmentationClassPNG", "SegmentationClass"),
+    *("SegmentationClassPNG", "SegmentationClass", "gtFine", "gtCoarse"),
 )
 VOC_FOLDER = "SegmentationClass"
 """PASCAL VOC's, which holds maps for a few of its images."""
-ENDINGS = re.compile(r"[_-](mask|masks|label|labels|gt|seg|segmentation)$", re.IGNORECASE)
+ENDINGS = re.compile(
+    rf"({cityscapes.MAP_ENDING}|[_-](mask|masks|label|labels|gt|seg|segmentation))$", re.IGNORECASE
+)
 """What may stand behind the image's name in the name of its map."""
 FORMATS = ("PNG", "TIFF", "BMP")
 """Image formats of label maps: JPEG would change the labels."""
@@ -150,17 +154,33 @@ def _holds_maps(folder: Path) -> bool:
     )
 
 
-def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
+class _Gathered(NamedTuple):
+    """Images with their maps, by part."""
+
+    parts: dict[str, list[tuple[str, str]]]
+    findings: list[Finding]
+    is_ade: bool
+    """Whether this is ADE20K's layout, in which 0 is no class."""
+
+    @property
+    def maps(self) -> list[str]:
+        return [label_map for pairs in self.parts.values() for _, label_map in pairs]
+
+
+def _gathered(word: str) -> _Gathered:
+    """Raises DataError if images of a part that has maps have none."""
     parts: dict[str, list[tuple[str, str]]] = {TRAINING: [], VALIDATION: [], TEST: []}
-    lone, unlabelled, unlisted, ade = list[str](), list[str](), list[str](), False
+    lone, unlabelled, unlisted, is_ade = list[str](), list[str](), list[str](), False
     listed = voc.listed_parts(word, "Segmentation")
     for images, maps in _pairs_of_folders(Path(word)):
-        ade |= images.name == "images" and maps.name == "annotations" and (maps / "training").is_dir()
+        is_ade |= images.name == "images" and maps.name == "annotations" and (maps / "training").is_dir()
         above = PART_NAMES.get(images.parent.name.lower()) if images.parent != Path(word) else None
         pairs, without_map, without_image = _pairs(str(images), str(maps))
-        if without_map and not maps.name.startswith(VOC_FOLDER):
-            raise _missing_maps(without_map, len(pairs), str(images), str(maps))
-        unlabelled += without_map
+        labelled = {part for part, _, _ in pairs}
+        missing = [image for part, image in without_map if part in labelled or not labelled]
+        if missing and not maps.name.startswith(VOC_FOLDER):
+            raise _missing_maps(missing, len(pairs), str(images), str(maps))
+        unlabelled += [image for _, image in without_map]
         lone += without_image
         for part, image, label_map in pairs:
             part = listed.get(Path(image).stem, "") if listed else above or part
@@ -171,13 +191,20 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     findings = found("label maps without an image", "left out", lone)
     findings += found("images without a label map", "left out", unlabelled)
     findings += found("label maps that ImageSets/Segmentation does not list", "left out", unlisted)
-    list_of_classes = class_list(options.classes) if options.classes else class_list_in(word)
-    first = options.label_offset if options.label_offset is not None else int(ade)
-    maps_of_all = [label_map for pairs in parts.values() for _, label_map in pairs]
-    if not maps_of_all:
+    return _Gathered(parts, findings, is_ade)
+
+
+def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
+    gathered = _gathered(word)
+    all_maps, parts = gathered.maps, gathered.parts
+    if not all_maps:
         raise DataError(f"no images in {word}: sought {' '.join(SUFFIXES)} in its folders of images")
-    reader, classes = _reader(word, maps_of_all, list_of_classes, first, options)
-    palette = _palette(list_of_classes, reader.table, maps_of_all)
+    known = class_list(options.classes) if options.classes else class_list_in(word)
+    if known is None and options.label_offset is None:
+        known = cityscapes.known_classes(os.path.splitext(all_maps[0])[0])
+    first = options.label_offset if options.label_offset is not None else int(gathered.is_ade)
+    reader, classes = _reader(word, all_maps, known, first, options)
+    palette = _palette(known, reader.table, all_maps)
     name = Path(word).resolve().stem
 
     def made(part: str) -> LabelMaps | None:
@@ -195,9 +222,18 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
         training=made(TRAINING),
         validation=made(VALIDATION),
         test=made(TEST),
-        findings=tuple(findings),
-        notes=(f"the first class has the value {first} in the label maps",) if first else (),
+        findings=tuple(gathered.findings),
+        notes=tuple(_notes(known, first, options)),
     )
+
+
+def _notes(known: ClassList | None, first: int, options: MapOptions) -> Iterator[str]:
+    if known and known.values:
+        yield f"the {len(known.names)} classes are those of Cityscapes, and other values are ignored"
+    elif first:
+        note = f"the first class has the value {first} in the label maps, and lower ones are ignored"
+        as_usual = " as in ADE20K; say --data.label-offset 0 if 0 is a class"
+        yield note if options.label_offset is not None else f"{note}{as_usual}"
 
 
 def _reader(
@@ -207,8 +243,8 @@ def _reader(
     ignored, values = options.ignore_values, list[int]()
     if known is not None:
         classes = known.names
-        values = list(range(first, first + len(classes)))
-        expected = f"there are {len(classes)} classes, from {first} to {first + len(classes) - 1}"
+        values = list(known.values or range(first, first + len(classes)))
+        expected = f"there are {len(classes)} classes, from {values[0]} to {values[-1]}"
     else:
         present = sorted({value for p in maps for value in np.unique(_values(p, None, 0)).tolist()})
         # Masks of one class are black and white: 255 is the class then.
@@ -222,7 +258,7 @@ def _reader(
             f"--data.label-offset"
         )
     table = np.full(VALUES, NO_CLASS, dtype=np.int16)
-    table[:first] = IGNORE_INDEX
+    table[: values[-1] if known and known.values else first] = IGNORE_INDEX
     table[[value for value in ignored if 0 <= value < VALUES]] = IGNORE_INDEX
     table[values] = np.arange(len(values))
     colours = None if known is None else known.palette
@@ -243,20 +279,26 @@ def _palette(known: ClassList | None, table: np.ndarray, maps: Sequence[str]) ->
     return np.array(colours, dtype=np.uint8).reshape(-1, 3)[classes]
 
 
-def _pairs(images: str, maps: str) -> tuple[list[tuple[str, str, str]], list[str], list[str]]:
-    """Part, image and map by their paths without suffix; images without a map, maps without an image."""
-    of_maps = {_stem(path, maps): path for path in images_below(maps)}
+def _pairs(
+    images: str, maps: str
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]], list[str]]:
+    """Part, image and map by their paths without suffix.
+
+    Then part and image of images without a map, and maps without an image.
+    """
+    of_maps = cityscapes.label_maps_among({_stem(path, maps): path for path in images_below(maps)})
     short = {ENDINGS.sub("", stem): path for stem, path in of_maps.items()}
     pairs, missing, used = [], [], set()
     for image in images_below(images):
         stem = _stem(image, images)
-        label_map = of_maps.get(stem) or short.get(stem)
+        label_map = of_maps.get(stem) or short.get(cityscapes.IMAGE_ENDING.sub("", stem))
+        top = stem.partition(os.sep)[0].lower() if os.sep in stem else ""
+        part = PART_NAMES.get(top, TRAINING)
         if label_map is None:
-            missing.append(image)
+            missing.append((part, image))
             continue
         used.add(label_map)
-        top = stem.partition(os.sep)[0].lower() if os.sep in stem else ""
-        pairs.append((PART_NAMES.get(top, TRAINING), image, label_map))
+        pairs.append((part, image, label_map))
     return pairs, missing, sorted(set(of_maps.values()) - used)
 
 
