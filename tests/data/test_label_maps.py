@@ -1,7 +1,5 @@
-"""Label maps: pictures beside images in the usual layouts, masks of COCO's and labelme's format."""
+"""Label maps: pictures beside images in the usual layouts, masks of COCO's format."""
 
-import base64
-import io
 import json
 from pathlib import Path
 
@@ -229,88 +227,4 @@ def test_masks_of_coco(tmp_path):
     content["annotations"] = [{"image_id": 0, "category_id": 1, "bbox": [1, 1, 3, 3]}]
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="have boxes and no masks"):
-        find_label_maps((str(tmp_path),))
-
-
-def labelme(file: Path, *shapes, image=None) -> None:
-    """As labelme writes it."""
-    image = image or f"{file.stem}.jpg"
-    photo(file.parent / image)
-    shapes = [
-        {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
-        for label, kind, points, more in shapes
-    ]
-    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None}
-    file.write_text(json.dumps(content | {"imageHeight": HEIGHT, "imageWidth": WIDTH}, indent=2))
-
-
-def test_labelme(tmp_path):
-    mask = io.BytesIO()
-    Image.fromarray(np.array([[0, 255], [255, 255]], dtype=np.uint8)).save(mask, "PNG")
-    stored = {"mask": base64.b64encode(mask.getvalue()).decode()}
-    labelme(
-        tmp_path / "train" / "0.json",
-        ("mat", "polygon", [[0, 0], [6, 0], [6, 4], [0, 4]], {}),
-        ("cat", "rectangle", [[3, 3], [1, 1]], {}),
-        ("mat", "mask", [[6, 4], [7, 5]], stored),
-        ("__ignore__", "rectangle", [[0, 5], [8, 6]], {}),
-        ("cat", "linestrip", [[0, 0], [3, 3], [4, 4]], {}),
-    )
-    labelme(tmp_path / "val" / "1.json", ("dot", "circle", [[4, 3], [4, 5]], {}))
-    split = find_label_maps((str(tmp_path),))
-    assert split.training.classes == ("background", "cat", "dot", "mat")
-    wanted = np.zeros((HEIGHT, WIDTH))
-    wanted[:4, :6] = 3
-    wanted[1:3, 1:3] = 1
-    wanted[4, 7] = 3
-    wanted[5] = 255
-    assert np.array_equal(split.training.labels(0), wanted)
-    circle = split.validation.labels(0)
-    assert (circle == 2).sum() == 12
-    assert circle[3, 4] == 2
-    assert "1 points and lines, which have no area: left out" in printed(split)
-    assert pixel_counts(split.training).sum() == HEIGHT * WIDTH
-    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nmat\ncat\ndot\n")
-    listed = find_label_maps((str(tmp_path),))
-    assert listed.training.classes == ("_background_", "mat", "cat", "dot")
-    assert listed.training.labels(0)[0, 0] == 1
-    (tmp_path / "labels.txt").write_text("mat\ndot\n")
-    with pytest.raises(DataError, match=r"0\.json has the label 'cat', which is not in the list"):
-        find_label_maps((str(tmp_path),))
-
-
-EXAMPLES = Path("/usr/share/doc/labelme-examples/examples")
-"""Of Debian's package labelme-examples: photographs under the GPL, so they are used and not shipped."""
-
-
-@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="Debian's package labelme-examples is not installed")
-def test_labelmes_own_examples():
-    """The maps that labelme draws of them also cover their outlines."""
-    folder = EXAMPLES / "semantic_segmentation"
-    options = MapOptions(classes=str(folder / "labels.txt"))
-    drawn = find_label_maps((str(folder / "data_annotated"),), options=options)
-    theirs = find_label_maps((str(folder / "data_dataset_voc"),))
-    assert drawn.training.classes == theirs.training.classes
-    for part, own in zip(drawn[:2], theirs[:2], strict=True):
-        for i in range(len(part)):
-            same = part.labels(i) == own.labels(i)
-            assert same.mean() > 0.99
-
-
-@pytest.mark.parametrize(
-    ("shape", "says"),
-    [
-        (("a", "polygon", [[0, 0], [1, 1]], {}), r"1\.json has a shape of the type 'polygon' with 2"),
-        (("a", "mask", [[0, 0], [1, 1]], {"mask": "!"}), r"1\.json has a shape that cannot be drawn"),
-    ],
-)
-def test_bad_shapes_are_named(tmp_path, shape, says):
-    for i in range(2):
-        labelme(tmp_path / f"{i}.json", ("a", "rectangle", [[0, 0], [3, 3]], {}))
-    labelme(tmp_path / "1.json", shape)
-    split = find_label_maps((str(tmp_path),))
-    with pytest.raises(DataError, match=says):
-        [part.labels(0) for part in split[:2]]
-    (tmp_path / "1.jpg").unlink()
-    with pytest.raises(DataError, match=r"the image .*1\.jpg that .*1\.json is about is not there"):
         find_label_maps((str(tmp_path),))

@@ -5,11 +5,11 @@ from dataclasses import replace
 from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
 from unmask.data.maps import LabelMaps
-from unmask.data.sources import coco_maps, labelme, map_files
+from unmask.data.sources import coco_maps, labelme_maps, map_files
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
-SOURCES: tuple[MapSource, ...] = (map_files.SOURCE, coco_maps.SOURCE, labelme.SOURCE)
+SOURCES: tuple[MapSource, ...] = (map_files.SOURCE, coco_maps.SOURCE, labelme_maps.SOURCE)
 
 
 def find_label_maps(

@@ -1,6 +1,6 @@
-"""labelme's format, drawn as label maps: a JSON file of shapes for each image.
+"""labelme's format: a JSON file of shapes for each image, found, read and drawn.
 
-Shapes are drawn in the order of the file, a later one over an earlier one, as labelme itself does.
+Shapes cover the pixels that labelme itself gives them, their outlines too: Pillow draws them.
 """
 
 import base64
@@ -10,25 +10,17 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from unmask.config.annotations import MapOptions
 from unmask.core.spec import Size
-from unmask.data.annotated import AnnotatedParts
-from unmask.data.decode.files import open_file
-from unmask.data.findings import found
-from unmask.data.images import Images
-from unmask.data.maps import IGNORE_INDEX, LabelMaps
-from unmask.data.masks import Polygons, pixels_of
-from unmask.data.paths import PathList, files_below
-from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
-from unmask.data.sources.class_lists import class_list, class_list_in, with_background
-from unmask.data.sources.source import MapSource
+from unmask.data.decode.files import SUFFIXES, open_file
+from unmask.data.paths import files_below
+from unmask.data.records import TRAINING, part_named
 from unmask.errors import DataError
 from unmask.storage import read_regular, start_of
 
@@ -39,77 +31,68 @@ SNIFFED = 4096
 KEY = re.compile(rb'"(?:shapes|flags)"\s*:')
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelmeMaps:
-    """Draws label maps from files of shapes."""
+@dataclass(frozen=True)
+class Sheet:
+    """What is needed of a file before its shapes are drawn."""
 
-    paths: PathList
-    """The JSON files."""
-    labels: dict[str, int]
-    """Value of each class; shapes of others are left out."""
-    background: int
-    sizes: np.ndarray
-    """int32 [images, 2]"""
-
-    def __call__(self, index: int) -> np.ndarray:
-        """int64 [H, W]; DataError if the file is no longer what it was."""
-        drawn = np.full(tuple(self.sizes[index].tolist()), self.background, dtype=np.int64)
-        for shape in _content(self.paths[index])["shapes"]:
-            if shape.get("shape_type") in WITHOUT_AREA:
-                continue
-            label = IGNORE_INDEX if shape["label"] == IGNORED else self.labels[shape["label"]]
-            drawn[_covered(self.paths[index], shape, drawn.shape)] = label
-        return drawn
-
-    def name(self, index: int) -> str:
-        """The file that holds it."""
-        return self.paths[index]
-
-    def subset(self, indices: np.ndarray) -> "LabelmeMaps":
-        """Some of the maps, in the order given."""
-        return replace(self, paths=self.paths.take(indices), sizes=self.sizes[indices])
-
-    def relabelled(self, indices: np.ndarray) -> "LabelmeMaps":
-        """The same maps with `indices[label]` in place of each label."""
-        labels = {name: int(indices[label]) for name, label in self.labels.items()}
-        return replace(self, labels=labels, background=int(indices[self.background]))
+    file: str
+    image: str
+    size: Size
+    labels: frozenset[str]
+    """Those of shapes that have an area."""
+    without_area: int
 
 
-def _covered(file: str, shape: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
-    """bool [H, W]: the pixels of a polygon, rectangle, circle or mask; DataError if it is none."""
-    height, width = size
-    try:
-        points = np.array(shape["points"], dtype=np.float32).reshape(-1, 2)
-        kind = shape.get("shape_type") or "polygon"
-        if kind == "polygon" and len(points) >= 3:
-            return pixels_of(Polygons(rings=(points,)), (height, width))
-        if kind == "rectangle" and len(points) == 2:
-            (left, top), (right, bottom) = points.min(0), points.max(0)
-            corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-            return pixels_of(Polygons(rings=(corners,)), (height, width))
-        if kind == "circle" and len(points) == 2:
-            y, x = np.mgrid[:height, :width] + 0.5
-            radius = np.hypot(*(points[1] - points[0]))
-            return (x - points[0, 0]) ** 2 + (y - points[0, 1]) ** 2 <= radius**2
-        if kind == "mask":
-            return _stored(shape["mask"], points, (height, width))
-    except (KeyError, TypeError, ValueError, binascii.Error, OSError) as error:
-        raise DataError(f"{file} has a shape that cannot be drawn ({error}): draw it again") from error
+def labelme_files(folder: str) -> Iterator[str]:
+    """The files in or below a folder that look like labelme's, sorted."""
+    for path in map(Path, sorted(files_below(folder, ".json"))):
+        if KEY.search(start_of(path, SNIFFED)):
+            yield str(path)
+
+
+def sheet_of(file: str) -> Sheet:
+    """Raises DataError if it is not labelme's, or its image is missing or cannot be read."""
+    content = _content(file)
+    shapes = [shape for shape in content["shapes"] if shape.get("shape_type") not in WITHOUT_AREA]
+    image = _image_of(file, content)
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        size = (height, width)
+    else:
+        try:
+            with open_file(image) as picture:
+                size = picture.size
+        except Exception as error:  # broken files raise almost anything out of their decoders
+            raise DataError(f"{image} cannot be read ({error}): get a fresh copy") from error
+    labels = frozenset(shape["label"] for shape in shapes)
+    return Sheet(file, image, size, labels, len(content["shapes"]) - len(shapes))
+
+
+def _image_of(file: str, content: dict[str, Any]) -> str:
+    """The image that a file names, with the folders of the machine that wrote it or without.
+
+    Or that is called like the file.
+    """
+    here, name = os.path.dirname(file), str(content.get("imagePath") or "").replace("\\", "/")
+    stem = os.path.splitext(file)[0]
+    base = os.path.join(here, name.rpartition("/")[2])
+    places = (os.path.join(here, name), base, *(f"{stem}{suffix}" for suffix in SUFFIXES))
+    image = next((place for place in places if os.path.isfile(place)), None)
+    if image is not None:
+        return os.path.normpath(image)
+    is_inside = bool(content.get("imageData"))
+    helps = (
+        "write out the copy in the file with labelme_json_to_dataset" if is_inside else "put it there"
+    )
     raise DataError(
-        f"{file} has a shape of the type {kind!r} with {len(points)} points: draw polygons, rectangles "
-        f"or circles"
+        f"the image {places[0]} that {file} is about is not there: {helps}, or remove the file"
     )
 
 
-def _stored(text: str, points: np.ndarray, size: Size) -> np.ndarray:
-    """A picture of an object, which lies at the first point."""
-    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
-        inside = np.asarray(image.convert("L")) > 0
-    left, top = points.min(0).astype(int).tolist()
-    covered = np.zeros(size, dtype=bool)
-    part = covered[top : top + inside.shape[0], left : left + inside.shape[1]]
-    part |= inside[: part.shape[0], : part.shape[1]]
-    return covered
+def shapes_of(file: str) -> list[dict[str, Any]]:
+    """The shapes that have an area, in the order of the file; DataError if it is not labelme's."""
+    shapes: list[dict[str, Any]] = _content(file)["shapes"]
+    return [shape for shape in shapes if shape.get("shape_type") not in WITHOUT_AREA]
 
 
 def _content(file: str) -> dict[str, Any]:
@@ -125,87 +108,75 @@ def _content(file: str) -> dict[str, Any]:
     return content
 
 
-def _files(folder: str) -> Iterator[str]:
-    for path in map(Path, sorted(files_below(folder, ".json"))):
-        if KEY.search(start_of(path, SNIFFED)):
-            yield str(path)
+def kind_of(shape: dict[str, Any]) -> str:
+    """polygon, rectangle, circle or mask, or what else it says; a polygon if it says nothing."""
+    return str(shape.get("shape_type") or "polygon")
 
 
-def _matches(word: str) -> bool:
-    return os.path.isdir(word) and any(_files(word))
-
-
-def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
-    """The classes are those of labels.txt, or else all that occur; the background is one of them."""
-    contents = [(file, _facts(file)) for file in _files(word)]
-    present = {label for _, facts in contents for label in facts.labels} - {IGNORED}
-    known = class_list(options.classes) if options.classes else class_list_in(word)
-    classes, background = with_background(in_order(present) if known is None else known.names)
-    if strangers := sorted(present - set(classes)):
-        file = next(file for file, facts in contents if strangers[0] in facts.labels)
+def points_of(file: str, shape: dict[str, Any]) -> np.ndarray:
+    """float64 [P, 2]: x and y in pixels; DataError if they are none, or not as many as it takes."""
+    kind = kind_of(shape)
+    try:
+        points = np.array(shape["points"], dtype=np.float64).reshape(-1, 2)
+        if not np.isfinite(points).all():
+            raise ValueError("a point is not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_drawn(file, error) from error
+    least, most = {"polygon": (3, np.inf), "mask": (1, 2)}.get(kind, (2, 2))
+    if kind not in ("polygon", "rectangle", "circle", "mask") or not least <= len(points) <= most:
         raise DataError(
-            f"{file} has the label {strangers[0]!r}, which is not in the list of classes: add it there, "
-            f"or correct the label"
+            f"{file} has a shape of the type {kind!r} with {len(points)} points: draw polygons, "
+            f"rectangles or circles"
         )
-    without_area = [file for file, facts in contents for _ in range(facts.without_area)]
-    findings = found("points and lines, which have no area", "left out", without_area)
-    labels = {name: i for i, name in enumerate(classes)}
-    name = Path(word).resolve().stem
-
-    def made(part: str) -> LabelMaps | None:
-        chosen = [(file, facts) for file, facts in contents if _part_of(file, word) == part]
-        if not chosen:
-            return None
-        sizes = np.array([facts.size for _, facts in chosen], dtype=np.int32)
-        files = PathList(file for file, _ in chosen)
-        return LabelMaps(
-            images=Images(name, PathList(facts.image for _, facts in chosen)),
-            maps=LabelmeMaps(paths=files, labels=labels, background=background, sizes=sizes),
-            classes=classes,
-        )
-
-    return AnnotatedParts(
-        training=made(TRAINING),
-        validation=made(VALIDATION),
-        test=made(TEST),
-        findings=tuple(findings),
-        notes=(f"pixels without a shape are the class {classes[background]!r}",),
-    )
+    return points
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What is needed of a file before its map is drawn."""
-
-    image: str
-    size: Size
-    labels: frozenset[str]
-    without_area: int
-
-
-def _facts(file: str) -> _Facts:
-    content = _content(file)
-    shapes = [shape for shape in content["shapes"] if shape.get("shape_type") not in WITHOUT_AREA]
-    image = os.path.join(os.path.dirname(file), str(content.get("imagePath", "")).replace("\\", "/"))
-    if not os.path.isfile(image):
-        raise DataError(
-            f"the image {image} that {file} is about is not there: put it there, or remove the file"
-        )
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
-        size = (height, width)
+def covered(file: str, shape: dict[str, Any], size: Size) -> np.ndarray:
+    """bool [H, W]: the pixels of a polygon, rectangle, circle or mask; DataError if it is none."""
+    points, kind = points_of(file, shape), kind_of(shape)
+    if kind == "mask":
+        return _stored(file, shape, points, size)
+    image = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(image)
+    if kind == "circle":
+        radius = float(np.hypot(*(points[1] - points[0])))
+        draw.ellipse([*(points[0] - radius), *(points[0] + radius)], fill=1, outline=1)
+    elif kind == "rectangle":
+        draw.rectangle([*points.min(0), *points.max(0)], fill=1, outline=1)
     else:
-        try:
-            with open_file(image) as picture:
-                size = picture.size
-        except Exception as error:  # broken files raise almost anything out of their decoders
-            raise DataError(f"{image} cannot be read ({error}): get a fresh copy") from error
-    labels = frozenset(shape["label"] for shape in shapes)
-    return _Facts(os.path.normpath(image), size, labels, len(content["shapes"]) - len(shapes))
+        draw.polygon([(float(x), float(y)) for x, y in points], fill=1, outline=1)
+    return np.array(image, dtype=bool)
 
 
-def _part_of(file: str, folder: str) -> str:
+def _stored(file: str, shape: dict[str, Any], points: np.ndarray, size: Size) -> np.ndarray:
+    """A picture of an object, which lies at the first point; what is outside of the image is cut."""
+    try:
+        png = base64.b64decode(shape["mask"])
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            inside = np.asarray(image.convert("L")) > 0
+    except (KeyError, TypeError, ValueError, binascii.Error, OSError) as error:
+        raise _not_drawn(file, error) from error
+    left, top = points.min(0).astype(int).tolist()
+    pixels = np.zeros(size, dtype=bool)
+    inside = inside[max(0, -top) :, max(0, -left) :]
+    part = pixels[max(0, top) :, max(0, left) :][: inside.shape[0], : inside.shape[1]]
+    part |= inside[: part.shape[0], : part.shape[1]]
+    return pixels
+
+
+def _not_drawn(file: str, error: Exception) -> DataError:
+    return DataError(f"{file} has a shape that cannot be drawn ({error}): draw it again")
+
+
+def part_of(file: str, folder: str) -> str:
+    """train, val or test, as the folders below say; train if none does."""
     return part_named(*Path(file).parent.relative_to(folder).parts) or TRAINING
 
 
-SOURCE = MapSource(matches=_matches, read=_read)
+def stranger(label: str, sheets: list[Sheet]) -> DataError:
+    """The error for a label that is not in the list of classes."""
+    file = next(sheet.file for sheet in sheets if label in sheet.labels)
+    return DataError(
+        f"{file} has the label {label!r}, which is not in the list of classes: add it there, or correct "
+        f"the label"
+    )

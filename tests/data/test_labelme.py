@@ -1,0 +1,155 @@
+"""labelme's files of shapes, as label maps and as objects."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unmask.config.annotations import MapOptions
+from unmask.data.label_maps import find_label_maps
+from unmask.data.maps import pixel_counts
+from unmask.errors import DataError
+
+HEIGHT, WIDTH = 6, 8
+
+
+def photo(place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT), (9, 8, 7)).save(place)
+
+
+def printed(split) -> str:
+    return "\n".join([*map(str, split.findings), *split.notes])
+
+
+def labelme(file: Path, *shapes, image=None) -> None:
+    """As labelme writes it."""
+    image = image or f"{file.stem}.jpg"
+    photo(file.parent / image)
+    shapes = [
+        {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
+        for label, kind, points, more in shapes
+    ]
+    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None}
+    file.write_text(json.dumps(content | {"imageHeight": HEIGHT, "imageWidth": WIDTH}, indent=2))
+
+
+def test_labelme(tmp_path):
+    mask = io.BytesIO()
+    Image.fromarray(np.array([[0, 255], [255, 255]], dtype=np.uint8)).save(mask, "PNG")
+    stored = {"mask": base64.b64encode(mask.getvalue()).decode()}
+    labelme(
+        tmp_path / "train" / "0.json",
+        ("mat", "polygon", [[0, 0], [6, 0], [6, 4], [0, 4]], {}),
+        ("cat", "rectangle", [[3, 3], [1, 1]], {}),
+        ("mat", "mask", [[6, 4], [7, 5]], stored),
+        ("__ignore__", "rectangle", [[0, 5], [8, 5]], {}),
+        ("cat", "linestrip", [[0, 0], [3, 3], [4, 4]], {}),
+    )
+    labelme(tmp_path / "val" / "1.json", ("dot", "circle", [[4, 3], [4, 5]], {}))
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.classes == ("background", "cat", "dot", "mat")
+    wanted = np.zeros((HEIGHT, WIDTH))
+    wanted[:5, :7] = 3  # outlines are part of a shape
+    wanted[1:4, 1:4] = 1
+    wanted[4, 7] = 3
+    wanted[5] = 255
+    assert np.array_equal(split.training.labels(0), wanted)
+    circle = split.validation.labels(0)
+    assert (circle == 2).sum() == 21
+    assert circle[3, 2:7].tolist() == [2] * 5
+    assert "1 points and lines, which have no area: left out" in printed(split)
+    assert pixel_counts(split.training).sum() == HEIGHT * WIDTH
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nmat\ncat\ndot\n")
+    listed = find_label_maps((str(tmp_path),))
+    assert listed.training.classes == ("_background_", "mat", "cat", "dot")
+    assert listed.training.labels(0)[0, 0] == 1
+    (tmp_path / "labels.txt").write_text("mat\ndot\n")
+    with pytest.raises(DataError, match=r"0\.json has the label 'cat', which is not in the list"):
+        find_label_maps((str(tmp_path),))
+
+
+def rewritten(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "written", ["C:\\work\\0.jpg", "..\\photos\\0.jpg", "/home/someone/0.jpg", "renamed.png", None]
+)
+def test_an_image_is_found_by_its_name_or_that_of_the_file(tmp_path, written):
+    """Files move between machines, and images are renamed with their files."""
+    for i in range(2):
+        labelme(tmp_path / f"{i}.json", ("a", "rectangle", [[0, 0], [3, 3]], {}))
+    rewritten(tmp_path / "0.json", imagePath=written, imageHeight=None)
+    split = find_label_maps((str(tmp_path),), val_share=0.5)
+    paths = [*split.training.images.paths, *split.validation.images.paths]
+    assert sorted(paths) == [str(tmp_path / f"{i}.jpg") for i in range(2)]
+    assert all(part.labels(0).shape == (HEIGHT, WIDTH) for part in split[:2])
+    (tmp_path / "0.jpg").unlink()
+    rewritten(tmp_path / "0.json", imageData="/9j/")
+    with pytest.raises(
+        DataError, match=r"is not there: write out the copy in the file with labelme_json"
+    ):
+        find_label_maps((str(tmp_path),))
+
+
+def test_shapes_that_reach_beyond_the_image_are_cut(tmp_path):
+    stored = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save(stored, "PNG")
+    mask = {"mask": base64.b64encode(stored.getvalue()).decode()}
+    for i in range(2):
+        labelme(
+            tmp_path / f"{i}.json",
+            ("a", "mask", [[-2, -3], [1, 0]], mask),
+            ("b", "mask", [[6, 5], [9, 8]], mask),
+            ("c", "circle", [[8, 0], [9, 0]], {}),
+            ("d", "rectangle", [[-5, 3], [1, 99]], {}),
+        )
+    maps = find_label_maps((str(tmp_path),), val_share=0.5).training
+    wanted = np.zeros((HEIGHT, WIDTH), dtype=int)
+    wanted[0, :2] = 1
+    wanted[5, 6:] = 2
+    wanted[0, 7] = 3
+    wanted[3:, :2] = 4
+    assert maps.labels(0).tolist() == wanted.tolist()
+
+
+EXAMPLES = Path("/usr/share/doc/labelme-examples/examples")
+"""Of Debian's package labelme-examples: photographs under the GPL, so they are used and not shipped."""
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="Debian's package labelme-examples is not installed")
+def test_labelmes_own_examples():
+    """The maps are those that labelme itself draws of them."""
+    folder = EXAMPLES / "semantic_segmentation"
+    options = MapOptions(classes=str(folder / "labels.txt"))
+    drawn = find_label_maps((str(folder / "data_annotated"),), options=options)
+    theirs = find_label_maps((str(folder / "data_dataset_voc"),))
+    assert drawn.training.classes == theirs.training.classes
+    for part, own in zip(drawn[:2], theirs[:2], strict=True):
+        for i in range(len(part)):
+            same = part.labels(i) == own.labels(i)
+            assert same.mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        (("a", "polygon", [[0, 0], [1, 1]], {}), r"1\.json has a shape of the type 'polygon' with 2"),
+        (("a", "mask", [[0, 0], [1, 1]], {"mask": "!"}), r"1\.json has a shape that cannot be drawn"),
+    ],
+)
+def test_bad_shapes_are_named(tmp_path, shape, says):
+    for i in range(2):
+        labelme(tmp_path / f"{i}.json", ("a", "rectangle", [[0, 0], [3, 3]], {}))
+    labelme(tmp_path / "1.json", shape)
+    split = find_label_maps((str(tmp_path),))
+    with pytest.raises(DataError, match=says):
+        [part.labels(0) for part in split[:2]]
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"the image .*1\.jpg that .*1\.json is about is not there"):
+        find_label_maps((str(tmp_path),))
