@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from unmask.config.annotations import MapOptions
+from unmask.data.detections import find_boxes, find_detections
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import pixel_counts
 from unmask.errors import DataError
@@ -118,6 +119,64 @@ def test_shapes_that_reach_beyond_the_image_are_cut(tmp_path):
     assert maps.labels(0).tolist() == wanted.tolist()
 
 
+def test_labelmes_shapes_as_objects(tmp_path):
+    """Shapes of one group are one object, rectangles are boxes, and what is ignored is of any class."""
+    stored = io.BytesIO()
+    Image.fromarray(np.array([[0, 255], [255, 255]], dtype=np.uint8)).save(stored, "PNG")
+    mask = {"mask": base64.b64encode(stored.getvalue()).decode()}
+    labelme(
+        tmp_path / "train" / "0.json",
+        ("cat", "rectangle", [[5, 4], [1.5, 1]], {}),
+        ("dog", "polygon", [[0, 0], [2, 0], [2, 2], [0, 2]], {"group_id": 1}),
+        ("cat", "circle", [[5, 3], [5, 4.5]], {"group_id": 1}),
+        ("dog", "polygon", [[6, 4], [8, 4], [8, 6], [6, 6]], {"group_id": 1}),
+        ("dog", "mask", [[6, 0], [7, 1]], mask),
+        ("cat", "point", [[1, 1]], {}),
+        ("_background_", "polygon", [[0, 0], [2, 0], [2, 2]], {}),
+        ("__ignore__", "rectangle", [[0, 4], [3, 6]], {}),
+        ("dog", "polygon", [[0, 0], [1, 1]], {}),
+    )
+    labelme(tmp_path / "train" / "1.json")
+    labelme(tmp_path / "val" / "2.json", ("dog", "mask", [[6, 4]], mask))
+    split = find_detections((str(tmp_path),))
+    assert split.training.classes == ("cat", "dog")
+    objects = split.training.instances[0]
+    assert objects.crowd.tolist() == [False] * 4 + [True] * 2
+    assert objects.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    boxes = [[1.5, 1, 5, 4], [0, 0, 8, 6], [3.5, 1.5, 6.5, 4.5], [6, 0, 8, 2], *[[0, 4, 3, 6]] * 2]
+    assert objects.boxes.tolist() == boxes
+    pixels = objects.pixels((HEIGHT, WIDTH))
+    assert pixels.sum(axis=(1, 2)).tolist()[:2] == [0, 8], "a rectangle is a box without a mask"
+    assert np.argwhere(pixels[3]).tolist() == [[0, 7], [1, 6], [1, 7]]
+    report = printed(split)
+    for words in (
+        "1 points and lines, which have no area: left out",
+        "1 shapes that cannot be drawn: left out",
+        "1 regions of __ignore__: neither learnt nor counted as background",
+        "1 images without objects: kept, as background",
+        "4 objects for training and 1 objects for validation",
+    ):
+        assert words in report, words
+    assert "crowd" not in report
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ndog\nrat\ncat\n")
+    assert find_boxes((str(tmp_path),)).training.classes == ("dog", "rat", "cat")
+    (tmp_path / "labels.txt").write_text("dog\n")
+    with pytest.raises(
+        DataError, match=r"0\.json has the label '_background_', which is not in the list"
+    ):
+        find_boxes((str(tmp_path),))
+
+
+def test_flags_alone_are_no_shapes(tmp_path):
+    """labelme's files that classify whole images."""
+    labelme(tmp_path / "0.json")
+    rewritten(tmp_path / "0.json", flags={"cat": True})
+    with pytest.raises(DataError, match="has no boxes: give a folder with COCO's or labelme's"):
+        find_boxes((str(tmp_path),))
+    with pytest.raises(DataError, match="has no label maps"):
+        find_label_maps((str(tmp_path),))
+
+
 EXAMPLES = Path("/usr/share/doc/labelme-examples/examples")
 """Of Debian's package labelme-examples: photographs under the GPL, so they are used and not shipped."""
 
@@ -134,6 +193,21 @@ def test_labelmes_own_examples():
         for i in range(len(part)):
             same = part.labels(i) == own.labels(i)
             assert same.mean() > 0.9999
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="Debian's package labelme-examples is not installed")
+def test_objects_of_labelmes_own_examples():
+    """The boxes that labelme's converters write of them, and the masks to the pixel."""
+    drawn = find_boxes((str(EXAMPLES / "bbox_detection" / "data_annotated"),)).training
+    theirs = find_boxes((str(EXAMPLES / "bbox_detection" / "data_dataset_voc"),)).training
+    assert drawn.instances.boxes.tolist() == theirs.instances.boxes.tolist()
+    folder = EXAMPLES / "instance_segmentation"
+    drawn = find_boxes((str(folder / "data_annotated"),)).training
+    theirs = find_boxes((str(folder / "data_dataset_coco"),)).training
+    for i, size in enumerate(map(tuple, drawn.sizes.tolist())):
+        ours, own = drawn.instances[i], theirs.instances[i]
+        pixels = {mask.tobytes() for mask in ours.pixels(size)[~ours.crowd]}
+        assert pixels == {mask.tobytes() for mask in own.pixels(size)}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from unmask.data.masks import (
     extent_of,
     packed,
     pixels_of,
+    run_lengths_of,
     run_lengths_of_text,
     unpacked,
 )
@@ -54,6 +55,15 @@ def test_known_pixels():
     lengths = RunLengths(counts=np.array([1, 2, 3], dtype=np.uint32), size=(2, 3))
     assert pixels_of(lengths, (2, 3)).tolist() == [[False, True, False], [True, False, False]]
     assert extent_of(RunLengths(counts=np.array([6], dtype=np.uint32), size=(2, 3))) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("rows", [["00", "00"], ["11", "11"], ["01", "11"], ["10", "01"], ["1", "0"]])
+def test_pixels_in_run_lengths_come_back(rows):
+    pixels = np.array([[value == "1" for value in row] for row in rows])
+    lengths = run_lengths_of(pixels)
+    assert lengths.counts.sum() == pixels.size
+    assert np.array_equal(pixels_of(lengths, pixels.shape), pixels)
+    assert np.array_equal(pixels_of(unpacked(packed(lengths)), pixels.shape), pixels)
 
 
 def test_masks_of_another_size():

@@ -7,11 +7,16 @@ import numpy as np
 from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
 from unmask.data.findings import found
 from unmask.data.instances import Detections
-from unmask.data.sources import boxes_csv, coco, voc
+from unmask.data.sources import boxes_csv, coco, labelme_objects, voc
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
 
-SOURCES: tuple[BoxSource, ...] = (coco.SOURCE, voc.SOURCE, boxes_csv.SOURCE)
+SOURCES: tuple[BoxSource, ...] = (
+    coco.SOURCE,
+    voc.SOURCE,
+    boxes_csv.SOURCE,
+    labelme_objects.SOURCE,
+)
 
 
 def find_detections(
@@ -22,7 +27,7 @@ def find_detections(
     label_column: str = "label",
     single_class: str | None = None,
 ) -> AnnotatedSplit[Detections]:
-    """The objects in the images of a folder or file in COCO's or VOC's format, or of a table of boxes.
+    """The objects in images, in COCO's, VOC's or labelme's format, or of a table of boxes.
 
     `divided` says which are for validation; `single_class` names the one class that all objects are
     then of, whatever the annotations call them. Raises DataError, which says how to correct it, if there
@@ -41,9 +46,8 @@ def find_detections(
     present = {classes[i] for i in np.unique(table.labels[~table.crowd]).tolist()}
     absent = [name for name in classes if name not in present]
     findings = found("classes without objects to train on", "kept", absent)
-    objects = f"{len(split.training.instances.labels)} objects for training"
-    validation = f"{len(split.validation.instances.labels)} objects for validation"
-    notes = (*split.notes, f"{objects} and {validation}")
+    training, validation = (int((~part.instances.crowd).sum()) for part in split[:2])
+    notes = (*split.notes, f"{training} objects for training and {validation} objects for validation")
     return split._replace(findings=(*split.findings, *findings), notes=notes)
 
 
@@ -54,15 +58,15 @@ def find_boxes(
     if len(sources) != 1:
         raise DataError(
             f"detection takes one folder or file of annotations and got {', '.join(sources) or 'none'}: "
-            f"give a folder in COCO's or PASCAL VOC's format, or a .csv of boxes"
+            f"give a folder in COCO's, PASCAL VOC's or labelme's format, or a .csv of boxes"
         )
     for source in SOURCES:
         if source.matches(sources[0]):
             parts = source.read(sources[0], Options(root="", label_column=label_column or "label"))
             return parts if single_class is None else _of_one_class(parts, single_class)
     raise DataError(
-        f"{sources[0]} has no boxes: give a folder with COCO's annotations (.json) or PASCAL VOC's "
-        f"(.xml), or a .csv with the columns path, xmin, ymin, xmax, ymax and label"
+        f"{sources[0]} has no boxes: give a folder with COCO's or labelme's annotations (.json) or "
+        f"PASCAL VOC's (.xml), or a .csv with the columns path, xmin, ymin, xmax, ymax and label"
     )
 
 

@@ -86,6 +86,15 @@ def run_lengths_of_text(text: str | bytes, size: Size) -> RunLengths:
     return RunLengths(counts=np.array(values, dtype=np.uint32), size=size)
 
 
+def run_lengths_of(pixels: np.ndarray) -> RunLengths:
+    """The same mask, bool [h, w], in run lengths."""
+    flat = pixels.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(flat, prepend=False))  # the first run is outside, and may be empty
+    counts = np.diff(edges, prepend=0, append=flat.size)
+    height, width = pixels.shape
+    return RunLengths(counts=counts.astype(np.uint32), size=(height, width))
+
+
 def _inside(ring: np.ndarray, size: Size) -> np.ndarray:
     """bool [h, w]: a polygon's pixels.
 

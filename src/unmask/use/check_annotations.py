@@ -70,9 +70,10 @@ def check_objects(d: CheckData) -> AnnotationCheck | None:
     every = split.training.joined([split.validation])
     table, total = every.instances, len(every)
     empty = int((table.counts() == 0).sum())
-    counts = np.bincount(table.labels, minlength=len(every.classes))
+    labels = table.labels[~table.crowd]
+    counts = np.bincount(labels, minlength=len(every.classes))
     rows = [
-        ("objects", f"{len(table.labels)} in {total} images, of which {empty} have none"),
+        ("objects", f"{len(labels)} in {total} images, of which {empty} have none"),
         ("classes", named_shares(every.classes, counts, str)),
         ("sizes of objects", _sizes(table)),
         ("masks", "of objects" if table.has_masks else "none: detect learns boxes alone"),
@@ -93,7 +94,8 @@ def check_objects(d: CheckData) -> AnnotationCheck | None:
 
 def _sizes(table: InstanceTable) -> str:
     """The square roots of the boxes' areas, and COCO's three kinds."""
-    sides = np.sqrt((table.boxes[:, 2:] - table.boxes[:, :2]).prod(axis=1))
+    boxes = table.boxes[~table.crowd]
+    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     if not len(sides):
         return "no objects"
     small, medium = (sides < SMALL).mean(), ((sides >= SMALL) & (sides < LARGE)).mean()

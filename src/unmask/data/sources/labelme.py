@@ -28,7 +28,7 @@ IGNORED = "__ignore__"
 """labelme's word for pixels that are neither learnt nor counted."""
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 SNIFFED = 4096
-KEY = re.compile(rb'"(?:shapes|flags)"\s*:')
+KEY, SHAPE = re.compile(rb'"(?:shapes|flags)"\s*:'), re.compile(rb'"shapes"\s*:\s*\[\s*\{')
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ def labelme_files(folder: str) -> Iterator[str]:
     for path in map(Path, sorted(files_below(folder, ".json"))):
         if KEY.search(start_of(path, SNIFFED)):
             yield str(path)
+
+
+def has_shapes(word: str) -> bool:
+    """Whether a word names a folder with shapes; labelme's files of flags alone classify images."""
+    if not os.path.isdir(word):
+        return False
+    starts = (start_of(Path(file), SNIFFED) for file in sorted(files_below(word, ".json")))
+    return any(SHAPE.search(start) for start in starts)
 
 
 def sheet_of(file: str) -> Sheet:

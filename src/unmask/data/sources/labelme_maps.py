@@ -1,6 +1,5 @@
 """Shapes of labelme's files drawn as label maps: a later one over an earlier one, as labelme does."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from unmask.data.sources.class_lists import class_list, class_list_in, with_back
 from unmask.data.sources.labelme import (
     IGNORED,
     covered,
+    has_shapes,
     labelme_files,
     part_of,
     shapes_of,
@@ -61,10 +61,6 @@ class LabelmeMaps:
         return replace(self, labels=labels, background=int(indices[self.background]))
 
 
-def _matches(word: str) -> bool:
-    return os.path.isdir(word) and any(labelme_files(word))
-
-
 def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     """The classes are those of labels.txt, or else all that occur; the background is one of them."""
     sheets = [sheet_of(file) for file in labelme_files(word)]
@@ -99,4 +95,4 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     )
 
 
-SOURCE = MapSource(matches=_matches, read=_read)
+SOURCE = MapSource(matches=has_shapes, read=_read)
