@@ -32,6 +32,23 @@ def test_what_a_recipe_sets_is_shown_beside_the_default(capsys):
     assert "Transformer blocks of the encoder. Default: that of --model.size. (recipe: 6)" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "or height and width. (default: fitted to images and machine by --fit, else 96)"),
+        ([], "of --model.size. (recipe: fitted to images and machine by --fit, else 8)"),
+        ([], "that are masked. (default: fitted to images and machine by --fit, else 0.75)"),
+        ([], "instead of epochs. (default: fitted to images and machine by --fit, else 5000)"),
+        (["--recipe", "vit-base-800"], "or height and width. (default: 224)"),
+        (["--recipe", "vit-base-800"], "that are masked. (default: 0.75)"),
+    ],
+)
+def test_defaults_that_are_fitted_to_the_images_say_so(words, says, capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", *words, "--help"])
+    assert says in re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+
+
 def test_every_setting_has_a_text_and_inherited_ones_too():
     for section in dataclasses.fields(PretrainConfig):
         if dataclasses.is_dataclass(section.type):

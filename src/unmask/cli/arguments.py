@@ -82,7 +82,7 @@ def parse(base: T, argv: list[str], *, prog: str, description: str) -> tuple[T, 
         default=base,
         prog=prog,
         description=description,
-        registry=help_texts.registry(),
+        registry=help_texts.registry(base),
     )
     return config, words
 

@@ -16,27 +16,33 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from unmask.config.commands import FITTED
+
 DEFAULT = "Default: "
 """How a text names the default that stands for an unset value."""
 
 UNSET = ("", "''", "None", "auto")
 
 
-def registry() -> ConstructorRegistry:
+def registry(base: Any) -> ConstructorRegistry:
     """How tyro reads a configuration, whose sections have a default each."""
     rules = ConstructorRegistry()
-    rules.struct_rule(_settings)
+    names = [name for part in getattr(base, "fit", ()) for name in FITTED[part]]
+    sections = [name.split(".") for name in names]
+    fitted = {(type(getattr(base, section)), name) for section, name in sections}
+    rules.struct_rule(partial(_settings, fitted))
     return rules
 
 
-def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+def _settings(fitted: set[tuple[type, str]], info: StructTypeInfo) -> StructConstructorSpec | None:
+    """The settings of a section; images and machine decide the defaults of those in `fitted`."""
     if not is_dataclass(info.type) or not isinstance(info.default, info.type):
         return None
     texts = texts_of(info.type)
     specs = tuple(
         StructFieldSpec(
             name=one.name,
-            type=_with_hint(one.type, texts.get(one.name, "")),
+            type=_with_hint(one.type, texts.get(one.name, ""), (info.type, one.name) in fitted),
             default=getattr(info.default, one.name),
             helptext=texts.get(one.name),
         )
@@ -45,14 +51,16 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(instantiate=info.type, fields=specs)
 
 
-def _with_hint(kind: Any, text: str) -> Any:
+def _with_hint(kind: Any, text: str, is_fitted: bool) -> Any:
     if is_dataclass(kind):
         return kind
-    return Annotated[kind, tyro.conf.arg(help_behavior_hint=partial(_hint, DEFAULT in text))]
+    return Annotated[kind, tyro.conf.arg(help_behavior_hint=partial(_hint, DEFAULT in text, is_fitted))]
 
 
-def _hint(is_named: bool, value: str) -> str:
+def _hint(is_named: bool, is_fitted: bool, value: str) -> str:
     """Beside the text of a setting; `is_named`: the text names what stands for an unset value."""
+    if is_fitted:
+        value = f"fitted to images and machine by --fit, else {value}"
     if value in ("", "''") or (is_named and value in UNSET):
         return ""
     return f"(recipe: {value})" if is_named else f"(default: {value})"

@@ -39,6 +39,12 @@ from unmask.core.spec import TargetKind
 
 Part = Literal["val", "train", "all"]
 Fittable = Literal["size", "patch", "steps"]
+FITTED: dict[str, tuple[str, ...]] = {
+    "size": ("data.size",),
+    "patch": ("model.patch", "mask.ratio"),
+    "steps": ("optim.steps",),
+}
+"""What each part of the setting `fit` decides."""
 Robustness = Literal["none", "a", "r", "sketch", "c"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.config.advice import Advice
-from unmask.config.commands import PretrainConfig
+from unmask.config.commands import FITTED, PretrainConfig
 from unmask.config.fields import check, settings_of
 from unmask.config.keywords import with_setting
 from unmask.config.migrate import read_config
@@ -16,13 +16,6 @@ from unmask.engine.run_directory import RunDirectory, check_settings
 from unmask.errors import DataError
 from unmask.tasks.base import BaseTask
 from unmask.use.advise import fit_to_images, fit_to_machine, plan_here, reading_here, usual_patches
-
-SETTINGS = {
-    "size": ("data.size",),
-    "patch": ("model.patch", "mask.ratio"),
-    "steps": ("optim.steps",),
-}
-"""What each part of the setting `fit` decides."""
 
 
 def fitted(task: BaseTask, path: Path | None, processes: Processes) -> tuple[BaseTask, tuple[str, ...]]:
@@ -70,7 +63,7 @@ def _as_before(config: Any, earlier: Any) -> Any:
         theirs = {one.name: one.value for one in settings_of(read_config(earlier, type(config)))}
     except (ValueError, TypeError, AttributeError):
         return config  # whoever compares the settings says what is wrong with the file
-    for name in (one for part in config.fit for one in SETTINGS[part]):
+    for name in (one for part in config.fit for one in FITTED[part]):
         config = with_setting(config, name, theirs[name])
     return replace(config, fit=())
 
@@ -80,7 +73,7 @@ def _left_open(task: BaseTask) -> tuple[str, ...]:
     config, recipe = task.config, task.recipes.get(task.config.recipe)
     usual = {one.name: one.value for one in settings_of(recipe())} if recipe else {}
     own = {one.name for one in settings_of(config) if usual.get(one.name, one.value) != one.value}
-    return tuple(part for part in config.fit if own.isdisjoint(SETTINGS[part]))
+    return tuple(part for part in config.fit if own.isdisjoint(FITTED[part]))
 
 
 def _chosen(config: PretrainConfig) -> tuple[PretrainConfig, tuple[str, ...]]:
