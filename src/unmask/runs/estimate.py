@@ -17,8 +17,7 @@ from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.session import Session, disk_use, restore
 from unmask.engine.signals import StopRequest
-from unmask.runs.fitted import fitted
-from unmask.runs.run import Prepared, assemble, batches_of, prepare, summary_of
+from unmask.runs.run import Prepared, assemble, batches_of, prepare_alone, summary_of
 from unmask.runs.study import Settings, device_of, stages_of
 from unmask.storage import free_space
 from unmask.tasks.base import BaseTask
@@ -128,8 +127,7 @@ def estimate(task: BaseTask) -> Estimate:
     """
     began, machine = perf_counter(), detect_machine(task.config.run.device)
     with connected(machine.device) as processes:
-        task, decided = fitted(task, None, processes)
-        prepared = prepare(task, machine, processes, None, began, decided)
+        task, prepared = prepare_alone(task, machine, processes, began)
         return processes.from_main(_estimate(task, prepared, processes))
 
 

@@ -80,8 +80,15 @@ def dry_run(task: BaseTask) -> Plan:
     """What a run would do, without a run directory."""
     began, machine = perf_counter(), detect_machine(task.config.run.device)
     with connected(machine.device) as processes:
-        task, decided = fitted(task, None, processes)
-        return prepare(task, machine, processes, None, began, decided).plan
+        return prepare_alone(task, machine, processes, began)[1].plan
+
+
+def prepare_alone(
+    task: BaseTask, machine: Machine, processes: Processes, began: float
+) -> tuple[BaseTask, Prepared]:
+    """The task as it is fitted to the images, and what `prepare` makes of it without a run directory."""
+    task, decided = fitted(task, None, processes)
+    return task, prepare(task, machine, processes, None, began, decided)
 
 
 def prepare(
