@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import unmask
 from tests_support import image_spec, mae_spec, random_weights, stopped_after
 from unmask.cli.main import run
+from unmask.cli.tables import show_predict
 from unmask.config.detect import (
     DetectConfig,
     DetectData,
@@ -34,6 +35,7 @@ from unmask.runs.run import dry_run
 from unmask.tasks.detect import Detect
 from unmask.tasks.detections import DetectionFigures, Finder, true_objects
 from unmask.tasks.objects import ObjectSamples, placed
+from unmask.use.detect import Detected
 
 HEIGHT, WIDTH = 40, 56
 NAMES = ("box", "disc")
@@ -338,6 +340,8 @@ def test_predict_writes_coco_and_pictures(trained, scenes, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "--top changes nothing here" in printed
     assert "wrote predictions of 4 images" in printed
+    assert f"\npictures: {out / 'pictures'}" in printed
+    assert "contact sheet" not in printed
     assert len(list((out / "pictures").glob("*.png"))) == 2
     found = COCO(str(out / "detections.json"))
     assert [c["name"] for c in found.loadCats(found.getCatIds())] == list(NAMES)
@@ -349,6 +353,14 @@ def test_predict_writes_coco_and_pictures(trained, scenes, tmp_path, capsys):
         assert 0 < row["score"] <= 1
         assert found.annToMask(row).shape == (HEIGHT, WIDTH)
         assert found.annToMask(row).sum() == row["area"]
+
+
+def test_predict_says_that_nothing_was_found(tmp_path, capsys):
+    show_predict(Detected(path=tmp_path, rows=[], images=3, bad=[], notes=(), sheet=None))
+    assert capsys.readouterr().out.splitlines() == [
+        "no objects with a score of 0.5 or more",
+        f"wrote predictions of 3 images to {tmp_path}, 0 left out",
+    ]
 
 
 def test_large_images_are_seen_in_tiles():

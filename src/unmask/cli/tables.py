@@ -83,12 +83,16 @@ def show_json(record: dict[str, Any]) -> None:
 def show_predict(done: Classified | Detected | Segmented) -> None:
     """Prints what was predicted in sum."""
     show_notes(done.notes)
-    show_table(done.header, done.rows)
+    if done.rows:
+        show_table(done.header, done.rows)
+    else:
+        print(f"no {done.header[-1]}")
     show_bad(done.bad)
     where = escaped(str(done.path))
     print(f"wrote predictions of {done.images} images to {where}, {len(done.bad)} left out")
     if done.sheet:
-        print(f"contact sheet: {escaped(str(done.sheet))}")
+        what = "pictures" if done.sheet.is_dir() else "contact sheet"
+        print(f"{what}: {escaped(str(done.sheet))}")
 
 
 def show_reconstruct(paths: list[Path]) -> None:
