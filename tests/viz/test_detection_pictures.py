@@ -82,6 +82,23 @@ def test_a_crowd_is_named():
     assert (one != other).any()
 
 
+def test_crowds_are_not_counted_as_objects():
+    given, one = case().truth, case(there=((5, 8, 25, 30),)).truth
+    with_crowd = TrueObjects(**{**vars(given), "crowd": torch.tensor([False, True])})
+    drawn = objects_statistics_figure([with_crowd], NAMES), objects_statistics_figure([one], NAMES)
+    assert np.array_equal(*map(np.asarray, drawn))
+
+
+def test_what_is_ignored_whatever_its_class_has_no_name():
+    """Such regions are a crowd of each class."""
+    given, box = case(), (5, 8, 25, 30)
+    for there, is_named in (((box,), True), ((box, box), False)):
+        truth = case(there=there).truth
+        truth = TrueObjects(**{**vars(truth), "crowd": torch.ones(len(there), dtype=torch.bool)})
+        drawn = [objects_figure(given.picture, truth, names) for names in (("a", "b"), ("c", "d"))]
+        assert np.array_equal(*map(np.asarray, drawn)) != is_named
+
+
 def test_truth_beside_detections():
     sheet = beside_truth_sheet([case(), case(size=(70, 30), **NOTHING), case()], NAMES)
     assert sheet.width >= 4 * SIDE

@@ -75,7 +75,8 @@ def objects_figure(
         if isinstance(objects, FoundObjects):
             text = f"{percent(float(objects.scores[i]))} {text}"
         elif objects.crowd[i]:
-            text = f"crowd of {text}"
+            alike = (objects.boxes[objects.crowd] == objects.boxes[i]).all(dim=1).sum()
+            text = f"crowd of {text}" if alike == 1 else "ignored"  # of more than one class
         _framed(pen, box, _colour(label), text, canvas.size)
     return canvas
 
@@ -90,7 +91,10 @@ def beside_truth_sheet(
         matched = matches(case.truth, case.found)
         drawn = [objects_figure(case.picture, o, names, side=SIDE) for o in (case.truth, case.found)]
         tiles += [_tile(picture) for picture in drawn]
-        captions += [f"{(G := len(case.truth.boxes))} object{'s' * (G != 1)}", _counted(matched)]
+        captions += [
+            f"{(G := int((~case.truth.crowd).sum()))} object{'s' * (G != 1)}",
+            _counted(matched),
+        ]
     if not tiles:
         return _nothing("No images")
     columns = min(4, len(tiles))
@@ -169,9 +173,12 @@ def precision_recall_figure(precision: Precision, names: Sequence[str]) -> Image
 
 
 def objects_statistics_figure(truth: Sequence[TrueObjects], names: Sequence[str]) -> Image.Image:
-    """Draws how many objects each class has, how large they are, and how many an image holds."""
-    labels = torch.cat([t.labels for t in truth]).numpy()
-    sides = torch.cat([t.areas for t in truth]).clamp(min=1).sqrt().numpy()
+    """Draws how many objects each class has, how large they are, and how many an image holds.
+
+    Crowds are no objects.
+    """
+    labels = torch.cat([t.labels[~t.crowd] for t in truth]).numpy()
+    sides = torch.cat([t.areas[~t.crowd] for t in truth]).clamp(min=1).sqrt().numpy()
     figure = Figure(figsize=(10.8, 3.2 + 0.22 * max(0, len(names) - 8)), dpi=110, layout="constrained")
     by_class, by_size, by_image = figure.subplots(1, 3)
     counts = np.bincount(labels, minlength=len(names))
@@ -190,9 +197,11 @@ def objects_statistics_figure(truth: Sequence[TrueObjects], names: Sequence[str]
     by_size.set_xscale("log", base=2)
     by_size.xaxis.set_major_formatter("{x:g}")
     by_size.set_title("square root of area, pixels", fontsize=11)
-    per_image = np.array([len(t.labels) for t in truth])
+    per_image = np.array([int((~t.crowd).sum()) for t in truth])
     by_image.hist(per_image, bins=np.arange(per_image.max(initial=0) + 2) - 0.5, color="0.5")
     by_image.set_title(f"objects of an image ({(per_image == 0).sum()} have none)", fontsize=11)
+    for axis in (by_class.xaxis, by_size.yaxis, by_image.xaxis, by_image.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     for axes in (by_class, by_size, by_image):
         axes.spines[["top", "right"]].set_visible(False)
     return _rendered(figure)
