@@ -136,3 +136,28 @@ def test_cityscapes_names_in_other_folders(tmp_path):
     (tmp_path / "masks" / "a_2_gtFine_labelIds.png").unlink()
     with pytest.raises(DataError, match="1 of 4 images have no label map"):
         find_label_maps((str(tmp_path),))
+
+
+def test_black_and_white_masks_with_soft_edges_are_reported(tmp_path):
+    """Resizing made them of 0 and 255; a map of many classes with a border of 255 is none of these."""
+    soft, classes = stripes(0, 255, 255, 0), stripes(*range(16))
+    soft[:, 7:9], soft[:, 23:25] = np.arange(3, 51, 2).reshape(-1, 1), 200
+    classes[0] = 255
+    for folder, labels in (("soft", soft), ("many", classes + 1)):
+        labels[1] = 255
+        for i in range(4):
+            picture(tmp_path / folder / "images" / f"{i}.png")
+            picture(tmp_path / folder / "masks" / f"{i}.png", labels)
+    says = "values between black and white on few pixels, as soft edges have"
+    assert says in printed(find_label_maps((str(tmp_path / "soft"),)))
+    assert says not in printed(find_label_maps((str(tmp_path / "many"),)))
+    (tmp_path / "soft" / "classes.txt").write_text("\n".join(map(str, range(256 - 1))))
+    assert says not in printed(find_label_maps((str(tmp_path / "soft"),)))
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_maps_in_jpeg_are_refused_by_that_name(tmp_path, part):
+    picture(tmp_path / part / "images" / "0.jpg")
+    picture(tmp_path / part / "masks" / "0.jpg", stripes(0, 1))
+    with pytest.raises(DataError, match=r"masks are JPEG, which changes labels: store PNG"):
+        find_label_maps((str(tmp_path),))

@@ -6,6 +6,7 @@ from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
 from unmask.data.maps import LabelMaps
 from unmask.data.sources import coco_maps, labelme_maps, map_files
+from unmask.data.sources.map_folders import refuse_jpeg_maps
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
@@ -41,6 +42,7 @@ def find_map_parts(sources: tuple[str, ...], options: MapOptions) -> AnnotatedPa
     for source in SOURCES:
         if source.matches(sources[0]):
             return source.read(sources[0], options)
+    refuse_jpeg_maps(sources[0])
     raise DataError(
         f"{sources[0]} has no label maps: give a folder with the folders images and annotations (or "
         f"labels, or masks), or with COCO's or labelme's JSON files beside the images"

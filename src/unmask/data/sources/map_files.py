@@ -8,6 +8,7 @@ VOC's DATA/JPEGImages with DATA/SegmentationClass is divided as DATA/ImageSets/S
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,14 +28,10 @@ from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
 from unmask.data.sources import cityscapes, voc
 from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
 from unmask.data.sources.folder import images_below
+from unmask.data.sources.map_folders import pairs_of_folders
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
-MAP_FOLDERS = (
-    *("annotations", "annotation", "labels", "label", "masks", "mask", "maps"),
-    *("SegmentationClassPNG", "SegmentationClass", "gtFine", "gtCoarse"),
-)
 VOC_FOLDER = "SegmentationClass"
 """PASCAL VOC's, which holds maps for a few of its images."""
 ENDINGS = re.compile(
@@ -46,6 +43,8 @@ FORMATS = ("PNG", "TIFF", "BMP")
 VALUE_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 """Modes of Pillow in which a pixel is one number."""
 NO_CLASS = -1
+SOFT_VALUES = 16
+"""From so many values between 0 and 255 on, maps may be masks with soft edges."""
 VALUES = 65_536
 
 
@@ -130,28 +129,7 @@ def _places(path: str, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _matches(word: str) -> bool:
-    return os.path.isdir(word) and bool(_pairs_of_folders(Path(word)))
-
-
-def _pairs_of_folders(folder: Path) -> list[tuple[Path, Path]]:
-    """Folders of images and the folders of their maps: here, or in each part."""
-    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.lower() in PART_NAMES]
-    pairs = [_pair(place) for place in (folder, *inside)]
-    return [pair for pair in pairs if pair is not None]
-
-
-def _pair(folder: Path) -> tuple[Path, Path] | None:
-    images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
-    maps = next((folder / name for name in MAP_FOLDERS if _holds_maps(folder / name)), None)
-    return None if images is None or maps is None else (images, maps)
-
-
-def _holds_maps(folder: Path) -> bool:
-    return folder.is_dir() and any(
-        name.lower().endswith((".png", ".tif", ".tiff", ".bmp"))
-        for _, _, names in os.walk(folder)
-        for name in names
-    )
+    return os.path.isdir(word) and bool(pairs_of_folders(Path(word)))
 
 
 class _Gathered(NamedTuple):
@@ -172,7 +150,7 @@ def _gathered(word: str) -> _Gathered:
     parts: dict[str, list[tuple[str, str]]] = {TRAINING: [], VALIDATION: [], TEST: []}
     lone, unlabelled, unlisted, is_ade = list[str](), list[str](), list[str](), False
     listed = voc.listed_parts(word, "Segmentation")
-    for images, maps in _pairs_of_folders(Path(word)):
+    for images, maps in pairs_of_folders(Path(word)):
         is_ade |= images.name == "images" and maps.name == "annotations" and (maps / "training").is_dir()
         above = PART_NAMES.get(images.parent.name.lower()) if images.parent != Path(word) else None
         pairs, without_map, without_image = _pairs(str(images), str(maps))
@@ -203,7 +181,8 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     if known is None and options.label_offset is None:
         known = cityscapes.known_classes(os.path.splitext(all_maps[0])[0])
     first = options.label_offset if options.label_offset is not None else int(gathered.is_ade)
-    reader, classes = _reader(word, all_maps, known, first, options)
+    counts = _counts(all_maps) if known is None else Counter[int]()
+    reader, classes = _reader(word, counts, known, first, options)
     palette = _palette(known, reader.table, all_maps)
     name = Path(word).resolve().stem
 
@@ -222,7 +201,7 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
         training=made(TRAINING),
         validation=made(VALIDATION),
         test=made(TEST),
-        findings=tuple(gathered.findings),
+        findings=(*gathered.findings, *_soft_edges(counts, options)),
         notes=tuple(_notes(known, first, options)),
     )
 
@@ -236,8 +215,31 @@ def _notes(known: ClassList | None, first: int, options: MapOptions) -> Iterator
         yield note if options.label_offset is not None else f"{note}{as_usual}"
 
 
+def _counts(maps: Sequence[str]) -> Counter[int]:
+    """How many pixels of all maps have each value."""
+    counts = Counter[int]()
+    for path in maps:
+        values, pixels = np.unique(_values(path, None, 0), return_counts=True)
+        counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+    return counts
+
+
+def _soft_edges(counts: Counter[int], options: MapOptions) -> list[Finding]:
+    """What looks like masks in black and white that were resized or smoothed."""
+    between = sorted(value for value in counts if 0 < value < IGNORE_INDEX)
+    are_few = sum(counts[value] for value in between) < 2 * counts[IGNORE_INDEX]
+    if len(between) < SOFT_VALUES or not are_few or IGNORE_INDEX not in options.ignore_values:
+        return []
+    return found(
+        "values between black and white on few pixels, as soft edges have",
+        "each is a class, and white is ignored; if these are masks of one class, store two values",
+        map(str, between),
+        len(between),
+    )
+
+
 def _reader(
-    word: str, maps: Sequence[str], known: ClassList | None, first: int, options: MapOptions
+    word: str, counts: Counter[int], known: ClassList | None, first: int, options: MapOptions
 ) -> tuple[MapFiles, tuple[str, ...]]:
     """Reads maps of the listed classes, or else of all values that occur in the maps."""
     ignored, values = options.ignore_values, list[int]()
@@ -246,7 +248,7 @@ def _reader(
         values = list(known.values or range(first, first + len(classes)))
         expected = f"there are {len(classes)} classes, from {values[0]} to {values[-1]}"
     else:
-        present = sorted({value for p in maps for value in np.unique(_values(p, None, 0)).tolist()})
+        present = sorted(counts)
         # Masks of one class are black and white: 255 is the class then.
         ignored = () if present == [0, IGNORE_INDEX] else ignored
         values = [value for value in present if value >= first and value not in ignored]
