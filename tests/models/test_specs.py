@@ -43,9 +43,10 @@ PLAIN = {
         encoder=replace(MAE.encoder, depth=4), classes=("a", "b"), window=None, anchor_ratios=(1.0,)
     ),
     "segmenter": SegmenterSpec(
-        encoder=MAE.encoder, classes=("a", "b"), sides=(90, 30), head="linear", layer_scale=None
+        encoder=MAE.encoder, classes=("a", "b"), colours=((0, 0, 0), (255, 9, 128)), sides=(90, 30),
+        head="linear", layer_scale=None,
     ),
-}
+}  # fmt: skip
 BUILT = {
     "masked-autoencoder": MaskedAutoencoder,
     "encoder": VisionTransformer,
@@ -128,6 +129,14 @@ for wrong in (
     {"type": "masked-autoencoder", "encoder": encoder, "target": {"kind": "sounds"}},
     {"type": "masked-autoencoder", "encoder": encoder, "target": {"loss_on": "none"}},
     {"type": "masked-autoencoder", "encoder": {**encoder, "patch_size": [1, 1]}},
+    *(
+        {"type": "segmenter", "encoder": encoder, "classes": ["a", "b"], "colours": colours}
+        for colours in (
+            [[0, 0, 0]], [], [[0, 0, 0], [0, 0, 256]], [[0, 0, 0], [0, -1, 0]], [[0, 0, 0], [0, 0]],
+            [[0, 0, 0], [0, 0, 0.5]], [[0, 0, 0], [0, 0, True]], [[0, 0, 0], [0, 0, [1]]],
+            [[0, 0, 0], "abc"], [0, 0], "ab", {"a": [0, 0, 0]}, 3,
+        )
+    ),
 ):
     try:
         spec_from_dict(wrong)
@@ -147,6 +156,11 @@ def test_specs_configurations_recipes_and_tasks_need_no_torch():
         "the loss is on 'masked' or 'all' patches, not on 'none'",
         "a patch of one value cannot be normalised by its own standard deviation: choose larger "
         "patches, or the target 'pixels'",
+        *13
+        * (
+            "'colours' is not red, green and blue, from 0 to 255, of each of the 2 classes: correct or "
+            "remove it",
+        ),
         "[]",
     ], done.stderr
 

@@ -7,11 +7,32 @@ import pytest
 import torch
 from PIL import Image
 
+from tests_support import mae_spec
+from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.viz.confusion import confusion_figure
 from unmask.viz.palette import UNLABELLED, WRONG, as_seen, palette, with_legend
-from unmask.viz.segmentation import Scene, errors_of, label_image, overlaid, segmentation_sheet
+from unmask.viz.segmentation import (
+    ClassColours,
+    Scene,
+    colours_of,
+    errors_of,
+    label_image,
+    overlaid,
+    segmentation_sheet,
+)
 
 NAMES = ["sky", "a name " * 40, "new\nline", "", "猫 🙂", "unbreakable" * 30]
+
+
+OURS = ClassColours(palette(len(NAMES)))
+ENCODER = mae_spec(
+    image_size=(8, 8), patch_size=(4, 4), channels=3, width=8, depth=1, heads=1,
+    decoder_width=8, decoder_depth=1, decoder_heads=1,
+).encoder  # fmt: skip
+
+
+def segmenter(*classes: str, colours=None) -> SegmenterSpec:
+    return SegmenterSpec(encoder=ENCODER, classes=classes, colours=colours)
 
 
 def scene(height: int = 24, width: int = 32, classes: int = 6) -> Scene:
@@ -50,10 +71,41 @@ def test_overlays_colour_classes_and_leave_what_has_no_label():
     image = np.full((4, 6, 3), 100, np.uint8)
     labels = np.zeros((4, 6), np.uint8)
     labels[:, 3:] = 255
-    made = overlaid(image, labels, 2)
+    made = overlaid(image, labels, ClassColours(palette(2)))
     assert (made[:, 3:] == 100).all()
     assert np.array_equal(made[0, 0], np.round(35 + 0.65 * palette(2)[0]))
     assert np.array_equal(made[0, 0], made[3, 2])
+
+
+def test_the_datas_own_colours_are_used_if_they_tell_all_classes_apart():
+    own = ((0, 0, 0), (128, 64, 128), (255, 255, 255))
+    chosen = colours_of(segmenter("background", "road", "roof", colours=own))
+    assert chosen.values.dtype == np.uint8
+    assert (chosen.values.tolist(), chosen.untinted) == ([list(colour) for colour in own], None)
+    for given in (None, ((0, 0, 0), (9, 9, 9), (9, 9, 9))):
+        ours = colours_of(segmenter("a", "b", "c", colours=given))
+        assert (ours.values.tolist(), ours.untinted) == (palette(3).tolist(), None)
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "Background"])
+def test_a_background_without_a_colour_is_not_tinted(name):
+    """In overlays it is the photograph in grey, and in the legend white."""
+    colours = colours_of(segmenter("car", name))
+    assert (colours.values.tolist(), colours.untinted) == ([palette(1)[0].tolist(), [255] * 3], 1)
+    assert palette(2)[1].tolist() != [255] * 3, "the palette of others is left alone"
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[..., 1] = 100
+    labels = np.ones((4, 6), np.uint8)
+    labels[:, 3:], labels[3, 1:] = 0, 255
+    made = overlaid(image, labels, colours)
+    assert (made[:3, :3] == 59).all(), "0.587 of green"
+    assert np.array_equal(made[0, 5], np.round(0.35 * 58.7 + 0.65 * palette(1)[0]))
+    assert np.array_equal(made[3, 1:], image[3, 1:]), "no label"
+    plain = colours._replace(untinted=None)
+    named = segmentation_sheet([Scene(image, labels)], ["car", name], colours)
+    tinted = segmentation_sheet([Scene(image, labels)], ["car", f"{name} (not tinted)"], plain)
+    legend = np.s_[-60:]
+    assert np.array_equal(np.asarray(named)[legend], np.asarray(tinted)[legend])
 
 
 def test_errors_stand_out_and_unlabelled_pixels_are_none():
@@ -65,7 +117,9 @@ def test_errors_stand_out_and_unlabelled_pixels_are_none():
 
 
 def test_a_sheet_of_scenes_of_several_sizes_names_the_classes_on_it():
-    made = segmentation_sheet([scene(), scene(300, 200), scene(30, 90)], NAMES, title="Held-out images")
+    made = segmentation_sheet(
+        [scene(), scene(300, 200), scene(30, 90)], NAMES, OURS, title="Held-out images"
+    )
     shown = colours_in(made)
     assert {tuple(colour) for colour in palette(6).tolist()} <= shown
     assert {WRONG, UNLABELLED} <= shown
@@ -76,17 +130,17 @@ def test_a_sheet_of_scenes_of_several_sizes_names_the_classes_on_it():
 
 def test_scenes_without_truth_show_the_prediction_alone_and_many_classes_are_counted():
     given = scene(classes=6)._replace(truth=None)
-    assert not {WRONG, UNLABELLED} & colours_in(segmentation_sheet([given], NAMES))
+    assert not {WRONG, UNLABELLED} & colours_in(segmentation_sheet([given], NAMES, OURS))
     many = Scene(given.image, np.arange(24 * 32).reshape(24, 32) % 60)
-    tall = segmentation_sheet([many], [f"class {i}" for i in range(60)])
+    tall = segmentation_sheet([many], [f"class {i}" for i in range(60)], ClassColours(palette(60)))
     assert tall.height < 1000
 
 
 def test_many_scenes_without_truth_stand_side_by_side():
     scenes = [scene(30 + i, 40)._replace(truth=None) for i in range(32)]
-    made = segmentation_sheet(scenes, NAMES)
+    made = segmentation_sheet(scenes, NAMES, OURS)
     assert made.height < 2 * made.width
-    few = segmentation_sheet(scenes[:4], NAMES)
+    few = segmentation_sheet(scenes[:4], NAMES, OURS)
     assert few.width < made.width / 2
 
 
@@ -101,7 +155,7 @@ def test_a_legend_is_as_wide_as_its_names_need():
 def test_label_maps_survive_as_png(classes, mode):
     labels = np.arange(20).reshape(4, 5) * (classes - 1) // 19
     file = io.BytesIO()
-    label_image(labels, classes).save(file, "PNG")
+    label_image(labels, palette(classes)).save(file, "PNG")
     read = Image.open(file)
     assert read.mode == mode
     assert np.array_equal(np.asarray(read), labels)

@@ -88,4 +88,6 @@ def _convert(hint: Any, value: Any) -> Any:
         return from_dict(typing.cast(type, hint), value)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     wants_tuple = any((typing.get_origin(option) or option) is tuple for option in options)
-    return tuple(value) if wants_tuple and isinstance(value, list) else value
+    if not wants_tuple or not isinstance(value, list):
+        return value
+    return tuple(tuple(one) if isinstance(one, list) else one for one in value)

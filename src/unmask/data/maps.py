@@ -76,7 +76,8 @@ class LabelMaps:
         if unknown := [name for name in self.classes if name not in classes]:
             raise only_in_validation(unknown)
         indices = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
-        return replace(self, maps=self.maps.relabelled(indices), classes=classes)
+        palette = self.palette if classes == self.classes else None
+        return replace(self, maps=self.maps.relabelled(indices), classes=classes, palette=palette)
 
 
 def pixel_counts(maps: LabelMaps, indices: Sequence[int] | range | None = None) -> np.ndarray:

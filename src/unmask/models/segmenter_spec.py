@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from unmask.models.segmenter import Segmenter
 
 SegmenterHead = Literal["upernet", "linear"]
+Colour = tuple[int, int, int]
+"""Red, green and blue, from 0 to 255."""
 
 
 @register("segmenter")
@@ -21,6 +23,8 @@ class SegmenterSpec:
     """Its image size is that of the windows."""
     classes: tuple[str, ...]
     """Names, in the order of the outputs."""
+    colours: tuple[Colour, ...] | None = None
+    """Those that the data give the classes, in the same order; None if they give none."""
     sides: Size | None = None
     """The longer and the shorter side that a whole image is resized to stay within before windows are
     cut out of it; None leaves it at its own size."""
@@ -45,6 +49,11 @@ class SegmenterSpec:
         if len(self.classes) < 2:
             raise ValueError(
                 "a segmenter needs two classes or more to tell apart: give label maps with more values"
+            )
+        if self.colours is not None and not _are_colours(self.colours, len(self.classes)):
+            raise ValueError(
+                f"'colours' is not red, green and blue, from 0 to 255, of each of the "
+                f"{len(self.classes)} classes: correct or remove it"
             )
 
     def build(self) -> "Segmenter":
@@ -82,3 +91,12 @@ class SegmenterSpec:
                 f"{' '.join(map(str, layers))}: choose four of them"
             )
         return layers
+
+
+def _are_colours(given: object, count: int) -> bool:
+    return (
+        isinstance(given, tuple)
+        and len(given) == count
+        and all(isinstance(colour, tuple) and len(colour) == 3 for colour in given)
+        and all(type(value) is int and 0 <= value <= 255 for colour in given for value in colour)
+    )

@@ -33,7 +33,7 @@ from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.models.sliding import slide
 from unmask.tasks.reconstruction import display_of
 from unmask.viz.confusion import confusion_figure
-from unmask.viz.segmentation import Scene, segmentation_sheet
+from unmask.viz.segmentation import Scene, colours_of, segmentation_sheet
 from unmask.viz.tiles import displayable
 
 PICTURED = 8
@@ -185,7 +185,9 @@ def pixel_figures(
     chosen = spread(maps.images, PICTURED)
     scenes = list(scenes_of(model, maps.images.subset(chosen), image, loading, maps.subset(chosen)))
     if scenes:
-        yield "segmentation", segmentation_sheet(scenes, maps.classes, ignore_index=maps.ignore_index)
+        colours = colours_of(model.spec)
+        sheet = segmentation_sheet(scenes, maps.classes, colours, ignore_index=maps.ignore_index)
+        yield "segmentation", sheet
     yield "confusion", confusion_figure(confusion, maps.classes, counted="pixels")
 
 

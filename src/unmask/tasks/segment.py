@@ -87,10 +87,11 @@ class Segment(EncoderTask):
         """The encoder of --init, or a new one, for these images, with a head for these classes."""
         c, h = self.config, self.config.head
         encoder = self.encoder(image, init)
-        shorter = min(image.size)
+        shorter, palette = min(image.size), data.maps.palette
         spec = SegmenterSpec(
             encoder=encoder,
             classes=data.maps.classes,
+            colours=None if palette is None else tuple((r, g, b) for r, g, b in palette.tolist()),
             sides=None if c.data.own_size else c.data.resize or (4 * shorter, shorter),
             head=h.kind,
             layers=h.layers,

@@ -31,6 +31,7 @@ from unmask.errors import DataError
 from unmask.evals.segmentation import SegmentationScores, segmentation_scores
 from unmask.inference import evaluating, infer
 from unmask.models.segmenter import Segmenter
+from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.tasks.pixels import (
     model_spec,
     most_probable_classes,
@@ -45,9 +46,8 @@ from unmask.use.evaluate import PARTS
 from unmask.use.predict import cell, whole
 from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
-from unmask.viz.palette import palette
 from unmask.viz.report import Table
-from unmask.viz.segmentation import label_image, overlaid, segmentation_sheet
+from unmask.viz.segmentation import colours_of, label_image, overlaid, segmentation_sheet
 from unmask.viz.tiles import displayable
 from unmask.viz.words import escaped, one_line
 
@@ -230,23 +230,19 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Segmen
     trained = read_trained(
         "predict", config.init, heads=config.model.heads, device=config.device, workers=config.workers
     )
-    model, classes = _segmenter(trained), model_spec(trained.description.model).classes
+    model = _segmenter(trained)
     images = find_images(config.source, root=config.root) if given is None else given
     with results_in(config.out or f"runs/predict-{slugs(config.source)}") as folder:
-        return _predicted(config, trained, model, classes, images, folder)
+        return _predicted(config, trained, model, images, folder)
 
 
 def _predicted(
-    config: PredictConfig,
-    trained: Trained,
-    model: Segmenter,
-    classes: Sequence[str],
-    images: Images,
-    folder: Path,
+    config: PredictConfig, trained: Trained, model: Segmenter, images: Images, folder: Path
 ) -> Segmented:
+    classes = model.spec.classes
     names, total = file_names(images), np.zeros(len(classes), dtype=np.int64)
     bad, done = list[BadImage](), list[int]()
-    _write_classes(folder / CLASSES, classes)
+    _write_classes(folder / CLASSES, model.spec)
     with trained.arithmetic(), torch.inference_mode(), evaluating(model) as device:
         crops = whole_images(images, trained.image, model.spec.sides, trained.loading)
         seen = partial(slid, model, window=trained.image.size)
@@ -293,24 +289,24 @@ def _write_image(
     """Writes one image's label map and overlay, at its own size; returns the pixels of each class."""
     pixels = images.decode(index, trained.image.pixels(trained.loading.max_megapixels))
     assert isinstance(pixels, Tensor), "it was read a moment ago"
-    size, classes = (pixels.shape[1], pixels.shape[2]), logits.shape[1]
+    size, colours = (pixels.shape[1], pixels.shape[2]), colours_of(model_spec(trained.description.model))
     labels = most_probable_classes(logits, size)[0].cpu().numpy()
     normal = normalize(pixels[None], trained.image.mean, trained.image.std)
     picture = displayable(normal, display_of(trained.image))[0]
     label_file, overlay_file = folder / LABELS / f"{name}.png", folder / OVERLAYS / f"{name}.jpg"
     for file in (label_file, overlay_file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    label_image(labels, classes).save(label_file)
-    Image.fromarray(overlaid(picture, labels, classes)).save(overlay_file, quality=OVERLAY_QUALITY)
-    return np.bincount(labels.reshape(-1), minlength=classes)
+    label_image(labels, colours.values).save(label_file)
+    Image.fromarray(overlaid(picture, labels, colours)).save(overlay_file, quality=OVERLAY_QUALITY)
+    return np.bincount(labels.reshape(-1), minlength=len(colours.values))
 
 
-def _write_classes(path: Path, classes: Sequence[str]) -> None:
+def _write_classes(path: Path, spec: SegmenterSpec) -> None:
     """What each value of a label map means, and its colour."""
     with whole(path) as text:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["value", "name", "r", "g", "b"])
-        for value, (name, colour) in enumerate(zip(classes, palette(len(classes)), strict=True)):
+        for value, (name, colour) in enumerate(zip(spec.classes, colours_of(spec).values, strict=True)):
             table.writerow([value, cell(name), *colour.tolist()])
 
 
@@ -321,5 +317,6 @@ def _write_sheet(folder: Path, images: Images, chosen: list[int], trained: Train
     model = _segmenter(trained)
     scenes = list(scenes_of(model, images.subset(chosen), trained.image, trained.loading))
     title = f"{one_line(images.name, 60)}: {len(chosen)} of {len(images)} images"
-    segmentation_sheet(scenes, model.spec.classes, title=title).save(folder / SHEET)
+    sheet = segmentation_sheet(scenes, model.spec.classes, colours_of(model.spec), title=title)
+    sheet.save(folder / SHEET)
     return folder / SHEET

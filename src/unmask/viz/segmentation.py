@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
+from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.viz.palette import UNLABELLED, WRONG, palette, with_legend
 from unmask.viz.tiles import MARGIN, Sheet, Tile, draw
 from unmask.viz.words import percent
@@ -22,6 +23,28 @@ STRENGTH = 0.65
 """How much of a class's colour, over the photograph in grey."""
 MOST_NAMES = 40
 """Classes that the legend names; the rest is counted."""
+BACKGROUND = "background"
+WHITE = (255, 255, 255)
+
+
+class ClassColours(NamedTuple):
+    """How the classes are shown."""
+
+    values: UInt8[np.ndarray, "K 3"]
+    untinted: int | None = None
+    """The class that overlays leave in grey: the background, where the colours are ours."""
+
+
+def colours_of(spec: SegmenterSpec) -> ClassColours:
+    """The colours that the data give the classes, or ours if they give none or one of them twice."""
+    own = np.array(spec.colours or (), np.uint8).reshape(-1, 3)
+    if len(np.unique(own, axis=0)) == len(spec.classes):
+        return ClassColours(own)
+    ours, names = palette(len(spec.classes)).copy(), [name.strip("_").lower() for name in spec.classes]
+    if BACKGROUND not in names:
+        return ClassColours(ours)
+    ours[names.index(BACKGROUND)] = WHITE
+    return ClassColours(ours, names.index(BACKGROUND))
 
 
 class Scene(NamedTuple):
@@ -35,6 +58,7 @@ class Scene(NamedTuple):
 def segmentation_sheet(
     scenes: Sequence[Scene],
     names: Sequence[str],
+    colours: ClassColours,
     *,
     title: str = "",
     ignore_index: int = 255,
@@ -42,11 +66,11 @@ def segmentation_sheet(
     """One row per scene: the image, the truth, the prediction and the errors, over a legend.
 
     Where no scene has a truth: the image and the prediction, of several scenes in a row. The legend
-    names the classes on the sheet, the one with the most pixels first.
+    names the classes on the sheet, the one with the most pixels first. `colours_of` gives the colours.
     """
     assert scenes, "a sheet shows at least one scene"
     has_truth = any(scene.truth is not None for scene in scenes)
-    rows = [_row(_fitted(scene), len(names), ignore_index, has_truth) for scene in scenes]
+    rows = [_row(_fitted(scene), colours, ignore_index, has_truth) for scene in scenes]
     width = max(tile.shape[1] for row in rows for tile in row if tile is not None)
     columns = ["image", "truth", "prediction", "errors"] if has_truth else ["image", "prediction"]
     a_row = 1 if has_truth or len(scenes) <= FEW else A_ROW
@@ -68,23 +92,24 @@ def segmentation_sheet(
         headings, title = [""] * len(headings), ""
     picture = _stacked(parts)
     shown, rest = _classes_on(scenes, len(names))
-    colours, labels = palette(len(names))[shown], [names[i] for i in shown]
+    swatches = colours.values[shown]
+    labels = [names[i] + (" (not tinted)" if i == colours.untinted else "") for i in shown]
     if has_truth:
-        colours = np.concatenate([colours, np.array([WRONG, UNLABELLED], np.uint8)])
+        swatches = np.concatenate([swatches, np.array([WRONG, UNLABELLED], np.uint8)])
         labels += ["wrong (in errors)", "no label (in errors)"]
-    return with_legend(picture, labels, colours, f"and {rest} more classes" if rest else "")
+    return with_legend(picture, labels, swatches, f"and {rest} more classes" if rest else "")
 
 
 def overlaid(
-    image: UInt8[np.ndarray, "H W 3"], labels: Int[np.ndarray, "H W"], classes: int
+    image: UInt8[np.ndarray, "H W 3"], labels: Int[np.ndarray, "H W"], colours: ClassColours
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The photograph in grey under its classes' colours, dark lines between them.
 
     A label that is no class leaves the photograph as it is.
     """
-    known = (labels >= 0) & (labels < classes)
-    colours = palette(classes)[np.where(known, labels, 0)]
-    mixed = (1 - STRENGTH) * _grey(image) + STRENGTH * colours
+    known = (labels >= 0) & (labels < len(colours.values))
+    strength = np.where(labels == colours.untinted, 0, STRENGTH)[..., None]
+    mixed = (1 - strength) * _grey(image) + strength * colours.values[np.where(known, labels, 0)]
     mixed[_edges(labels)] *= 0.5
     return np.where(known[..., None], mixed, image).round().astype(np.uint8)
 
@@ -103,24 +128,24 @@ def errors_of(
     return picture.round().astype(np.uint8)
 
 
-def label_image(labels: Int[np.ndarray, "H W"], classes: int) -> Image.Image:
+def label_image(labels: Int[np.ndarray, "H W"], colours: UInt8[np.ndarray, "K 3"]) -> Image.Image:
     """A label map as a PNG's pixels: indices with a palette, 16 bits without one above 256 classes."""
-    if classes > 256:
+    if len(colours) > 256:
         return Image.fromarray(labels.astype(np.uint16))
     picture = Image.fromarray(labels.astype(np.uint8), mode="P")
-    picture.putpalette(palette(classes).tobytes())
+    picture.putpalette(colours.tobytes())
     return picture
 
 
-def _row(scene: Scene, classes: int, ignore_index: int, has_truth: bool) -> list[Tile | None]:
+def _row(scene: Scene, colours: ClassColours, ignore_index: int, has_truth: bool) -> list[Tile | None]:
     image, predicted, truth = scene
-    prediction = overlaid(image, predicted, classes)
+    prediction = overlaid(image, predicted, colours)
     if not has_truth:
         return [image, prediction]
     if truth is None:
         return [image, None, prediction, None]
     errors = errors_of(image, predicted, truth, ignore_index)
-    return [image, overlaid(image, truth, classes), prediction, errors]
+    return [image, overlaid(image, truth, colours), prediction, errors]
 
 
 def _caption(scene: Scene, ignore_index: int) -> str:

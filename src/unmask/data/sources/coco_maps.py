@@ -10,7 +10,7 @@ from unmask.data.findings import Finding
 from unmask.data.instances import Detections
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.sources import coco
-from unmask.data.sources.class_lists import class_list, with_background
+from unmask.data.sources.class_lists import ClassList, class_list, with_background
 from unmask.data.sources.source import MapSource, Options
 from unmask.errors import DataError
 
@@ -72,14 +72,15 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
                 f"{data.images.paths[int(data.sizes.min(axis=1).argmin())]} cannot be read, and its "
                 f"size is not annotated: get a fresh copy"
             )
-        known = class_list(options.classes).names if options.classes else data.classes
-        classes, place = with_background(known)
+        known = class_list(options.classes) if options.classes else ClassList(names=data.classes)
+        classes, place = with_background(known.names)
         if unknown := [name for name in data.classes if name not in classes]:
             raise DataError(f"{word} has the class {unknown[0]!r}, which is not in {options.classes}")
         background = classes[place]
         labels = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
         maps = ObjectMaps(detections=data, labels=labels, background=place)
-        return LabelMaps(images=data.images, maps=maps, classes=classes)
+        palette = known.palette if classes == known.names else None
+        return LabelMaps(images=data.images, maps=maps, classes=classes, palette=palette)
 
     return AnnotatedParts(
         training=made(parts.training),

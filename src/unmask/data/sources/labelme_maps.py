@@ -12,7 +12,7 @@ from unmask.data.images import Images
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.paths import PathList
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order
-from unmask.data.sources.class_lists import class_list, class_list_in, with_background
+from unmask.data.sources.class_lists import ClassList, class_list, class_list_in, with_background
 from unmask.data.sources.labelme import (
     IGNORED,
     covered,
@@ -66,13 +66,14 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     sheets = [sheet_of(file) for file in labelme_files(word)]
     present = {label for sheet in sheets for label in sheet.labels} - {IGNORED}
     known = class_list(options.classes) if options.classes else class_list_in(word)
-    classes, background = with_background(in_order(present) if known is None else known.names)
+    known = ClassList(names=in_order(present)) if known is None else known
+    classes, background = with_background(known.names)
     if strangers := sorted(present - set(classes)):
         raise stranger(strangers[0], sheets)
     without_area = [sheet.file for sheet in sheets for _ in range(sheet.without_area)]
     findings = found("points and lines, which have no area", "left out", without_area)
     labels = {name: i for i, name in enumerate(classes)}
-    name = Path(word).resolve().stem
+    name, palette = Path(word).resolve().stem, known.palette if classes == known.names else None
 
     def made(part: str) -> LabelMaps | None:
         chosen = [sheet for sheet in sheets if part_of(sheet.file, word) == part]
@@ -84,6 +85,7 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
             images=Images(name, PathList(sheet.image for sheet in chosen)),
             maps=LabelmeMaps(paths=files, labels=labels, background=background, sizes=sizes),
             classes=classes,
+            palette=palette,
         )
 
     return AnnotatedParts(

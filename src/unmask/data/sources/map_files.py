@@ -270,7 +270,10 @@ def _reader(
 
 
 def _palette(known: ClassList | None, table: np.ndarray, maps: Sequence[str]) -> np.ndarray | None:
-    """uint8 [K, 3]: the listed colours, or else those of the first map's own palette."""
+    """uint8 [K, 3]: the listed colours, or else those of the first map's own palette.
+
+    A palette that gives each value its own grey is a file format's, and no choice of colours.
+    """
     if known is not None and known.palette is not None:
         return known.palette
     with Image.open(maps[0], formats=FORMATS) as image:
@@ -278,7 +281,8 @@ def _palette(known: ClassList | None, table: np.ndarray, maps: Sequence[str]) ->
     classes = np.flatnonzero((table != NO_CLASS) & (table != IGNORE_INDEX))
     if colours is None or len(colours) < 3 * (classes[-1] + 1):
         return None
-    return np.array(colours, dtype=np.uint8).reshape(-1, 3)[classes]
+    chosen = np.array(colours, dtype=np.uint8).reshape(-1, 3)[classes]
+    return None if (chosen == classes[:, None]).all() else chosen
 
 
 def _pairs(
