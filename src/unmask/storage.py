@@ -6,12 +6,14 @@ at any moment leaves the old file or the new one.
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
@@ -23,6 +25,14 @@ CHUNK = 2**24
 SMALL_FILE, ANY_SIZE = 2**28, 2**63 - 1
 """Bytes: more than any JSON file of ours holds; more than any file does."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def from_json(content: str | bytes) -> Any:
+    """What JSON holds. Raises ValueError if it is none, or nested deeper than Python reads."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("its lists and objects are nested too deep") from error
 
 
 def aside_name(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import unmask.models
 from unmask.core.spec import SPECS, ModelSpec
-from unmask.storage import read_regular
+from unmask.storage import from_json, read_regular
 
 T = TypeVar("T")
 TYPE = "type"
@@ -63,8 +63,8 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
 def read_json(path: Path) -> Any:
     """Raises ValueError if the file is no JSON."""
     try:
-        return json.loads(read_regular(path))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return from_json(read_regular(path))
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
 
 

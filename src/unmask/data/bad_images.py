@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unmask.data.decode.pictures import BadImage
 from unmask.errors import DataError
-from unmask.storage import read_regular, replace_file
+from unmask.storage import from_json, read_regular, replace_file
 
 SHOWN = 10
 
@@ -104,8 +104,8 @@ def _entries_in(file: Path) -> list[dict[str, str]]:
 def _entry(line: bytes) -> dict[str, str] | None:
     """A JSON object of strings with a path; None if the line is no such thing."""
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
+        entry = from_json(line)
+    except ValueError:
         return None
     is_entry = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
     return entry if is_entry and "path" in entry else None

@@ -5,7 +5,6 @@ stored but that: (seed, step) decides its images, crops and masks, and a checkpo
 weights.
 """
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from unmask.engine.checkpoint import steps_in
 from unmask.engine.readings import StepMetrics
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.spikes import spikes
-from unmask.storage import read_regular
+from unmask.storage import from_json, read_regular
 
 BAD_STEPS = "bad_steps.jsonl"
 SKIPPED, SPIKE = "skipped step", "loss spike"
@@ -78,7 +77,7 @@ def _bad_steps(run: RunDirectory) -> list[int]:
 
 def _step_of(line: bytes) -> int | None:
     try:
-        step = json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        step = from_json(line)["step"]
+    except (ValueError, TypeError, KeyError):
         return None
     return step + 1 if type(step) is int and step >= 0 else None

@@ -28,6 +28,7 @@ from unmask.storage import (
     ANY_SIZE,
     disk_errors_named,
     free_space,
+    from_json,
     need_space,
     read_regular,
     remove,
@@ -159,7 +160,7 @@ def read(path: Path) -> Checkpoint:
         }
     except CheckpointError:
         raise
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
     for part in WEIGHTS:
         if name := first_not_finite(tensors.get(part, {})):
@@ -285,7 +286,7 @@ def _is_whole(path: Path) -> bool:
         return all(sha256_of(path / name) == x for name, x in _read_state(path)["sha256"].items())
     except NewerFormatError:
         return True
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return False
 
 
@@ -295,7 +296,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     has_checksum = os.path.lexists(path / STATE_CHECKSUM)
     if has_checksum and read_regular(path / STATE_CHECKSUM) != _checksum_line(content):
         raise CheckpointError(f"{path / STATE} does not match its checksum")
-    state = json.loads(content)
+    state = from_json(content)
     version = state.get("format") if isinstance(state, dict) else None
     if type(version) is not int or version < 1:
         raise CheckpointError(f"{path / STATE} names no format")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
-from unmask.storage import read_regular
+from unmask.storage import from_json, read_regular
 from unmask.units import counted
 
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
@@ -103,8 +103,8 @@ def _content(run: RunDirectory) -> bytes:
 def _record(line: bytes) -> dict[str, Any] | None:
     """A JSON object with a step, whose values are numbers or null; None if the line is no such thing."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = from_json(line)
+    except ValueError:
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int or record["step"] < 0:
         return None

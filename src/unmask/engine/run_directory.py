@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import platform
 import sys
@@ -27,6 +26,7 @@ from unmask.faults import fault_point
 from unmask.storage import (
     aside_name,
     disk_errors_named,
+    from_json,
     open_regular,
     read_regular,
     replace_file,
@@ -115,10 +115,10 @@ class RunDirectory:
         """A JSON file of the run, or None if it is not there. Raises CheckpointError."""
         path = self.path / name
         try:
-            return json.loads(read_regular(path))
+            return from_json(read_regular(path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is not valid JSON ({error}): restore it, or start a new run with another --out"
             ) from error

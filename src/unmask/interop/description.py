@@ -1,6 +1,5 @@
 """What a set of weights is: model.json beside model.safetensors, or the entry `unmask` elsewhere."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from unmask.errors import CheckpointError
 from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec
 from unmask.models.detector_spec import DetectorSpec
 from unmask.models.segmenter_spec import SegmenterSpec
+from unmask.storage import from_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OUR_ENTRY = "unmask"
@@ -108,7 +108,7 @@ def parse_description(values: Any, origin: object) -> Description:
     Raises CheckpointError that names `origin`.
     """
     try:
-        values = json.loads(values) if isinstance(values, str) else values
+        values = from_json(values) if isinstance(values, str) else values
         return from_dict(Description, migrate_model(values))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{origin} does not describe a model: {error}") from error

@@ -1,6 +1,5 @@
 """Reading models of any known layout, and writing our own."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from unmask.interop.official import (
 from unmask.interop.timm import read_timm
 from unmask.models.classifier_spec import EncoderSpec
 from unmask.models.finite import first_not_finite
+from unmask.storage import from_json
 
 DESCRIPTION = "model.json"
 CHECKSUM = "sha256"
@@ -65,7 +65,7 @@ def write_model(folder: Path, state: dict[str, Tensor], description: Description
     Both are whole or absent, and model.json holds the checksum of the other. Raises CheckpointError.
     """
     content = safetensors_bytes(state, {})
-    described = {**json.loads(to_json(description)), CHECKSUM: sha256_of_bytes(content)}
+    described = {**from_json(to_json(description)), CHECKSUM: sha256_of_bytes(content)}
     write_whole(folder / DESCRIPTION, to_json(described).encode())
     write_whole(folder / WEIGHTS, content)
 
@@ -100,7 +100,7 @@ def model_type(source: str | Path) -> str:
     if not values and not entry:
         return ""
     try:
-        values = values or json.loads(entry)
+        values = values or from_json(entry)
         values.pop(CHECKSUM, None)
         return str(migrate_model(values)["model"]["type"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:

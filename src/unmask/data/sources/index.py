@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unmask.data.paths import PathList
-from unmask.storage import open_regular
+from unmask.storage import from_json, open_regular
 
 VERSION = 2
 """Version of the file's layout; another one is another file."""
@@ -118,7 +118,7 @@ def read_index(folder: str) -> Listing | None:
                 Directory(name, is_link, entered, Stamp(*stamp) if stamped else None)
                 for name, is_link, entered, stamped, stamp in directories
             ],
-            _counters(json.loads(parts["ignored"].tobytes())),
+            _counters(from_json(parts["ignored"].tobytes())),
         )
     except Exception:  # a damaged file raises almost anything
         return None

@@ -6,7 +6,6 @@ Shapes cover the pixels that labelme itself gives them, their outlines too: Pill
 import base64
 import binascii
 import io
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from unmask.data.decode.files import SUFFIXES, open_file
 from unmask.data.paths import files_below
 from unmask.data.records import TRAINING, part_named
 from unmask.errors import DataError
-from unmask.storage import read_regular, start_of
+from unmask.storage import from_json, read_regular, start_of
 
 IGNORED = "__ignore__"
 """labelme's word for pixels that are neither learnt nor counted."""
@@ -105,7 +104,7 @@ def shapes_of(file: str) -> list[dict[str, Any]]:
 
 def _content(file: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_regular(Path(file)))
+        content = from_json(read_regular(Path(file)))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): get a fresh copy") from error
     shapes = content.get("shapes") if isinstance(content, dict) else None

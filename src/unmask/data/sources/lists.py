@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import json
 import os
 import re
 from collections import Counter
@@ -26,7 +25,7 @@ from unmask.data.records import (
 )
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
-from unmask.storage import ANY_SIZE, read_regular
+from unmask.storage import ANY_SIZE, from_json, read_regular
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "image")
@@ -135,8 +134,8 @@ def _json_rows(file: str) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = from_json(line)
+        except ValueError as error:
             raise DataError(f"{file}, line {number}, is not JSON ({error}): correct it") from error
         if not isinstance(row, dict):
             raise DataError(f'{file}, line {number}, is no object: write {{"path": "..."}} per line')
