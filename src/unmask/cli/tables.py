@@ -12,6 +12,7 @@ from rich.text import Text
 from unmask.config.output import claim_output
 from unmask.data.decode.pictures import BadImage
 from unmask.engine.run_directory import only_writer_in
+from unmask.units import counted
 from unmask.use.check_report import Check
 from unmask.use.detect import Detected
 from unmask.use.embed import Embedded
@@ -89,7 +90,8 @@ def show_predict(done: Classified | Detected | Segmented) -> None:
         print(f"no {done.header[-1]}")
     show_bad(done.bad)
     where = escaped(str(done.path))
-    print(f"wrote predictions of {done.images} images to {where}, {len(done.bad)} left out")
+    images = counted(done.images, "image")
+    print(f"wrote predictions of {images} to {where}, {len(done.bad)} left out")
     if done.sheet:
         what = "pictures" if done.sheet.is_dir() else "contact sheet"
         print(f"{what}: {escaped(str(done.sheet))}")

@@ -28,6 +28,7 @@ from unmask.evals.objects import FoundObjects, coco_masks, coco_results
 from unmask.inference import evaluating
 from unmask.models.detector import Detector
 from unmask.tasks.detections import Finder, Judged, find_all, judge, pictures, shown
+from unmask.units import counted
 from unmask.use.evaluate import PARTS
 from unmask.use.predict import whole
 from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
@@ -39,6 +40,8 @@ from unmask.viz.words import one_line
 
 COCO, PICTURES, NAME_LENGTH = "detections.json", "pictures", 60
 SIGNIFICANT_DIGITS = 6
+LEAST_SIDE = 1024
+"""Pixels: smaller pictures are enlarged, so that names and scores cover less of them."""
 LOW_OVERLAP = 0.4
 """Overlap that counts as found if outlines are vague, as of tree crowns."""
 
@@ -49,7 +52,7 @@ MEASURES = {
     "small": "AP small",
     "medium": "AP medium",
     "large": "AP large",
-    "recall": "highest recall",
+    "recall": "average recall",
 }
 """What is told of boxes and masks. Small objects are below 32 x 32 pixels, medium ones up to 96 x 96."""
 
@@ -146,13 +149,14 @@ def _result(config: EvaluateConfig, judged: Judged, data: Detections, notes: lis
     recall = recall_at(judged.truth, found, data.classes, "boxes", LOW_OVERLAP)
     licence = data.images.licence_note
     objects = sum(int((~t.crowd).sum()) for t in judged.truth)
+    annotated = f"{counted(objects, 'object')} of {counted(len(data.classes), 'class')}"
     return Result(
         title=f"Evaluation: {data.images.name}",
         facts=[
             ("Detector", config.init),
             ("Data", f"{PARTS[config.split]} images of {', '.join(config.data.source)}"),
             *([("Licence of the data", licence)] if licence else []),
-            ("Images", f"{len(found)} with {objects} objects of {len(data.classes)} classes"),
+            ("Images", f"{len(found)} with {annotated}"),
             *(
                 (f"{kind.capitalize()} {label}", rate(getattr(precision, name)))
                 for kind, precision in kinds.items()
@@ -262,7 +266,8 @@ def _predicted(
                     place.parent.mkdir(parents=True, exist_ok=True)
                     sure = confident(rows.output)
                     picture = shown(images, index, trained.image)
-                    objects_figure(picture, sure, model.spec.classes).save(place)
+                    side = max(LEAST_SIDE, *picture.shape[:2])
+                    objects_figure(picture, sure, model.spec.classes, side=side).save(place)
     if not found:
         raise none_readable(bad)
     with whole(folder / COCO) as file:

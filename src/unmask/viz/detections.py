@@ -59,6 +59,8 @@ def objects_figure(
 ) -> Image.Image:
     """The picture with a box, a mask and a name for each object, and a score if it has one.
 
+    Where there is only one class, what was found has its score alone.
+
     Args:
         side: pixels of the longer side that the picture is resized to; its own size if None.
     """
@@ -73,7 +75,8 @@ def objects_figure(
         label = int(objects.labels[i])
         text = one_line(names[label], NAME_LENGTH)
         if isinstance(objects, FoundObjects):
-            text = f"{percent(float(objects.scores[i]))} {text}"
+            score = percent(float(objects.scores[i]))
+            text = f"{score} {text}" if len(names) > 1 else score
         elif objects.crowd[i]:
             alike = (objects.boxes[objects.crowd] == objects.boxes[i]).all(dim=1).sum()
             text = f"crowd of {text}" if alike == 1 else "ignored"  # of more than one class
