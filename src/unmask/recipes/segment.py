@@ -30,7 +30,8 @@ def segment_large() -> SegmentConfig:
 def small_segment() -> SegmentConfig:
     """UperNet with a narrow head on a small encoder: a few hundred images, minutes on two cores.
 
-    Claim: none yet; it has not been measured on a data set that others know.
+    Claim (measured here, benchmarks/segmentation.md): 33.7 % mean IoU on a generated set of six classes,
+    after 2500 steps of pre-training on its images.
     Cost: 1500 steps of 16 crops of the encoder's size.
     Command: unmask segment DATA --recipe small-segment --init RUN
     """
@@ -48,7 +49,8 @@ def small_segment() -> SegmentConfig:
 def segment_probe() -> SegmentConfig:
     """A linear layer on every patch of a frozen encoder: how much spatial information its features hold.
 
-    Claim: none yet; it has not been measured on a data set that others know.
+    Claim (measured here, benchmarks/segmentation.md): 23.3 % mean IoU on a generated set of six classes,
+    21.4 % with a random encoder.
     Cost: 1500 steps of 16 crops of the encoder's size, forward only.
     Command: unmask segment DATA --recipe segment-probe --init RUN
     """
