@@ -51,6 +51,7 @@ def start(tmp_path: Path, photos: Path, rank: int, how: str, *torchrun: str):
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
+        "--monitor-interval=2",  # torchrun ends the others when it looks: they have time to speak
         *(torchrun or ["--standalone"]), str(tmp_path / "script.py"), str(rank), how,
         "pretrain", str(photos), "--out", str(tmp_path / "run"), *FLAGS,
     ]  # fmt: skip
