@@ -189,15 +189,23 @@ def disk_errors_named(what: str, folder: Path, needed: int) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk_named(path: Path, aside: Path) -> Iterator[None]:
-    """CheckpointError if the disk gets full while a file is written piece by piece, as `aside`."""
+def written_aside(path: Path) -> Iterator[Path]:
+    """Where to write a file piece by piece: it gets its name at the end, or leaves nothing behind.
+
+    CheckpointError if the disk gets full.
+    """
+    aside = path.with_name(aside_name(path.name))
     try:
-        yield
+        yield aside
+        if aside.exists():
+            aside.replace(path)
     except OSError as error:
         if error.errno not in FULL:
             raise
-        size = aside.stat().st_size if aside.exists() else 0
-        raise _too_full(str(path), path.parent, f"more than {data_size(size)}") from error
+        needed = f"more than {data_size(size_of(aside))}"
+        raise _too_full(str(path), path.parent, needed) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _too_full(what: str, folder: Path, needed: str) -> CheckpointError:

@@ -13,10 +13,10 @@ from unmask.core.spec import SIZES, DecoderSpec, MAESpec, MaskSpec, ModelSpec, S
 from unmask.units import GIB
 
 GPU_MICRO_BATCH = 128
+"""Images per forward pass on a GPU unless told otherwise; the batch stays as asked."""
 COMPILED_FROM, COMPILED_SECONDS = 10_000, 300.0
 """Micro-batches of a run, or its seconds: compiling takes 40 to 70 seconds, and saves a quarter of a
 step (benchmarks/gpu.md)."""
-"""Images per forward pass on a GPU unless told otherwise; the batch stays as asked."""
 
 
 def resolve(

@@ -62,16 +62,7 @@ class Batches:
         Raises DataError; soon, if the next batch is late and `stopping` says that a signal came.
         """
         t = self.training
-        sampler = MicroBatchSampler(
-            images=len(self.samples.images),
-            seed=self.loading.seed,
-            batch=t.batch,
-            process_batch=t.process_batch,
-            micro_batch=t.micro_batch,
-            rank=self.rank,
-            steps=range(start, t.steps),
-            repeats=self.loading.repeats,
-        )
+        sampler = self.sampler(range(start, t.steps))
         batches = load(
             self.samples,
             batch_sampler=sampler,
@@ -89,6 +80,20 @@ class Batches:
                 micro_batches = [next(batches)._replace(step=step, first=first) for first in firsts]
                 self.bad_images.add([bad for batch in micro_batches for bad in batch.bad])
                 yield micro_batches
+
+    def sampler(self, steps: range) -> MicroBatchSampler:
+        """Which samples these steps take."""
+        t = self.training
+        return MicroBatchSampler(
+            images=len(self.samples.images),
+            seed=self.loading.seed,
+            batch=t.batch,
+            process_batch=t.process_batch,
+            micro_batch=t.micro_batch,
+            rank=self.rank,
+            steps=steps,
+            repeats=self.loading.repeats,
+        )
 
     def collate(self, samples: list[Sample]) -> Batch:
         """Stacks samples as the task does."""

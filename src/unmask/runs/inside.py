@@ -1,5 +1,6 @@
 """The inside of a step: what its modules gave, its gradients, and each of its images by itself."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # of any number of dimensions
 
 from unmask.data.loader import Batch, Batches
-from unmask.data.sampler import MicroBatchSampler, SampleKey
+from unmask.data.sampler import SampleKey
 from unmask.data.samples import Sample
 from unmask.engine.loop import accumulate
 from unmask.engine.machine import autocast
@@ -41,7 +42,7 @@ class OneImage:
     def is_finite(self) -> bool:
         """Whether its loss and gradient are numbers and its pixels are none of them infinite."""
         known = [value for value in (self.loss, self.gradient_norm) if value is not None]
-        return not self.infinite and all(torch.tensor(known).isfinite())
+        return not self.infinite and all(map(math.isfinite, known))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +103,9 @@ def _batch_norm_by_running_statistics(model: nn.Module) -> Iterator[None]:
 
 def _images_of(session: Session, step: int) -> Iterator[OneImage]:
     """Each image of a step, with a forward and backward of its own."""
-    batches, training = session.batches, session.training
+    batches = session.batches
     assert isinstance(batches, Batches)
-    sampler = MicroBatchSampler(
-        images=len(batches.samples.images),
-        seed=batches.loading.seed,
-        batch=training.batch,
-        process_batch=training.process_batch,
-        micro_batch=training.micro_batch,
-        rank=0,
-        steps=range(step, step + 1),
-        repeats=batches.loading.repeats,
-    )
-    keys = [key for micro_batch in sampler for key in micro_batch]
+    keys = [key for micro_batch in batches.sampler(range(step, step + 1)) for key in micro_batch]
     with (
         _batch_norm_by_running_statistics(session.model),
         torch.compiler.set_stance("force_eager"),

@@ -259,19 +259,10 @@ def _sheet(replayed: Replayed, count: int) -> Image.Image | None:
         return None
     tiles = [_tile(one, replayed.plan) for one in drawn]
     words = [f"{_loss_in_words(one)}  {last_part(named[id(one)], NAME_LENGTH)}" for one in drawn]
-    columns = min(COLUMNS, len(drawn))
-    fill = -len(drawn) % columns
-    tiles, words = [*tiles, *[None] * fill], [*words, *[""] * fill]
-    rows = range(0, len(tiles), columns)
-    return draw(
-        Sheet(
-            rows=[tiles[i : i + columns] for i in rows],
-            headings=[""] * columns,
-            captions=[words[i : i + columns] for i in rows],
-            title=f"Step {replayed.step}: images with the largest losses",
-            footnote="Crops as the model was given them; losses of each image by itself.",
-        )
-    )
+    title = f"Step {replayed.step}: images with the largest losses"
+    footnote = "Crops as the model was given them; losses of each image by itself."
+    headings = [""] * min(COLUMNS, len(drawn))
+    return draw(Sheet.in_rows(tiles, words, headings, title=title, footnote=footnote))
 
 
 def _loss_in_words(one: OneImage) -> str:

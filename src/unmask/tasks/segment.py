@@ -63,7 +63,7 @@ class Segment(EncoderTask):
         "confusion": "Confusion matrix of pixels",
     }
     keeps_channels = True
-    exact_on_gpus = False  # resizing of features, and their pooling in regions
+    exact_on_gpus = False  # resizing and pooling of features
     config: SegmentConfig
 
     def find(self) -> MappedImages:

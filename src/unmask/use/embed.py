@@ -28,7 +28,7 @@ from unmask.interop.files import write_whole
 from unmask.interop.fit import at_size
 from unmask.interop.models import Model, build
 from unmask.interop.weights import read_asked
-from unmask.storage import aside_name, full_disk_named
+from unmask.storage import written_aside
 
 
 class NamedRows(NamedTuple):
@@ -129,24 +129,19 @@ def _write_parquet(path: Path, rows: Iterator[NamedRows]) -> int:
         raise ValueError(
             "Parquet files need a library: pip install 'unmask[parquet]', or write .safetensors"
         ) from error
-    aside = path.with_name(aside_name(path.name))
     writer, count = None, 0
-    try:
-        with full_disk_named(path, aside):
-            for names, features in rows:
-                column = pa.array(features.ravel())
-                for length in reversed(features.shape[1:]):
-                    column = pa.FixedSizeListArray.from_arrays(column, length)
-                printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-                table = pa.table({"path": printable, "features": column})
-                writer = writer or pq.ParquetWriter(aside, table.schema)
-                writer.write_table(table)
-                count += len(names)
-            if writer:
-                writer.close()
-                aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside:
+        for names, features in rows:
+            column = pa.array(features.ravel())
+            for length in reversed(features.shape[1:]):
+                column = pa.FixedSizeListArray.from_arrays(column, length)
+            printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+            table = pa.table({"path": printable, "features": column})
+            writer = writer or pq.ParquetWriter(aside, table.schema)
+            writer.write_table(table)
+            count += len(names)
+        if writer:
+            writer.close()
     return count
 
 

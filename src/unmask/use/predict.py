@@ -23,7 +23,7 @@ from unmask.data.paths import slugs
 from unmask.data.sources.find import find_images
 from unmask.inference import infer
 from unmask.models.classifier import Classifier
-from unmask.storage import full_disk_named
+from unmask.storage import written_aside
 from unmask.tasks.reconstruction import display_of
 from unmask.use.classes import readable
 from unmask.use.results import log_bad_images, results_in
@@ -159,13 +159,5 @@ def _header(classes: tuple[str, ...], top: int | None) -> list[str]:
 @contextmanager
 def whole(path: Path) -> Iterator[TextIO]:
     """A text file that is there at the end or not at all."""
-    aside = path.with_name(f".{path.name}.unfinished")
-    try:
-        with (
-            full_disk_named(path, aside),
-            aside.open("w", newline="", encoding="utf-8") as file,
-        ):
-            yield file
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        yield file

@@ -31,7 +31,6 @@ from unmask.errors import DataError
 from unmask.evals.segmentation import SegmentationScores, segmentation_scores
 from unmask.inference import evaluating, infer
 from unmask.models.segmenter import Segmenter
-from unmask.models.segmenter_spec import SegmenterSpec
 from unmask.tasks.pixels import (
     model_spec,
     most_probable_classes,
@@ -47,7 +46,13 @@ from unmask.use.predict import cell, whole
 from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
 from unmask.viz.report import Table
-from unmask.viz.segmentation import colours_of, label_image, overlaid, segmentation_sheet
+from unmask.viz.segmentation import (
+    ClassColours,
+    colours_of,
+    label_image,
+    overlaid,
+    segmentation_sheet,
+)
 from unmask.viz.tiles import displayable
 from unmask.viz.words import escaped, one_line
 
@@ -239,10 +244,10 @@ def run_prediction(config: PredictConfig, given: Images | None = None) -> Segmen
 def _predicted(
     config: PredictConfig, trained: Trained, model: Segmenter, images: Images, folder: Path
 ) -> Segmented:
-    classes = model.spec.classes
+    classes, colours = model.spec.classes, colours_of(model.spec)
     names, total = file_names(images), np.zeros(len(classes), dtype=np.int64)
     bad, done = list[BadImage](), list[int]()
-    _write_classes(folder / CLASSES, model.spec)
+    _write_classes(folder / CLASSES, classes, colours)
     with trained.arithmetic(), torch.inference_mode(), evaluating(model) as device:
         crops = whole_images(images, trained.image, model.spec.sides, trained.loading)
         seen = partial(slid, model, window=trained.image.size)
@@ -252,7 +257,8 @@ def _predicted(
             for rows in infer(seen, crops, device, title="predictions"):
                 bad += rows.unreadable
                 for index in rows.indices:
-                    counts = _write_image(folder, names[index], images, index, rows.output, trained)
+                    logits = rows.output
+                    counts = _write_image(folder, names[index], images, index, logits, trained, colours)
                     shares = [float(f"{share:.6g}") for share in counts / counts.sum()]
                     table.writerow([cell(images.paths[index]), *shares])
                     total += counts
@@ -284,12 +290,18 @@ def file_names(images: Images) -> list[str]:
 
 
 def _write_image(
-    folder: Path, name: str, images: Images, index: int, logits: Tensor, trained: Trained
+    folder: Path,
+    name: str,
+    images: Images,
+    index: int,
+    logits: Tensor,
+    trained: Trained,
+    colours: ClassColours,
 ) -> np.ndarray:
     """Writes one image's label map and overlay, at its own size; returns the pixels of each class."""
     pixels = images.decode(index, trained.image.pixels(trained.loading.max_megapixels))
     assert isinstance(pixels, Tensor), "it was read a moment ago"
-    size, colours = (pixels.shape[1], pixels.shape[2]), colours_of(model_spec(trained.description.model))
+    size = pixels.shape[1], pixels.shape[2]
     labels = most_probable_classes(logits, size)[0].cpu().numpy()
     normal = normalize(pixels[None], trained.image.mean, trained.image.std)
     picture = displayable(normal, display_of(trained.image))[0]
@@ -301,12 +313,12 @@ def _write_image(
     return np.bincount(labels.reshape(-1), minlength=len(colours.values))
 
 
-def _write_classes(path: Path, spec: SegmenterSpec) -> None:
+def _write_classes(path: Path, classes: Sequence[str], colours: ClassColours) -> None:
     """What each value of a label map means, and its colour."""
     with whole(path) as text:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["value", "name", "r", "g", "b"])
-        for value, (name, colour) in enumerate(zip(spec.classes, colours_of(spec).values, strict=True)):
+        for value, (name, colour) in enumerate(zip(classes, colours.values, strict=True)):
             table.writerow([value, cell(name), *colour.tolist()])
 
 

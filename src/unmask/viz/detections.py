@@ -101,14 +101,11 @@ def beside_truth_sheet(
     if not tiles:
         return _nothing("No images")
     columns = min(4, len(tiles))
-    tiles += [None] * (-len(tiles) % columns)
-    captions += [""] * (-len(captions) % columns)
-    starts = range(0, len(tiles), columns)
     return draw(
-        Sheet(
-            rows=[tiles[i : i + columns] for i in starts],
-            headings=["true", "found"] * (columns // 2),
-            captions=[captions[i : i + columns] for i in starts],
+        Sheet.in_rows(
+            tiles,
+            captions,
+            ["true", "found"] * (columns // 2),
             title=title or f"Ground truth beside detections with a score of at least {percent(score)}",
             columns_per_group=2,
         )

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from unmask.viz.tiles import Sheet, Tile, draw
+from unmask.viz.tiles import Sheet, draw
 from unmask.viz.words import last_part, one_line, percent
 
 NAME_LENGTH = 40
@@ -89,15 +89,4 @@ def _sheet(images: np.ndarray, captions: list[str], title: str, none: str) -> Im
     if not captions:
         images, captions, title = np.full((1, 1, 192, 3), 255, np.uint8), [""], none
     columns = min(MOST_COLUMNS, math.ceil(math.sqrt(len(captions))))
-    missing = -len(captions) % columns
-    tiles: list[Tile | None] = [*images, *([None] * missing)]
-    texts = [*captions, *([""] * missing)]
-    starts = range(0, len(tiles), columns)
-    return draw(
-        Sheet(
-            rows=[tiles[i : i + columns] for i in starts],
-            headings=[""] * columns,
-            captions=[texts[i : i + columns] for i in starts],
-            title=title,
-        )
-    )
+    return draw(Sheet.in_rows([*images], captions, [""] * columns, title=title))

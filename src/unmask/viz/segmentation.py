@@ -80,11 +80,11 @@ def segmentation_sheet(
         height = max(tile.shape[0] for tile in tiles if tile is not None)
         tiles = [None if tile is None else _padded(tile, height, width) for tile in tiles]
         tiles += [None] * (len(headings) - len(tiles))
-        captions = [[*[""] * (len(columns) - 1), _caption(scenes[first], ignore_index)]]
+        captions = [["", "", "", _caption(scenes[first], ignore_index)]] if has_truth else ()
         row = Sheet(
             rows=[tiles],
             headings=headings,
-            captions=captions if has_truth else (),
+            captions=captions,
             title=title,
             columns_per_group=len(columns),
         )

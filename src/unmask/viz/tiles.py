@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -86,6 +87,25 @@ class Sheet:
     footnote: str = ""
     columns_per_group: int | None = None
     rows_per_group: int | None = None
+
+    @classmethod
+    def in_rows(
+        cls,
+        tiles: Sequence[Tile | None],
+        captions: Sequence[str],
+        headings: Sequence[str],
+        **others: Any,
+    ) -> "Sheet":
+        """Tiles with a caption each, as many in a row as there are headings."""
+        columns, missing = len(headings), -len(tiles) % len(headings)
+        places, texts = [*tiles, *[None] * missing], [*captions, *[""] * missing]
+        starts = range(0, len(places), columns)
+        return cls(
+            rows=[places[i : i + columns] for i in starts],
+            headings=headings,
+            captions=[texts[i : i + columns] for i in starts],
+            **others,
+        )
 
 
 def draw(sheet: Sheet) -> Image.Image:

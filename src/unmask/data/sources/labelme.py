@@ -60,7 +60,7 @@ def has_shapes(word: str) -> bool:
 def sheet_of(file: str) -> Sheet:
     """Raises DataError if it is not labelme's, or its image is missing or cannot be read."""
     content = _content(file)
-    shapes = [shape for shape in content["shapes"] if shape.get("shape_type") not in WITHOUT_AREA]
+    shapes = _with_area(content)
     image = _image_of(file, content)
     height, width = content.get("imageHeight"), content.get("imageWidth")
     if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
@@ -98,8 +98,11 @@ def _image_of(file: str, content: dict[str, Any]) -> str:
 
 def shapes_of(file: str) -> list[dict[str, Any]]:
     """The shapes that have an area, in the order of the file; DataError if it is not labelme's."""
-    shapes: list[dict[str, Any]] = _content(file)["shapes"]
-    return [shape for shape in shapes if shape.get("shape_type") not in WITHOUT_AREA]
+    return _with_area(_content(file))
+
+
+def _with_area(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [shape for shape in content["shapes"] if shape.get("shape_type") not in WITHOUT_AREA]
 
 
 def _content(file: str) -> dict[str, Any]:
