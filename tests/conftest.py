@@ -1,5 +1,7 @@
 """Small data that the tests make themselves. Shapes in signatures are checked here, and only here."""
 
+import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +28,13 @@ from unmask.config.classify import (  # noqa: E402  # after the hook
 )
 from unmask.config.commands import PretrainConfig, PretrainData, ScratchConfig  # noqa: E402
 from unmask.config.settings import Autoencoder, Encoder, FeatureProbe, Optim, Run  # noqa: E402
+
+
+@pytest.fixture
+def children() -> Callable[[], list[int]]:
+    """The processes that this test has begun; the traceback of an earlier one may still keep others."""
+    earlier = set(multiprocessing.active_children())
+    return lambda: [one.pid for one in multiprocessing.active_children() if one not in earlier]
 
 
 def photograph(number: int, height: int = 30, width: int = 44) -> Image.Image:

@@ -1,7 +1,6 @@
 """Batches: the same samples for any number of workers; bad files replaced and written down."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -164,21 +163,23 @@ def no_news_of_children():
     signal.signal(signal.SIGCHLD, before)
 
 
-def test_21_killed_worker_is_an_error_that_names_the_cause(photos, tmp_path, no_news_of_children):
+def test_21_killed_worker_is_an_error_that_names_the_cause(
+    children, photos, tmp_path, no_news_of_children
+):
     plan, longer = replace(PLAN, workers=1), replace(TRAINING, steps=500)
     next(batches(photos, tmp_path, plan).from_step(4))  # torch sets its handler once
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     steps = batches(photos, tmp_path, plan, longer).from_step(0)
     next(steps)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    os.kill(children()[0], signal.SIGKILL)
     with pytest.raises(DataError, match="/dev/shm"):
         list(steps)
 
 
-def test_10_worker_goes_on_after_the_signals_of_a_group(photos, tmp_path):
+def test_10_worker_goes_on_after_the_signals_of_a_group(children, photos, tmp_path):
     steps = batches(photos, tmp_path, replace(PLAN, workers=1)).from_step(0)
     first = next(steps)
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(multiprocessing.active_children()[0].pid, number)
+        os.kill(children()[0], number)
     rest = list(steps)
     assert len([first, *rest]) == 5

@@ -1,7 +1,6 @@
 """22: a hundred thousand files; start-up and memory stay bounded."""
 
 import gc
-import multiprocessing
 import os
 import re
 import subprocess
@@ -77,7 +76,7 @@ def test_22_many_files(folders, command):
     assert memory < runs["few"][1] + MEMORY_MIB
 
 
-def test_22_workers_touch_no_names(folders, tmp_path, monkeypatch):
+def test_22_workers_touch_no_names(children, folders, tmp_path, monkeypatch):
     """What a worker has for itself does not grow with the images that it has read."""
     monkeypatch.setenv("UNMASK_CACHE", str(folders / "cache"))
     samples = 5000  # of which each lay on a page of its own, were they Python's strings
@@ -87,7 +86,7 @@ def test_22_workers_touch_no_names(folders, tmp_path, monkeypatch):
     steps = batches(folders / "many", tmp_path, replace(PLAN, workers=2), training).from_step(0)
     for _ in range(10):
         next(steps)
-    workers = [child.pid for child in multiprocessing.active_children()]
+    workers = children()
     before = [own_memory(pid) for pid in workers]
     for _ in range(training.steps - 16):  # they are some steps ahead, and leave after the last
         next(steps)

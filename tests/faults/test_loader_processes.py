@@ -1,7 +1,6 @@
 """Faults 17, 20, 21 and 27: loader processes that are stuck, killed or short of shared memory."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 import unmask
-from faults_support import in_child
+from faults_support import in_child, started
 from tests_support import image_spec
 from unmask.data import workers
 from unmask.data.bad_images import BadImageLog
@@ -78,10 +77,6 @@ def gone(pids: list[int], seconds: float = EXIT_SECONDS) -> bool:
     return not any(map(is_there, pids))
 
 
-def children() -> list[int]:
-    return [child.pid for child in multiprocessing.active_children()]
-
-
 def open_of_a_storage(name: str, how):
     """As `open_file`, but for a pipe, which stands for a storage that does not answer."""
     if name.endswith("stuck.png"):
@@ -107,7 +102,7 @@ def test_21_a_stuck_file_counts_as_a_bad_image(photos, tmp_path, count):
 
 
 @pytest.mark.timeout(60)
-def test_21_a_stopped_process_is_an_error_and_ends():
+def test_21_a_stopped_process_is_an_error_and_ends(children):
     batches = numbers(timeout=0.5)
     next(batches)
     pids = children()
@@ -119,7 +114,7 @@ def test_21_a_stopped_process_is_an_error_and_ends():
 
 
 @pytest.mark.timeout(60)
-def test_21_an_early_end_does_not_wait_for_a_stuck_file(pipe):
+def test_21_an_early_end_does_not_wait_for_a_stuck_file(children, pipe):
     batches = numbers(pipe)
     next(batches)
     pids, began = children(), time.monotonic()
@@ -137,7 +132,7 @@ def test_10_a_signal_ends_the_wait_for_a_stuck_file(pipe, monkeypatch):
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_10_processes_outlive_a_signal_and_still_end(number):
+def test_10_processes_outlive_a_signal_and_still_end(children, number):
     with StopRequest(), closing(numbers()) as batches:  # as in the loop
         first = next(batches)
         pids = children()
@@ -160,7 +155,7 @@ def test_10_a_signal_in_a_process_that_is_not_prepared_yet(monkeypatch):
 
 
 @pytest.mark.timeout(60)
-def test_27_processes_end_with_a_killed_main_process(tmp_path, pipe):
+def test_27_processes_end_with_a_killed_main_process(children, tmp_path, pipe):
     def main():
         batches = numbers(pipe)
         next(batches)
@@ -169,6 +164,28 @@ def test_27_processes_end_with_a_killed_main_process(tmp_path, pipe):
 
     assert in_child(main) == -signal.SIGKILL
     pids = json.loads((tmp_path / "pids").read_text())
+    assert len(pids) == 2
+    assert gone(pids)
+
+
+@pytest.mark.timeout(60)
+def test_27_processes_that_begin_after_the_main_process_was_killed(tmp_path, pipe, monkeypatch):
+    prepare = workers._prepare
+
+    def late(board, *arguments):
+        (tmp_path / f"{os.getpid()}.pid").touch()
+        while os.getppid() == board.main:
+            time.sleep(0.01)
+        prepare(board, *arguments)
+
+    monkeypatch.setattr(workers, "_prepare", late)
+    child = started(lambda: next(numbers(pipe)))
+    deadline = time.monotonic() + EXIT_SECONDS
+    while len(found := list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pids = [int(file.stem) for file in found]
     assert len(pids) == 2
     assert gone(pids)
 

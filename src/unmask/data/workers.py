@@ -256,14 +256,17 @@ def _prepare(board: Board, limit: float, worker: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     board.write(worker, 0, "")
     limit_reads(board, worker, limit)
-    threading.Thread(target=_leave_with, args=(board, os.getppid()), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(board,), daemon=True).start()
 
 
-def _leave_with(board: Board, main: int) -> None:
-    """Ends this process soon after the main one ends or asks for it, whatever it is reading."""
-    while os.getppid() == main and not board.leaving:
+def _leave_with(board: Board) -> None:
+    """Ends this process soon after the main one ends or asks for it, whatever it is reading.
+
+    The main one may have ended before this one began.
+    """
+    while os.getppid() == board.main and not board.leaving:
         time.sleep(POLL_SECONDS)
-    if os.getppid() == main:
+    if os.getppid() == board.main:
         time.sleep(GRACE_SECONDS)
     os._exit(0)
 
