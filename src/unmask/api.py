@@ -28,7 +28,8 @@ from unmask.cost.predict import Prediction
 from unmask.cost.predict import predict as predict_cost
 from unmask.data.images import Images
 from unmask.data.in_memory import images_in_memory
-from unmask.engine.run_directory import RunDirectory, only_writer_of
+from unmask.engine.locks import only_writer_of
+from unmask.engine.run_directory import RunDirectory
 from unmask.interop.export import Exported, Layout, default_path, export_weights
 from unmask.interop.weights import read_asked
 from unmask.runs.ablate import Ablated, run_ablation

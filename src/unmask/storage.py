@@ -209,8 +209,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def _too_full(what: str, folder: Path, needed: str) -> CheckpointError:
-    free = data_size(shutil.disk_usage(folder).free) if folder.exists() else "unknown space"
     return CheckpointError(
-        f"{what} cannot be written: it needs {needed}, the disk of {folder} has {free} free: make room, "
-        f"and run the same command again to resume"
+        f"{what} cannot be written: it needs {needed}, the disk of {folder} has "
+        f"{data_size(free_space(folder))} free: make room, and run the same command again to resume"
     )

@@ -12,7 +12,8 @@ import unmask
 from faults_support import started
 from tests_support import contents
 from unmask.cli.main import run as command
-from unmask.engine.run_directory import only_writer_in, only_writer_of
+from unmask.config.output import mark_output
+from unmask.engine.locks import only_writer_in, only_writer_of
 from unmask.errors import CheckpointError
 
 PLACES = {
@@ -93,6 +94,17 @@ def test_16_a_second_command_is_refused(name, models, stripes, tmp_path, capsys)
     assert contents(tmp_path / "results") == before
     assert command(typed) == 0
     assert not [place for place in contents(tmp_path / "results") if place.endswith(".lock")]
+
+
+def test_16_a_second_sweep_is_refused(tiny, tmp_path):
+    """Before its first run, whichever run the other is at."""
+    mark_output(out := tmp_path / "sweep")
+    with (
+        held_by_another_process(out),
+        pytest.raises(CheckpointError, match=f"another process is writing to {out}: wait for it"),
+    ):
+        unmask.pretrain(tiny, out=out, seeds=[0, 1])
+    assert list(contents(out)) == [".unmask"]
 
 
 def test_16_a_lock_that_was_replaced_is_none(tmp_path, monkeypatch):

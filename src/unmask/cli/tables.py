@@ -11,7 +11,7 @@ from rich.text import Text
 
 from unmask.config.output import claim_output
 from unmask.data.decode.pictures import BadImage
-from unmask.engine.run_directory import only_writer_in
+from unmask.engine.locks import only_writer_in
 from unmask.units import counted
 from unmask.use.check_report import Check
 from unmask.use.detect import Detected
@@ -19,6 +19,7 @@ from unmask.use.embed import Embedded
 from unmask.use.predict import Classified
 from unmask.use.results import Result
 from unmask.use.segment import Segmented
+from unmask.viz.saving import save_picture
 from unmask.viz.words import escaped
 
 SHOWN = 10
@@ -68,11 +69,11 @@ def show_check(found: Check) -> None:
 
 def _save_pictures(found: Check, console: Console) -> None:
     picture = found.folder / "samples.png"
-    found.samples.save(picture)
+    save_picture(found.samples, picture)
     console.print(Text(f"what the model will see: {escaped(str(picture))}"))
     for drawn in (one.picture for one in found.annotations if one.picture):
         place = found.folder / "objects.png"
-        drawn.save(place)
+        save_picture(drawn, place)
         console.print(Text(f"what is annotated: {escaped(str(place))}"))
 
 

@@ -1,8 +1,7 @@
 """What we write is never mistaken for what a user gave: a marker in each folder that we write."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +70,6 @@ def claim_output(folder: Path) -> None:
             f"--out"
         )
     mark_output(folder)
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """`claim_output` for several runs: if none of them can begin, the folder is as it was before."""
-    before = Before.of(folder)
-    try:
-        claim_output(folder)
-        yield
-    except BaseException:
-        if before.new() <= {folder / MARKER}:
-            before.restore()
-        raise
 
 
 def _is_ours(folder: Path, names: list[str]) -> bool:

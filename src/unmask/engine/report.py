@@ -15,6 +15,7 @@ from unmask.engine.optim import learning_rate
 from unmask.engine.session import Session, TrainingState
 from unmask.engine.spikes import newest_spike
 from unmask.engine.task import Evaluator
+from unmask.viz.saving import png_bytes
 
 
 class Clock:
@@ -97,8 +98,7 @@ def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, fl
             if isinstance(value, Image):
                 if not session.processes.is_main:
                     continue
-                session.run.samples.mkdir(exist_ok=True)
-                value.save(session.run.samples / f"{name}-{step:08d}.png")
+                session.run.write(f"samples/{name}-{step:08d}.png", png_bytes(value))
             else:
                 scores[name] = value
     return scores

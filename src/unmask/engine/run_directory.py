@@ -1,13 +1,10 @@
 """One run, one folder: who may write there, what is in it, and whether it goes on."""
 
-import errno
-import fcntl
 import os
 import platform
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +15,9 @@ import torch
 from unmask.config.fields import Setting, settings_of
 from unmask.config.io import to_json
 from unmask.config.migrate import config_record, read_config
-from unmask.config.output import MARKER, Before, mark_output
+from unmask.config.output import MARKER, mark_output
 from unmask.engine.checkpoint import steps_in
+from unmask.engine.locks import LOCK, folder_errors_named, locked
 from unmask.engine.machine import detect_machine
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
@@ -33,7 +31,6 @@ from unmask.storage import (
     size_of,
 )
 
-LOCK = ".lock"
 OWN = (MARKER, LOCK, ".DS_Store", aside_name("config.json"), aside_name("env.json"))
 """What a folder may hold and yet be new: a kill in the first second leaves some of them."""
 ENVIRONMENT = {
@@ -44,9 +41,6 @@ ENVIRONMENT = {
     "platform": "system",
 }
 """What changes the rounding of sums, by its key in env.json."""
-
-_open_here: set[Path] = set()
-_registry = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -146,10 +140,10 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
     Raises CheckpointError if the folder is no run, another run's, in use, or of other settings.
     """
     run = RunDirectory(path)
-    with _disk_errors_ask_for_another_folder(path):
+    with folder_errors_named(path):
         mark_output(path)
         check_settings(run, config, command)
-    with _alone_in_this_process(path), _locked(path / LOCK, path) as identity:
+    with locked(path / LOCK, path) as identity:
         before, now = run.read("env.json"), _environment(config)
         run = RunDirectory(path, identity, _differences(before, now))
         run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
@@ -160,100 +154,6 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
 def differences(run: RunDirectory, config: Any) -> tuple[str, ...]:
     """What is not as when the run last went on, and rounds otherwise, in words."""
     return _differences(run.read("env.json"), _environment(config))
-
-
-@contextmanager
-def only_writer_in(folder: Path) -> Iterator[None]:
-    """Keeps other processes and threads out of a folder of results that is there.
-
-    The operating system releases the lock when the process ends, however it ends; its file goes too.
-    Raises CheckpointError if another is writing there, or if the folder cannot be written.
-    """
-    with _only_writer(folder / LOCK, folder):
-        yield
-
-
-@contextmanager
-def only_writer_of(path: Path) -> Iterator[None]:
-    """The same for one file or folder that need not be there, in a folder that is made for it.
-
-    Folders that were made go again if nothing was written there.
-    """
-    missing = Before.of(path.parent).missing
-    with _disk_errors_ask_for_another_folder(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _only_writer(path.with_name(f".{path.name}{LOCK}"), path):
-            yield
-    finally:
-        for place in missing:
-            with suppress(OSError):  # there is something in it
-                place.rmdir()
-
-
-@contextmanager
-def _only_writer(lock: Path, path: Path) -> Iterator[None]:
-    with _alone_in_this_process(path), _locked(lock, path):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone_in_this_process(path: Path) -> Iterator[None]:
-    """The system's lock is one process's: its threads are told apart here."""
-    key = path.resolve()
-    with _registry:
-        if key in _open_here:
-            raise CheckpointError(
-                f"another thread of this process is writing to {path}: wait for it, or choose another "
-                f"--out"
-            )
-        _open_here.add(key)
-    try:
-        yield
-    finally:
-        with _registry:
-            _open_here.remove(key)
-
-
-@contextmanager
-def _locked(lock: Path, path: Path) -> Iterator[tuple[int, int]]:
-    """Device and inode of the lock's file, which keeps others from writing to `path`.
-
-    One that another process removed after we opened it is no lock any more: it is refused, too.
-    """
-    with ExitStack() as stack:
-        with _disk_errors_ask_for_another_folder(lock.parent):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            descriptor = stack.enter_context(open_regular(lock, flags))
-        found = os.fstat(descriptor)
-        try:
-            # Not flock: loader workers would inherit that and outlive a killed run with it.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.lstat(lock)
-            if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
-                raise OSError(errno.EAGAIN, "the lock was replaced")
-        except OSError as error:
-            raise CheckpointError(
-                f"another process is writing to {path}: wait for it, or choose another --out"
-            ) from error
-        yield found.st_dev, found.st_ino
-
-
-@contextmanager
-def _disk_errors_ask_for_another_folder(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise CheckpointError(
-                f"{error.filename} is a link, and unmask does not write through it: remove it"
-            ) from error
-        raise CheckpointError(
-            f"the folder {path} cannot be written ({error.strerror}): choose another --out"
-        ) from error
 
 
 def check_settings(run: RunDirectory, config: Any, command: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmask.config.ablation import AblateConfig
-from unmask.config.output import claimed
 from unmask.distributed.processes import Processes, connected
+from unmask.engine.locks import claimed
 from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory
 from unmask.runs.ablation import RECORD, Ablation, Unit, find_ablation
@@ -45,7 +45,7 @@ def run_ablation(config: AblateConfig, say: Say = print) -> Ablated | AblationEs
             tell(sentence)
         if config.dry_run:
             return estimate
-        with claimed(ablation.out) if processes.is_main else nullcontext():
+        with claimed(ablation.out, shared=True) if processes.is_main else nullcontext():
             run_units(ablation, processes, tell)
         found = processes.from_main(find_out(ablation) if processes.is_main else None)
         if processes.is_main:

@@ -1,11 +1,9 @@
 """The page of an ablation: a table with spread, what is shown, pictures; as report.html and JSON."""
 
-import io
 import json
 import math
 
 import torch
-from PIL.Image import Image
 
 from unmask.core.mae import MaskedAutoencoder
 from unmask.data.centre_crops import load_centre_crops
@@ -24,6 +22,7 @@ from unmask.units import duration
 from unmask.viz.ablation import PANELS_IN_A_ROW, Panel, ablation_chart, output_sheet
 from unmask.viz.reconstruction import BORROWED_STATISTICS, Views, reconstruct
 from unmask.viz.report import Table, report_html
+from unmask.viz.saving import png_bytes
 
 PICTURED = 3
 
@@ -148,7 +147,7 @@ def _chart(ablation: Ablation, found: Findings) -> bytes:
         ]
         # Below the same quantities of these runs, if there are labels.
         panels[PANELS_IN_A_ROW:PANELS_IN_A_ROW] = theirs
-    return _png(ablation_chart([r.value for r in found.rows], panels, ablation.axis.label))
+    return png_bytes(ablation_chart([r.value for r in found.rows], panels, ablation.axis.label))
 
 
 def _outputs(ablation: Ablation) -> bytes | None:
@@ -163,7 +162,7 @@ def _outputs(ablation: Ablation) -> bytes | None:
     if not drawn:
         return None
     footnote = f"{', '.join(borrowed)}: {BORROWED_STATISTICS}" if borrowed else ""
-    return _png(output_sheet(list(drawn), list(drawn.values()), footnote))
+    return png_bytes(output_sheet(list(drawn), list(drawn.values()), footnote))
 
 
 def _views(unit: Unit) -> tuple[Views, bool]:
@@ -224,9 +223,3 @@ def _record(ablation: Ablation, estimate: AblationEstimate, found: Findings) -> 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _png(picture: Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format="png")
-    return file.getvalue()

@@ -3,7 +3,6 @@
 import math
 import statistics
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from unmask.tasks.pretrain import Pretrain
 from unmask.use.knn import ENCODER, PIXELS, RANDOM
 from unmask.viz.comparison import Bar, comparison_chart
 from unmask.viz.report import Commands, Table, report_html
+from unmask.viz.saving import png_bytes
 
 NAMES = {
     "pixels": "probe on pixels",
@@ -200,14 +200,13 @@ def _runs(asked: Quickstart) -> list[Path]:
 
 
 def _chart(asked: Quickstart, found: Comparison) -> bytes:
-    chart = BytesIO()
-    comparison_chart(
+    chart = comparison_chart(
         [Bar(row.name, row.values) for row in found.rows],
         title=f"{asked.example.things.capitalize()}: accuracy on unseen images",
         label="accuracy",
         baseline=found.chance,
-    ).save(chart, format="png")
-    return chart.getvalue()
+    )
+    return png_bytes(chart)
 
 
 def _facts(

@@ -1,6 +1,5 @@
 """The pages that a run leaves behind: curves and report.html."""
 
-import io
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -17,6 +16,7 @@ from unmask.tasks.base import BaseTask
 from unmask.units import counted, duration
 from unmask.viz.curves import training_curves
 from unmask.viz.report import Link, report_html
+from unmask.viz.saving import png_bytes
 
 OPTIMIZERS = {"adamw": "AdamW", "lars": "LARS", "sgd": "SGD"}
 NOTHING = "Nothing was measured"
@@ -24,9 +24,8 @@ NOTHING = "Nothing was measured"
 
 def write_pages(task: BaseTask, run: RunDirectory, plan: Plan, title: str) -> None:
     """Draws the curves and writes the report from what the run directory holds."""
-    curves = io.BytesIO()
-    training_curves(read_metrics(run), task.metrics).save(curves, format="png")
-    run.write("plots/curves.png", curves.getvalue())
+    curves = png_bytes(training_curves(read_metrics(run), task.metrics))
+    run.write("plots/curves.png", curves)
     pictures = [
         (f"{caption}, after {_step(path)} steps", path.read_bytes())
         for name, caption in task.captions.items()
@@ -43,7 +42,7 @@ def write_pages(task: BaseTask, run: RunDirectory, plan: Plan, title: str) -> No
             *task.facts(plan, newest),
             *_training_facts(run, plan.training),
         ],
-        pictures=[*pictures, ("Training curves", curves.getvalue())],
+        pictures=[*pictures, ("Training curves", curves)],
     )
     run.write("report.html", page)
 

@@ -14,9 +14,9 @@ from unmask.config.commands import (
     QuickstartConfig,
     ScratchConfig,
 )
-from unmask.config.output import claimed
 from unmask.config.settings import FeatureProbe
 from unmask.distributed.processes import connected
+from unmask.engine.locks import claimed
 from unmask.engine.machine import detect_machine
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError

@@ -1,6 +1,5 @@
 """The report of a replayed step: sentences, replay.json, and a picture of its images."""
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.runs.inside import Inside, OneImage
 from unmask.tasks.reconstruction import display_of
 from unmask.use.results import finite
+from unmask.viz.saving import png_bytes
 from unmask.viz.tiles import Sheet, Tile, displayable, draw
 from unmask.viz.words import last_part
 
@@ -144,9 +144,7 @@ def write_replay(replayed: Replayed, *, worst: int) -> None:
     (replayed.path / PICTURE).unlink(missing_ok=True)
     page.write(JSON, to_json(finite(replayed.record())))
     if picture := _sheet(replayed, worst):
-        png = io.BytesIO()
-        picture.save(png, format="png")
-        page.write(PICTURE, png.getvalue())
+        page.write(PICTURE, png_bytes(picture))
 
 
 def names_of(inside: Inside, training: Images) -> tuple[str, ...]:

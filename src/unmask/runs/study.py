@@ -10,9 +10,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unmask.config.output import claimed
 from unmask.config.plan import Plan
 from unmask.distributed.processes import Processes, connected
+from unmask.engine.locks import claimed
 from unmask.engine.machine import detect_machine
 from unmask.engine.metrics import read_metrics
 from unmask.engine.run_directory import RunDirectory

@@ -36,6 +36,7 @@ from unmask.use.segment import file_names
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
 from unmask.viz.detections import SHOWN_SCORE, objects_figure
 from unmask.viz.report import Table
+from unmask.viz.saving import save_picture
 from unmask.viz.words import one_line
 
 COCO, PICTURES, NAME_LENGTH = "detections.json", "pictures", 60
@@ -263,11 +264,11 @@ def _predicted(
                 if drawn < config.sheet:
                     drawn += 1
                     place = folder / PICTURES / f"{names[index]}.png"
-                    place.parent.mkdir(parents=True, exist_ok=True)
                     sure = confident(rows.output)
                     picture = shown(images, index, trained.image)
                     side = max(LEAST_SIDE, *picture.shape[:2])
-                    objects_figure(picture, sure, model.spec.classes, side=side).save(place)
+                    figure = objects_figure(picture, sure, model.spec.classes, side=side)
+                    save_picture(figure, place)
     if not found:
         raise none_readable(bad)
     with whole(folder / COCO) as file:

@@ -20,8 +20,8 @@ from unmask.data.centre_crops import CentreCrops
 from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
 from unmask.data.sources.find import find_images
+from unmask.engine.locks import only_writer_of
 from unmask.engine.machine import detect_machine
-from unmask.engine.run_directory import only_writer_of
 from unmask.errors import CheckpointError
 from unmask.inference import infer
 from unmask.interop.files import write_whole

@@ -29,6 +29,7 @@ from unmask.use.classes import readable
 from unmask.use.results import log_bad_images, results_in
 from unmask.use.trained import Trained, read_trained, refuse_if_given
 from unmask.viz.predictions import contact_sheet
+from unmask.viz.saving import save_picture
 from unmask.viz.tiles import displayable
 from unmask.viz.words import escaped, one_line
 
@@ -115,7 +116,7 @@ def _predicted(
         probabilities = torch.stack([row for _, row in first])
         title = f"{one_line(images.name, 60)}: {len(first)} of {counts.total()} images"
         files = [images.paths[index] for index, _ in first]
-        contact_sheet(shown, probabilities, classes, files, title=title).save(sheet)
+        save_picture(contact_sheet(shown, probabilities, classes, files, title=title), sheet)
     return Classified(folder, dict(counts.most_common()), bad, trained.description.notes, sheet)
 
 

@@ -17,7 +17,7 @@ from unmask.data.images import Images
 from unmask.data.mask_strategies import given_mask, read_mask
 from unmask.data.normalize import normalize, valid_pixels
 from unmask.data.sources.find import find_images
-from unmask.engine.run_directory import only_writer_in
+from unmask.engine.locks import only_writer_in
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
 from unmask.interop.models import build
@@ -26,6 +26,7 @@ from unmask.models.tokenizer_spec import TokenizerSpec
 from unmask.tasks.reconstruction import STRIP_IMAGES, display_of, fixed_noise
 from unmask.tasks.tokens import tokens_of
 from unmask.viz.reconstruction import mask_ratio_strip, reconstruction_grid
+from unmask.viz.saving import save_picture
 
 
 def run_reconstruction(
@@ -70,7 +71,7 @@ def run_reconstruction(
     paths = [folder / "reconstruction.png", folder / "reconstruction-ratios.png"]
     with only_writer_in(folder):
         for path, picture in zip(paths, (grid, strip), strict=True):
-            picture.save(path)
+            save_picture(picture, path)
     return paths
 
 

@@ -1,6 +1,5 @@
 """What a measurement leaves behind: scores.json for programs, pictures and report.html for people."""
 
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,10 +14,12 @@ from unmask.config.output import claim_output
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode.pictures import BadImage
 from unmask.distributed.processes import ALONE, Processes
-from unmask.engine.run_directory import RunDirectory, only_writer_in
+from unmask.engine.locks import only_writer_in
+from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
 from unmask.evals.classification import Scores, largest_confusions
 from unmask.viz.report import Table, report_html
+from unmask.viz.saving import png_bytes
 from unmask.viz.words import one_line
 
 BAD_IMAGES, REPORT, SCORES = "bad_images.jsonl", "report.html", "scores.json"
@@ -84,10 +85,9 @@ def write_result(result: Result, folder: Path, pictures: Iterable[tuple[str, Ima
     for name in CAPTIONS:  # those of an earlier measurement
         (folder / f"{name}.png").unlink(missing_ok=True)
     for name, picture in pictures:
-        png = io.BytesIO()
-        picture.save(png, format="png")
-        page.write(f"{name}.png", png.getvalue())
-        drawn.append((CAPTIONS[name], png.getvalue()))
+        png = png_bytes(picture)
+        page.write(f"{name}.png", png)
+        drawn.append((CAPTIONS[name], png))
     facts = [*result.facts, *(("Note", note) for note in result.notes)]
     text = report_html(
         result.title,

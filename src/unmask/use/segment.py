@@ -46,6 +46,7 @@ from unmask.use.predict import cell, whole
 from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
 from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
 from unmask.viz.report import Table
+from unmask.viz.saving import save_picture
 from unmask.viz.segmentation import (
     ClassColours,
     colours_of,
@@ -306,10 +307,9 @@ def _write_image(
     normal = normalize(pixels[None], trained.image.mean, trained.image.std)
     picture = displayable(normal, display_of(trained.image))[0]
     label_file, overlay_file = folder / LABELS / f"{name}.png", folder / OVERLAYS / f"{name}.jpg"
-    for file in (label_file, overlay_file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    label_image(labels, colours.values).save(label_file)
-    Image.fromarray(overlaid(picture, labels, colours)).save(overlay_file, quality=OVERLAY_QUALITY)
+    save_picture(label_image(labels, colours.values), label_file)
+    overlay = Image.fromarray(overlaid(picture, labels, colours))
+    save_picture(overlay, overlay_file, quality=OVERLAY_QUALITY)
     return np.bincount(labels.reshape(-1), minlength=len(colours.values))
 
 
@@ -330,5 +330,5 @@ def _write_sheet(folder: Path, images: Images, chosen: list[int], trained: Train
     scenes = list(scenes_of(model, images.subset(chosen), trained.image, trained.loading))
     title = f"{one_line(images.name, 60)}: {len(chosen)} of {len(images)} images"
     sheet = segmentation_sheet(scenes, model.spec.classes, colours_of(model.spec), title=title)
-    sheet.save(folder / SHEET)
+    save_picture(sheet, folder / SHEET)
     return folder / SHEET
