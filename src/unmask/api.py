@@ -93,8 +93,8 @@ def scratch(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
 def detect(data: Any, *, recipe: str | None = None, **settings: Any) -> Any:
     """Trains an encoder (`init=RUN`, or `scratch=True`) as a detector of objects, with boxes and masks.
 
-    `data` is a folder with COCO's annotations or PASCAL VOC's, or a .csv of boxes. Arguments as of
-    `pretrain`.
+    `data` is a folder with annotations in COCO's, PASCAL VOC's, labelme's or YOLO's format, or a .csv of
+    boxes. Arguments as of `pretrain`.
     """
     return train("detect", data, recipe=recipe, **settings)
 

@@ -126,7 +126,9 @@ def test_12_results_on_a_full_disk_say_free_and_needed(name, tiny, scratch, phot
     """Each of the files that grow with the number of images; a half of one never stays."""
     file = tmp_path / "results" / name
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    refused = pytest.raises(CheckpointError, match=rf"{name} .*needs .*the disk of .* has .* free: make")
+    refused = pytest.raises(
+        CheckpointError, match=rf"{name} .*needs .*\d .*the disk of .* has \d.* free: make"
+    )
     if name == "predictions.csv":
         classifier = unmask.scratch(scratch)
         with mock.patch("unmask.use.predict.escaped", side_effect=full), refused:

@@ -1,5 +1,6 @@
 """Annotated images, of objects or label maps: as a source divides them, and to train and validate on."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from unmask.data.findings import Finding, joined
 from unmask.data.images import Images
-from unmask.data.records import counts_of, some
+from unmask.data.records import TEST, TRAINING, VALIDATION, counts_of, some
 from unmask.data.split import VAL_SHARE, held_out_names, refuse_common
 from unmask.errors import DataError
 
@@ -47,6 +48,16 @@ class AnnotatedParts(Generic[T]):
     """Validates if there is no validation part."""
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Mapping[str, T], findings: Iterable[Sequence[Finding]]) -> "AnnotatedParts[T]":
+        """From the parts by their names; findings of one kind are joined."""
+        return cls(
+            training=parts.get(TRAINING),
+            validation=parts.get(VALIDATION),
+            test=parts.get(TEST),
+            findings=joined(findings),
+        )
 
 
 class AnnotatedSplit(NamedTuple, Generic[T]):

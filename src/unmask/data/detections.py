@@ -7,7 +7,7 @@ import numpy as np
 from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
 from unmask.data.findings import found
 from unmask.data.instances import Detections
-from unmask.data.sources import boxes_csv, coco, labelme_objects, voc
+from unmask.data.sources import boxes_csv, coco, labelme_objects, voc, yolo
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
 
@@ -16,6 +16,7 @@ SOURCES: tuple[BoxSource, ...] = (
     voc.SOURCE,
     boxes_csv.SOURCE,
     labelme_objects.SOURCE,
+    yolo.SOURCE,
 )
 
 
@@ -27,7 +28,7 @@ def find_detections(
     label_column: str = "label",
     single_class: str | None = None,
 ) -> AnnotatedSplit[Detections]:
-    """The objects in images, in COCO's, VOC's or labelme's format, or of a table of boxes.
+    """The objects in images, in COCO's, VOC's, labelme's or YOLO's format, or of a table of boxes.
 
     `divided` says which are for validation; `single_class` names the one class that all objects are
     then of, whatever the annotations call them. Raises DataError, which says how to correct it, if there
@@ -58,15 +59,16 @@ def find_boxes(
     if len(sources) != 1:
         raise DataError(
             f"detection takes one folder or file of annotations and got {', '.join(sources) or 'none'}: "
-            f"give a folder in COCO's, PASCAL VOC's or labelme's format, or a .csv of boxes"
+            f"give a folder in COCO's, PASCAL VOC's, labelme's or YOLO's format, or a .csv of boxes"
         )
     for source in SOURCES:
         if source.matches(sources[0]):
             parts = source.read(sources[0], Options(root="", label_column=label_column or "label"))
             return parts if single_class is None else _of_one_class(parts, single_class)
     raise DataError(
-        f"{sources[0]} has no boxes: give a folder with COCO's or labelme's annotations (.json) or "
-        f"PASCAL VOC's (.xml), or a .csv with the columns path, xmin, ymin, xmax, ymax and label"
+        f"{sources[0]} has no boxes: give a folder with COCO's or labelme's annotations (.json), PASCAL "
+        f"VOC's (.xml) or YOLO's (.txt, with the classes in data.yaml or classes.txt), or a .csv with "
+        f"the columns path, xmin, ymin, xmax, ymax and label"
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.annotations import Annotations
-from unmask.data.findings import joined
 from unmask.data.instances import Detections
 from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, class_name, in_order
 from unmask.data.sources.lists import LIST_SUFFIXES, SPACES, SPLIT_COLUMN, column, path_in, rows_of
@@ -54,12 +53,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
         ids = range(1, len(classes) + 1)
         parts[part] = collected.finished(Path(word).resolve().stem, classes, ids)
         all_findings.append(collected.findings)
-    return AnnotatedParts(
-        training=parts.get(TRAINING),
-        validation=parts.get(VALIDATION),
-        test=parts.get(TEST),
-        findings=joined(all_findings),
-    )
+    return AnnotatedParts.of(parts, all_findings)
 
 
 def _row(file: str, number: int, row: dict[str, Any], label_column: str) -> _Row:

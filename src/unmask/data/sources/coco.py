@@ -17,10 +17,10 @@ import numpy as np
 from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.annotations import Annotations
-from unmask.data.findings import SHOWN, found, joined
+from unmask.data.findings import SHOWN, found
 from unmask.data.instances import Detections
 from unmask.data.masks import Mask, Polygons, RunLengths, extent_of, run_lengths_of_text
-from unmask.data.records import TEST, TRAINING, VALIDATION, part_named, some
+from unmask.data.records import TRAINING, part_named, some
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
 from unmask.storage import ANY_SIZE, read_regular, start_of
@@ -29,6 +29,7 @@ OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "st
 """What COCO's own files for other uses begin with."""
 SNIFFED = 65_536
 COCO_KEY = re.compile(rb'"(?:images|annotations|categories)"\s*:')
+OWN_KEY = re.compile(rb'"(?:images|annotations)"\s*:')
 LABELME_KEY = re.compile(rb'"shapes"\s*:')
 SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -46,7 +47,10 @@ def _is_coco(file: str) -> bool:
         start = start_of(Path(file), SNIFFED)
     except OSError:
         return False
-    return COCO_KEY.search(start) is not None and LABELME_KEY.search(start) is None
+    if LABELME_KEY.search(start):
+        return False
+    is_whole = len(start) < SNIFFED  # images or annotations may stand behind many categories
+    return (OWN_KEY if is_whole else COCO_KEY).search(start) is not None
 
 
 def read_coco(file: str, name: str) -> tuple[Detections, Annotations]:
@@ -261,12 +265,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
         files[part] = file
         parts[part], collected = read_coco(file, Path(word).resolve().stem)
         all_findings.append(collected.findings)
-    return AnnotatedParts(
-        training=parts.get(TRAINING),
-        validation=parts.get(VALIDATION),
-        test=parts.get(TEST),
-        findings=joined(all_findings),
-    )
+    return AnnotatedParts.of(parts, all_findings)
 
 
 SOURCE = BoxSource(matches=_matches, read=_read)

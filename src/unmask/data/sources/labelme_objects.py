@@ -13,7 +13,7 @@ import numpy as np
 from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.annotations import LEFT_OUT, Annotations
-from unmask.data.findings import Finding, found, joined
+from unmask.data.findings import Finding, found
 from unmask.data.instances import Detections
 from unmask.data.masks import Mask, Polygons, extent_of, run_lengths_of
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order
@@ -53,12 +53,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
         if chosen:
             parts[part], findings = _collected(word, chosen, classes)
             all_findings.append(findings)
-    return AnnotatedParts(
-        training=parts.get(TRAINING),
-        validation=parts.get(VALIDATION),
-        test=parts.get(TEST),
-        findings=joined(all_findings),
-    )
+    return AnnotatedParts.of(parts, all_findings)
 
 
 def _collected(

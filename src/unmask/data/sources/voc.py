@@ -13,7 +13,7 @@ from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.annotations import LEFT_OUT, Annotations
 from unmask.data.decode.files import SUFFIXES
-from unmask.data.findings import found, joined
+from unmask.data.findings import found
 from unmask.data.instances import Detections
 from unmask.data.paths import files_below
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
@@ -69,12 +69,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
         *found("annotation files that cannot be read", LEFT_OUT, broken),
         *found("annotation files that ImageSets/Main does not list", LEFT_OUT, unlisted),
     ]
-    return AnnotatedParts(
-        training=parts.get(TRAINING),
-        validation=parts.get(VALIDATION),
-        test=parts.get(TEST),
-        findings=joined([odd, *all_findings]),
-    )
+    return AnnotatedParts.of(parts, [odd, *all_findings])
 
 
 def _collected(
