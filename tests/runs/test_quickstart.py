@@ -22,7 +22,7 @@ from unmask.data.labels import find_labelled
 from unmask.data.sources.find import find_images
 from unmask.errors import CheckpointError, DataError
 from unmask.runs import quickstart
-from unmask.runs.comparison import Comparison, Row
+from unmask.runs.comparison import NAMES, Comparison, Row, verdict_on
 from unmask.runs.examples import EXAMPLES, Quickstart
 from unmask.runs.quickstart import plan_quickstart, run_quickstart
 
@@ -121,6 +121,31 @@ def test_next_names_the_best(tmp_path):
     assert "unmask pretrain" in own
     assert rows[2].shown == "75.0 % ± 21.2"
     assert rows[0].shown == "70.0 %"
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        (
+            (0.74, 0.43, 0.82, 0.89),
+            r"gains 46 points \(fine-tuned 89.0 %.* and 8 points \(probe",
+        ),
+        (
+            (0.805, 0.769, 0.836, 0.776),
+            r"gains 3 points \(probe, frozen encoder 83.6 %, probe",
+        ),
+        ((0.80, 0.40, 0.81, 0.70), r"gains 30 points \(fine-tuned 70.0 %, from scratch 40.0 %\)$"),
+        ((0.80, 0.40, 0.75, 0.70), r"; but probe on pixels has 80.0 %: train longer with --time$"),
+        ((0.80, 0.77, 0.81, 0.78), "so few minutes of pre-training gain nothing here"),
+    ],
+)
+def test_whether_pretraining_gains(tmp_path, scores, says):
+    """Beyond twice the standard error of 657 images, by fine-tuning or by a probe."""
+    rows = [
+        Row(name=NAMES[name], how="", values=(score,), run=tmp_path, following="")
+        for name, score in zip(("pixels", "scratch", "probe", "finetune"), scores, strict=True)
+    ]
+    assert re.search(says, verdict_on(rows, 657))
 
 
 @pytest.mark.parametrize("data", list(EXAMPLES))

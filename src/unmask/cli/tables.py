@@ -108,8 +108,8 @@ def show_embed(written: Embedded) -> None:
     """Says what was written."""
     show_notes(written.notes)
     show_bad(written.bad)
-    where = escaped(str(written.path))
-    print(f"wrote features of {written.images} images to {where}, {len(written.bad)} left out")
+    where, images = escaped(str(written.path)), counted(written.images, "image")
+    print(f"wrote features of {images} to {where}, {len(written.bad)} left out")
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,6 +11,7 @@ from unmask.data.images import Images
 from unmask.data.records import TEST, TRAINING, VALIDATION, counts_of, some
 from unmask.data.split import VAL_SHARE, held_out_names, refuse_common
 from unmask.errors import DataError
+from unmask.units import counted
 
 
 class Annotated(Protocol):
@@ -108,7 +109,7 @@ def divided(
         notes.append(note)
     validation = validation.with_classes(training.classes)
     refuse_common(training.images, validation.images)
-    notes.append(f"{len(training.classes)} classes: {some(training.classes)}")
+    notes.append(f"{counted(len(training.classes), 'class')}: {some(training.classes)}")
     return AnnotatedSplit(training, validation, joined(findings), tuple(notes))
 
 

@@ -10,6 +10,7 @@ from unmask.data.instances import Detections
 from unmask.data.sources import boxes_csv, coco, labelme_objects, voc, yolo
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
+from unmask.units import counted
 
 SOURCES: tuple[BoxSource, ...] = (
     coco.SOURCE,
@@ -47,8 +48,8 @@ def find_detections(
     present = {classes[i] for i in np.unique(table.labels[~table.crowd]).tolist()}
     absent = [name for name in classes if name not in present]
     findings = found("classes without objects to train on", "kept", absent)
-    training, validation = (int((~part.instances.crowd).sum()) for part in split[:2])
-    notes = (*split.notes, f"{training} objects for training and {validation} objects for validation")
+    training, validation = (counted(int((~one.instances.crowd).sum()), "object") for one in split[:2])
+    notes = (*split.notes, f"{training} for training and {validation} for validation")
     return split._replace(findings=(*split.findings, *findings), notes=notes)
 
 

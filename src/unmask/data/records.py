@@ -11,6 +11,7 @@ import numpy as np
 
 from unmask.data.images import Images
 from unmask.errors import DataError
+from unmask.units import counted
 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 NAMES_SHOWN = 5
@@ -105,7 +106,10 @@ class Split(NamedTuple):
 
 def counts_of(training: Sized, validation: Sized) -> str:
     """A sentence on how many images each part has."""
-    return f"{len(training)} images for training and {len(validation)} images for validation"
+    return (
+        f"{counted(len(training), 'image')} for training and "
+        f"{counted(len(validation), 'image')} for validation"
+    )
 
 
 def class_name(value: object) -> str | None:

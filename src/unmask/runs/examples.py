@@ -35,8 +35,6 @@ class Example:
     steps: float | None
     """Steps of every training on labels, for each of pre-training, and no more than the recipes'; those
     if None."""
-    not_ahead: str
-    """What to say if pre-training gains nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +52,6 @@ class Quickstart:
     seeds: tuple[int, ...]
 
 
-LONGER = (
-    "so few minutes of pre-training gain nothing here: train longer with --time, or see what "
-    "twenty-five minutes gain on Fashion-MNIST in benchmarks/classification.md"
-)
 EXAMPLES = {
     "digits": Example(
         folder="quickstart",
@@ -74,7 +68,6 @@ EXAMPLES = {
         time="4m",
         share=0.5,
         steps=0.12,
-        not_ahead=LONGER,
     ),
     "elpv": Example(
         folder="quickstart-elpv",
@@ -91,6 +84,5 @@ EXAMPLES = {
         time="12m",
         share=0.4,
         steps=0.14,
-        not_ahead=LONGER,
     ),
 }

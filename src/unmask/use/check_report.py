@@ -64,7 +64,7 @@ class Check:
             *(row for found in self.annotations for row in found.rows),
             ("unreadable", f"{len(i.bad)} (all headers read, {i.decoded} images decoded)"),
             ("of one colour", f"{len(i.one_colour)} of the {i.decoded} decoded"),
-            ("duplicates", f"{len(i.duplicates)} groups of files with the same content"),
+            ("duplicates", f"{counted(len(i.duplicates), 'group')} of files with the same content"),
             ("read as", f"{counted(self.image.channels, 'channel')} of {self.image.dtype}"),
             ("mean", " ".join(f"{value:.4g}" for value in self.image.mean)),
             ("standard deviation", " ".join(f"{value:.4g}" for value in self.image.std)),
