@@ -91,8 +91,8 @@ def test_coco_as_it_is_published(official):
     assert split.validation.category_ids[1] == 7
     assert "gaps in the category ids" in printed(split.findings)
     assert "images without objects: kept, as background" in printed(split.findings)
-    assert split.counts == "3 images for training and 1 images for validation"
-    assert "3 objects for training and 1 objects for validation" in split.notes
+    assert split.counts == "3 images for training and 1 image for validation"
+    assert "3 objects for training and 1 object for validation" in split.notes
     one = training.subset(np.array([2, 0]))
     assert one.instances[0].pixels((HEIGHT, WIDTH))[0, 3:7, 2:6].all()
     assert one.instances[1].boxes.tolist() == first.boxes.tolist()

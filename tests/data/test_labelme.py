@@ -154,7 +154,7 @@ def test_labelmes_shapes_as_objects(tmp_path):
         "1 shapes that cannot be drawn: left out",
         "1 regions of __ignore__: neither learnt nor counted as background",
         "1 images without objects: kept, as background",
-        "4 objects for training and 1 objects for validation",
+        "4 objects for training and 1 object for validation",
     ):
         assert words in report, words
     assert "crowd" not in report

@@ -191,7 +191,7 @@ def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -
             (f"{_sentence(found.verdict)} {_sentence(found.note)}", _chart(asked, found)),
             *_drawn(
                 run,
-                {"reconstruction": f"Unseen {asked.example.things}: masked, reconstructed, original"},
+                {"reconstruction": f"Unseen {asked.example.things}: original, masked, reconstructed"},
             ),
         ],
         commands=_own_images(found),
@@ -199,7 +199,7 @@ def write_page(asked: Quickstart, found: Comparison, linear: dict[str, float]) -
             "The comparison in numbers",
             ("", "accuracy", "each seed", "how"),
             [
-                (row.name, row.shown, ", ".join(f"{value:.1%}" for value in row.values), row.how)
+                (row.name, row.shown, ", ".join(f"{100 * value:.1f} %" for value in row.values), row.how)
                 for row in found.rows
             ],
         ),
@@ -241,8 +241,8 @@ def _facts(
             f"steps of {t.batch}",
         ),
         ("Reconstruction", last_summary(Pretrain(asked.pretraining), run, plan)),
-        ("Probe, random encoder", f"{linear[RANDOM]:.1%}: the same encoder before any training"),
-        ("Majority-class baseline", f"{chance:.1%}: {constant}"),
+        ("Probe, random encoder", f"{100 * linear[RANDOM]:.1f} %: the same encoder before any training"),
+        ("Majority-class baseline", f"{100 * chance:.1f} %: {constant}"),
         ("Licence of the images", run.read("model.json")["licence_note"] or "not known"),
     ]
 
