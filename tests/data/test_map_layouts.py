@@ -104,6 +104,81 @@ def cityscapes(tmp_path) -> Path:
     return tmp_path
 
 
+def test_masks_as_roboflow_exports_them(tmp_path):
+    """Beside their images, with a list of the values in each part."""
+    for part, name in (("train", "a"), ("train", "b"), ("valid", "c"), ("test", "d")):
+        picture(tmp_path / part / f"{name}.jpg")
+        picture(tmp_path / part / f"{name}_mask.png", stripes(0, 2, 1, 0))
+        (tmp_path / part / "_classes.csv").write_text(
+            "Pixel Value, Class\n0, background\n1, cat\n2, dog\n"
+        )
+    split = find_label_maps((str(tmp_path),))
+    names = [[Path(path).name for path in part.images.paths] for part in split[:2]]
+    assert names == [["a.jpg", "b.jpg"], ["c.jpg"]]
+    assert split.training.classes == ("background", "cat", "dog")
+    assert split.training.labels(0).tolist() == stripes(0, 2, 1, 0).tolist()
+    (tmp_path / "train" / "b_mask.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images have no label map .*add train/b_mask.png there"):
+        find_label_maps((str(tmp_path),))
+
+
+def test_masks_beside_the_images_of_one_folder(tmp_path):
+    """Wherever that lies."""
+    folder = tmp_path / "val" / "tumours"
+    for i in range(4):
+        picture(folder / f"{i}.png")
+        picture(folder / f"{i}_mask.png", stripes(0, 255, 0, 0))
+    split = find_label_maps((str(folder),))
+    assert len(split.training.images) + len(split.validation.images) == 4
+    assert split.training.classes == ("0", "255")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("value,name\n1,cat\n2,dog\n", [[255, 1, 0, 255]]),  # 0 is no class
+        ("name,value\ndog,2\ncat,1\n", [[255, 1, 0, 255]]),
+        ("value,name\n0,nothing\n1,cat\n2,dog\n", [[0, 2, 1, 0]]),  # although it looks like ADE20K
+    ],
+)
+def test_the_values_of_listed_classes(tmp_path, rows, expected):
+    for part in ("training", "validation"):
+        picture(tmp_path / "images" / part / "a.jpg")
+        picture(tmp_path / "annotations" / part / "a.png", stripes(0, 2, 1, 0))
+    (tmp_path / "classes.csv").write_text(rows)
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.labels(0)[::HEIGHT, :: WIDTH // 4].tolist() == expected
+    assert split.training.classes[-2:] == ("cat", "dog")
+
+
+def test_listed_values_in_colour(tmp_path):
+    colours = {1: (9, 8, 7), 5: (1, 2, 3)}
+    for name in "abcd":
+        picture(tmp_path / "images" / f"{name}.jpg")
+        picture(tmp_path / "masks" / f"{name}.png", np.array([[*colours.values()] * 16] * HEIGHT))
+    (tmp_path / "classes.csv").write_text("value,name,r,g,b\n1,cat,9,8,7\n5,dog,1,2,3\n")
+    split = find_label_maps((str(tmp_path),))
+    assert split.training.labels(0)[0, :4].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("value,name\n1,cat\n3,dog\n", "holds the label 2 and there are 2 classes, from 1 to 3"),
+        ("value,name\n1,cat\n1,dog\n", "below 0, or one twice"),
+        ("value,name\nx,cat\n1,dog\n", "no integer"),
+    ],
+)
+def test_24_listed_values_that_cannot_be_used(tmp_path, rows, says):
+    picture(tmp_path / "images" / "a.jpg")
+    picture(tmp_path / "masks" / "a.png", stripes(0, 2, 1, 0))
+    picture(tmp_path / "images" / "b.jpg")
+    picture(tmp_path / "masks" / "b.png", stripes(0, 2, 1, 0))
+    (tmp_path / "classes.csv").write_text(rows)
+    with pytest.raises(DataError, match=says):
+        find_label_maps((str(tmp_path),)).training.labels(0)
+
+
 def test_cityscapes_as_it_is_published(cityscapes):
     """The 19 classes that count, by their names; the rest is ignored."""
     split = find_label_maps((str(cityscapes),))

@@ -1,5 +1,6 @@
 """What is measured along the way."""
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,6 @@ from unmask.engine.optim import learning_rate
 from unmask.engine.session import Session, TrainingState
 from unmask.engine.spikes import newest_spike
 from unmask.engine.task import Evaluator
-from unmask.viz.saving import png_bytes
 
 
 class Clock:
@@ -98,7 +98,8 @@ def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, fl
             if isinstance(value, Image):
                 if not session.processes.is_main:
                     continue
-                session.run.write(f"samples/{name}-{step:08d}.png", png_bytes(value))
+                value.save(png := io.BytesIO(), format="png")
+                session.run.write(f"samples/{name}-{step:08d}.png", png.getvalue())
             else:
                 scores[name] = value
     return scores

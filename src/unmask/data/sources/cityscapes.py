@@ -58,4 +58,5 @@ def known_classes(name: str) -> ClassList | None:
         return None
     names, colours = zip(*CLASSES.values(), strict=True)
     values = tuple(CLASSES) if IDS.search(name) else tuple(range(len(CLASSES)))
-    return ClassList(names=names, palette=np.array(colours, dtype=np.uint8), values=values)
+    palette = np.array(colours, dtype=np.uint8)
+    return ClassList(names=names, palette=palette, values=values, source="Cityscapes")

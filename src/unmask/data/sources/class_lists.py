@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ USUAL = (
         "classes.csv",
         "class_dict.csv",
         "palette.csv",
+        "_classes.csv",
     ),
     "objectInfo150.txt",
 )
-"""What a list of classes beside the maps may be called; the last is ADE20K's."""
+"""What a list of classes beside the maps may be called; the last two are Roboflow's and ADE20K's."""
 BACKGROUND = "background"
 NAME_COLUMNS = ("name", "class", "label")
+VALUE_COLUMNS = ("value", "pixel value")
 COLOURS = ("r", "g", "b"), ("red", "green", "blue")
 
 
@@ -39,11 +42,13 @@ class ClassList:
     """uint8 [K, 3]: their colours, by which maps in colour show them."""
     values: tuple[int, ...] | None = None
     """Their values in maps, between which others are ignored. Default: one after the other."""
+    source: str = ""
+    """The published data set whose classes they are."""
 
 
-def class_list_in(folder: str) -> ClassList | None:
-    """The list that lies beside the maps; None if there is none."""
-    files = (os.path.join(folder, name) for name in USUAL)
+def class_list_in(*folders: str) -> ClassList | None:
+    """The list beside the maps, in the first of the folders that has one; None if none has."""
+    files = (os.path.join(folder, name) for folder in folders for name in USUAL)
     file = next((file for file in files if os.path.isfile(file)), None)
     return None if file is None else class_list(file)
 
@@ -92,8 +97,14 @@ def _listed(file: str, lines: list[str]) -> ClassList:
 
 
 def _table(file: str) -> ClassList:
+    """In the order of the column of values, if there is one."""
+    rows = list(rows_of(file, (*NAME_COLUMNS, *VALUE_COLUMNS)))
+    by_value = first_column(rows[0], VALUE_COLUMNS) if rows else None
+    values = None if by_value is None else _values(file, [row[by_value] for row in rows])
+    if values:
+        values, rows = zip(*sorted(zip(values, rows, strict=True), key=itemgetter(0)), strict=True)
     names, colours = [], []
-    for row in rows_of(file, NAME_COLUMNS):
+    for row in rows:
         by = first_column(row, NAME_COLUMNS)
         if by is None:
             raise DataError(
@@ -104,7 +115,19 @@ def _table(file: str) -> ClassList:
         channels = next((c for c in COLOURS if all(column(row, each) for each in c)), None)
         if channels is not None:
             colours.append([row[column(row, each) or each] for each in channels])
-    return ClassList(names=tuple(names), palette=_colours(file, colours) if colours else None)
+    palette = _colours(file, colours) if colours else None
+    return ClassList(names=tuple(names), palette=palette, values=values)
+
+
+def _values(file: str, cells: list[Any]) -> tuple[int, ...]:
+    """Raises DataError if one is no value of a label map, or is there twice."""
+    try:
+        values = tuple(int(cell) for cell in cells)
+    except ValueError as error:
+        raise DataError(f"{file} has a value that is no integer ({error}): correct it") from error
+    if min(values) < 0 or len(set(values)) < len(values):
+        raise DataError(f"{file} has a value below 0, or one twice: give each class its own")
+    return values
 
 
 def _colours(file: str, rows: list[list[Any]]) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Images and a picture of labels for each, beside each other.
 
 What is read, with train, val and test, or none of them, at either depth: DATA/images/training/a.jpg with
-DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png. PASCAL
-VOC's DATA/JPEGImages with DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says.
-`cityscapes` says what its files are called.
+DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png; or
+DATA/train/a.jpg beside DATA/train/a_mask.png (Roboflow). PASCAL VOC's DATA/JPEGImages with
+DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says. `cityscapes` says what its files
+are called.
 """
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,16 +28,12 @@ from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
 from unmask.data.sources import cityscapes, voc
 from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
 from unmask.data.sources.folder import images_below
-from unmask.data.sources.map_folders import pairs_of_folders
+from unmask.data.sources.map_folders import ENDINGS, is_called_a_map, pairs_of_folders, part_folders
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
 VOC_FOLDER = "SegmentationClass"
 """PASCAL VOC's, which holds maps for a few of its images."""
-ENDINGS = re.compile(
-    rf"({cityscapes.MAP_ENDING}|[_-](mask|masks|label|labels|gt|seg|segmentation))$", re.IGNORECASE
-)
-"""What may stand behind the image's name in the name of its map."""
 FORMATS = ("PNG", "TIFF", "BMP")
 """Image formats of label maps: JPEG would change the labels."""
 VALUE_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
@@ -57,14 +53,14 @@ class MapFiles:
     """int16: from each value to its label, NO_CLASS for a value that is none."""
     colours: np.ndarray | None
     """uint8 [K, 3]: those of the classes in maps in colour; other maps hold values."""
-    first: int
-    """The value of the first class."""
+    values: tuple[int, ...]
+    """That of each class."""
     expected: str
     """What values there may be, for messages."""
 
     def __call__(self, index: int) -> np.ndarray:
         """int64 [H, W]; DataError if it cannot be read or holds a value that is no class."""
-        values = _values(self.paths[index], self.colours, self.first)
+        values = _values(self.paths[index], self.colours, self.values)
         known = values[(values >= 0) & (values < len(self.table))]
         labels = self.table[np.clip(values, 0, len(self.table) - 1)].astype(np.int64)
         if len(known) < values.size or labels.min(initial=0) == NO_CLASS:
@@ -90,10 +86,10 @@ class MapFiles:
         return replace(self, table=np.where(is_class, new, self.table).astype(np.int16))
 
 
-def _values(path: str, colours: np.ndarray | None, first: int) -> np.ndarray:
+def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...]) -> np.ndarray:
     """int64 [H, W]: what a map holds, the indices of its palette if it has one.
 
-    Of a map in colour: the place of each pixel's colour among `colours`, counted from `first`.
+    Of a map in colour: for each pixel's colour the value of the class that has it.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -105,7 +101,7 @@ def _values(path: str, colours: np.ndarray | None, first: int) -> np.ndarray:
             f"the label map {path} cannot be read ({error}): store it as PNG with a value for each class"
         ) from error
     if colours is not None:
-        return _places(path, pixels, colours) + first
+        return np.array(of_classes, dtype=np.int64)[_places(path, pixels, colours)]
     if (pixels == pixels[..., :1]).all():
         return pixels[..., 0].astype(np.int64)
     raise DataError(
@@ -152,7 +148,8 @@ def _gathered(word: str) -> _Gathered:
     listed = voc.listed_parts(word, "Segmentation")
     for images, maps in pairs_of_folders(Path(word)):
         is_ade |= images.name == "images" and maps.name == "annotations" and (maps / "training").is_dir()
-        above = PART_NAMES.get(images.parent.name.lower()) if images.parent != Path(word) else None
+        is_inside = Path(word) not in (images, images.parent)
+        above = PART_NAMES.get(images.parent.name.lower()) if is_inside else None
         pairs, without_map, without_image = _pairs(str(images), str(maps))
         labelled = {part for part, _, _ in pairs}
         missing = [image for part, image in without_map if part in labelled or not labelled]
@@ -177,10 +174,14 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     all_maps, parts = gathered.maps, gathered.parts
     if not all_maps:
         raise DataError(f"no images in {word}: sought {' '.join(SUFFIXES)} in its folders of images")
-    known = class_list(options.classes) if options.classes else class_list_in(word)
+    known = class_list(options.classes) if options.classes else class_list_in(word, *part_folders(word))
     if known is None and options.label_offset is None:
         known = cityscapes.known_classes(os.path.splitext(all_maps[0])[0])
-    first = options.label_offset if options.label_offset is not None else int(gathered.is_ade)
+    if known and known.values and options.label_offset is not None and not known.source:
+        known = replace(known, values=None)
+    first = int(gathered.is_ade) if options.label_offset is None else options.label_offset
+    if known and known.values:
+        first = min(known.values)
     counts = _counts(all_maps) if known is None else Counter[int]()
     reader, classes = _reader(word, counts, known, first, options)
     palette = _palette(known, reader.table, all_maps)
@@ -207,19 +208,19 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
 
 
 def _notes(known: ClassList | None, first: int, options: MapOptions) -> Iterator[str]:
-    if known and known.values:
-        yield f"the {len(known.names)} classes are those of Cityscapes, and other values are ignored"
+    if known and known.source:
+        yield f"the {len(known.names)} classes are those of {known.source}, and other values are ignored"
     elif first:
         note = f"the first class has the value {first} in the label maps, and lower ones are ignored"
-        as_usual = " as in ADE20K; say --data.label-offset 0 if 0 is a class"
-        yield note if options.label_offset is not None else f"{note}{as_usual}"
+        is_said = options.label_offset is not None or (known is not None and known.values)
+        yield note if is_said else f"{note} as in ADE20K; say --data.label-offset 0 if 0 is a class"
 
 
 def _counts(maps: Sequence[str]) -> Counter[int]:
     """How many pixels of all maps have each value."""
     counts = Counter[int]()
     for path in maps:
-        values, pixels = np.unique(_values(path, None, 0), return_counts=True)
+        values, pixels = np.unique(_values(path, None, ()), return_counts=True)
         counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
     return counts
 
@@ -260,12 +261,12 @@ def _reader(
             f"--data.label-offset"
         )
     table = np.full(VALUES, NO_CLASS, dtype=np.int16)
-    table[: values[-1] if known and known.values else first] = IGNORE_INDEX
+    table[: values[-1] if known and known.source else first] = IGNORE_INDEX
     table[[value for value in ignored if 0 <= value < VALUES]] = IGNORE_INDEX
     table[values] = np.arange(len(values))
     colours = None if known is None else known.palette
     return MapFiles(
-        paths=PathList(), table=table, colours=colours, first=first, expected=expected
+        paths=PathList(), table=table, colours=colours, values=tuple(values), expected=expected
     ), classes
 
 
@@ -292,11 +293,16 @@ def _pairs(
 
     Then part and image of images without a map, and maps without an image.
     """
-    of_maps = cityscapes.label_maps_among({_stem(path, maps): path for path in images_below(maps)})
+    pictures = {_stem(path, maps): path for path in images_below(maps)}
+    if images == maps:
+        pictures = {stem: path for stem, path in pictures.items() if is_called_a_map(stem)}
+    of_maps = cityscapes.label_maps_among(pictures)
     short = {ENDINGS.sub("", stem): path for stem, path in of_maps.items()}
     pairs, missing, used = [], [], set()
     for image in images_below(images):
         stem = _stem(image, images)
+        if images == maps and is_called_a_map(stem):
+            continue
         label_map = of_maps.get(stem) or short.get(cityscapes.IMAGE_ENDING.sub("", stem))
         top = stem.partition(os.sep)[0].lower() if os.sep in stem else ""
         part = PART_NAMES.get(top, TRAINING)
@@ -309,9 +315,10 @@ def _pairs(
 
 
 def _missing_maps(missing: list[str], others: int, images: str, maps: str) -> DataError:
+    wanted = f"{_stem(missing[0], images)}{'_mask' if images == maps else ''}.png"
     return DataError(
         f"{len(missing)} of {len(missing) + others} images have no label map in {maps}, the first is "
-        f"{missing[0]}: add {_stem(missing[0], images)}.png there, or remove the image"
+        f"{missing[0]}: add {wanted} there, or remove the image"
     )
 
 
