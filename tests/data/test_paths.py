@@ -59,3 +59,10 @@ def test_fingerprints_and_splits_of_earlier_runs_hold():
 
 FINGERPRINT = "120 images, names 25b03fa6"
 HELD_OUT = ("a/é009", "a/é027", "b-/é016", "b/é022", "b/é030")
+
+
+def test_what_a_source_is_called():
+    """Two data sets that are each described by a data.yaml are not one."""
+    assert module.slug("/data/my images/") == "my-images"
+    assert module.slug("/data/cats.csv") == "cats.csv"
+    assert module.slug("/data/cats/data.yaml") == "cats-data"

@@ -15,8 +15,10 @@ AT_ONCE = 4096
 
 
 def slug(source: str) -> str:
-    """What a source is called in the names of directories."""
-    return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name)
+    """What a source is called in the names of directories; every data.yaml with its folder's name."""
+    path = Path(source).resolve()
+    name = f"{path.parent.name}-{path.stem}" if path.suffix in (".yaml", ".yml") else path.name
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def slugs(sources: Sequence[str]) -> str:

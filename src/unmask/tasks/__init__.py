@@ -108,7 +108,7 @@ TASKS: dict[str, Entry] = {
         summary="train an object detector (Mask R-CNN on a pre-trained encoder): boxes, classes, masks",
         description=(
             "Trains a Mask R-CNN on a pre-trained encoder (paper, Table 4). DATA is a folder with COCO, "
-            "PASCAL VOC or labelme annotations, or a .csv of boxes. --init RUN starts from a "
+            "PASCAL VOC, labelme or YOLO annotations, or a .csv of boxes. --init RUN starts from a "
             "pre-trained encoder, --scratch from random weights."
         ),
         task="unmask.tasks.detect:Detect",

@@ -19,8 +19,10 @@ from unmask.data.paths import files_below
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
+from unmask.storage import start_of
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "imgs")
+SNIFFED = 4096
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -39,7 +41,15 @@ class _Sheet(NamedTuple):
 
 
 def _matches(word: str) -> bool:
-    return os.path.isdir(word) and any(files_below(word, ".xml"))
+    return os.path.isdir(word) and any(map(_is_of_objects, files_below(word, ".xml")))
+
+
+def _is_of_objects(file: str) -> bool:
+    """By a look at its start; other programs keep their settings in .xml."""
+    try:
+        return b"<annotation" in start_of(Path(file), SNIFFED)
+    except OSError:
+        return False
 
 
 def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
