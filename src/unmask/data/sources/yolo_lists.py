@@ -30,7 +30,7 @@ MOST_YAML = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """The classes in the order of their numbers, and what is said of the parts."""
+    """The classes in the order of their numbers, and where the parts are."""
 
     file: str
     names: tuple[str, ...]
@@ -143,7 +143,7 @@ class Places:
     """Finds what a list names, wherever the data set stood when that was written."""
 
     folders: tuple[str, ...]
-    """Where it is now, the likeliest first."""
+    """Where it is now; the first that fits counts."""
     missing: list[str] = field(default_factory=list)
     """What was not found."""
 
