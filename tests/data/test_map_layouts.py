@@ -9,6 +9,7 @@ from PIL import Image
 from unmask.cli.main import run
 from unmask.config.annotations import MapOptions
 from unmask.data.label_maps import find_label_maps
+from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 
 HEIGHT, WIDTH = 24, 32
@@ -120,6 +121,18 @@ def test_masks_as_roboflow_exports_them(tmp_path):
     (tmp_path / "train" / "b_mask.png").unlink()
     with pytest.raises(DataError, match=r"1 of 4 images have no label map .*add train/b_mask.png there"):
         find_label_maps((str(tmp_path),))
+
+
+def test_check_lists_the_images_among_label_maps(tmp_path, capsys):
+    """Label maps are no images to pre-train on."""
+    for i in range(6):
+        picture(tmp_path / "set" / f"{i}.jpg")
+        picture(tmp_path / "set" / f"{i}_mask.png", stripes(0, 1))
+    out = tmp_path / "check"
+    assert run(["check", str(tmp_path / "set"), "--data.size", "16", "--out", str(out)]) == 0
+    assert f"next: unmask pretrain {out / 'images.jsonl'} " in capsys.readouterr().out
+    listed = find_images((str(out / "images.jsonl"),))
+    assert [Path(path).name for path in listed.paths] == [f"{i}.jpg" for i in range(6)]
 
 
 def test_masks_beside_the_images_of_one_folder(tmp_path):

@@ -1,6 +1,7 @@
 """What the commands print of their results: facts, tables that fit a terminal, and where the rest is."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from rich.text import Text
 from unmask.config.output import claim_output
 from unmask.data.decode.pictures import BadImage
 from unmask.engine.locks import only_writer_in
+from unmask.storage import written_aside
 from unmask.units import counted
-from unmask.use.check_report import Check
+from unmask.use.check_report import LIST, Check
 from unmask.use.detect import Detected
 from unmask.use.embed import Embedded
 from unmask.use.predict import Classified
@@ -63,6 +65,7 @@ def show_check(found: Check) -> None:
     claim_output(found.folder)
     with only_writer_in(found.folder):
         _save_pictures(found, console)
+        _save_list(found, console)
     for command in found.commands:
         console.print(Text(f"next: {escaped(command)}"))
 
@@ -75,6 +78,15 @@ def _save_pictures(found: Check, console: Console) -> None:
         place = found.folder / "objects.png"
         save_picture(drawn, place)
         console.print(Text(f"what is annotated: {escaped(str(place))}"))
+
+
+def _save_list(found: Check, console: Console) -> None:
+    if not found.listed:
+        return
+    file = found.folder / LIST
+    with written_aside(file) as aside, aside.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps({"path": os.path.abspath(path)}) + "\n" for path in found.listed)
+    console.print(Text(f"the images without the label maps beside them: {escaped(str(file))}"))
 
 
 def show_json(record: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from unmask.use.advise import (
     usual_patches,
 )
 from unmask.use.check_annotations import AnnotationCheck, check_annotations
-from unmask.use.check_report import BadShare, Check, one_colour_notes
+from unmask.use.check_report import LIST, BadShare, Check, one_colour_notes
 from unmask.viz.samples import SampleRow, sample_sheet
 from unmask.viz.tiles import displayable
 
@@ -57,7 +57,6 @@ def run_check(asked: CheckConfig) -> Check:
     images = (
         annotations[0].images if annotations else find_images(d.source, root=d.root, download=d.download)
     )
-    sources = annotations[0].folders if annotations else d.source
     wanted = read_layout(d, images)
     inspection = inspect(images, wanted)
     if len(inspection.bad) == inspection.images:
@@ -77,6 +76,9 @@ def run_check(asked: CheckConfig) -> Check:
     prediction = replace(reading.prediction, plan=plan_here(config, images, measured))
     reading = replace(reading, prediction=prediction)
     bad = BadShare.of(images, inspection, config.data.max_bad_share)
+    folder = Path(asked.out or f"runs/check-{slug(images.name)}")
+    alone = next((folder / LIST for one in annotations if one.are_among_images), None)
+    sources = (str(alone),) if alone else annotations[0].folders if annotations else d.source
     begin = ["unmask", "pretrain", *sources, "--recipe", recipe]
     flags = [*_flags_of(config, asked, plan), *_fitted_flags(config, _as_recipe(recipe, asked))]
     return Check(
@@ -89,7 +91,8 @@ def run_check(asked: CheckConfig) -> Check:
         prediction=prediction,
         reading=reading,
         samples=drawn,
-        folder=Path(asked.out or f"runs/check-{slug(images.name)}"),
+        folder=folder,
+        listed=images.paths if alone else (),
         commands=tuple(_commands([*begin, *flags], annotations, bad)),
         notes=(*measured.notes, *one_colour_notes(inspection), *bad.notes()),
         annotations=tuple(annotations),

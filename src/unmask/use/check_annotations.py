@@ -42,6 +42,8 @@ class AnnotationCheck:
     """Sentences on what would stop a run."""
     folders: tuple[str, ...]
     """That hold the images, without what is annotated: to pre-train on."""
+    are_among_images: bool = False
+    """Whether label maps lie there too, which are no images to pre-train on."""
     command: str
     """What to type next."""
     picture: Image | None = None
@@ -125,6 +127,8 @@ def check_label_maps(d: CheckData) -> AnnotationCheck | None:
             except DataError as error:
                 problems.append(str(error))
     total = len(split.training) + len(split.validation)
+    folders = _folders(split.training.images, split.validation.images)
+    maps = (part.maps.name(i) for part in (split.training, split.validation) for i in range(len(part)))
     rows = [
         ("label maps", f"{total}, of which {len(problems)} are bad"),
         ("classes", _classes(split.training, counts)),
@@ -137,7 +141,8 @@ def check_label_maps(d: CheckData) -> AnnotationCheck | None:
         images=_joined(split.training.images, split.validation.images),
         rows=tuple(rows),
         problems=tuple(problems),
-        folders=_folders(split.training.images, split.validation.images),
+        folders=folders,
+        are_among_images=not are_drawn and any(_lies_in(folders, name) for name in maps),
         command=shlex.join(["unmask", "segment", *d.source, "--init", "RUN"]),
     )
 
@@ -167,6 +172,10 @@ def _folders(*parts: Images) -> tuple[str, ...]:
     shared = (os.fsdecode(part.paths.shared()) for part in parts)
     found = sorted({one.rpartition(os.sep)[0] or os.curdir for one in shared})
     return tuple(one for one in found if not any(one.startswith(f"{other}{os.sep}") for other in found))
+
+
+def _lies_in(folders: Sequence[str], path: str) -> bool:
+    return any(path.startswith(os.path.join(folder, "")) for folder in folders)
 
 
 def _joined(first: Images, second: Images) -> Images:

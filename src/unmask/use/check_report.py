@@ -22,6 +22,7 @@ from unmask.units import counted, data_size, duration
 from unmask.use.check_annotations import AnnotationCheck
 from unmask.viz.words import percent
 
+LIST = "images.jsonl"
 NAMED = 10
 """Number of images that a sentence names."""
 
@@ -45,6 +46,8 @@ class Check:
     """Where the picture belongs."""
     commands: tuple[str, ...]
     """What to type next."""
+    listed: Sequence[str] = ()
+    """The images, for a list of them in `folder`, if label maps lie among them."""
     notes: tuple[str, ...] = ()
     """Sentences on what was decided about the images, and on what a run would stop at."""
     annotations: tuple[AnnotationCheck, ...] = ()
