@@ -85,7 +85,9 @@ def _save_list(found: Check, console: Console) -> None:
         return
     file = found.folder / LIST
     with written_aside(file) as aside, aside.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps({"path": os.path.abspath(path)}) + "\n" for path in found.listed)
+        lines.writelines(
+            json.dumps({"path": os.path.abspath(path)}) + "\n" for path in sorted(found.listed)
+        )
     console.print(Text(f"the images without the label maps beside them: {escaped(str(file))}"))
 
 
