@@ -21,6 +21,8 @@ from unmask.units import data_size
 
 ASIDE = ".unfinished"
 """How the name of a file ends while it is written; it begins with a dot."""
+SEAL = "sha256_of_this"
+"""The entry of a JSON file for the checksum of its other entries."""
 CHUNK = 2**24
 SMALL_FILE, ANY_SIZE = 2**28, 2**63 - 1
 """Bytes: more than any JSON file of ours holds; more than any file does."""
@@ -33,6 +35,26 @@ def from_json(content: str | bytes) -> Any:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("its lists and objects are nested too deep") from error
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """The same, and the checksum of what these names and values are as JSON."""
+    return {**values, SEAL: _seal(values)}
+
+
+def unsealed(values: Any) -> Any:
+    """Without the checksum, if it has one. Raises ValueError if that is of other values."""
+    if not isinstance(values, dict) or SEAL not in values:
+        return values
+    bare = {name: value for name, value in values.items() if name != SEAL}
+    if values[SEAL] != _seal(bare):
+        raise ValueError(f"it does not match its checksum; if it was edited, remove its entry {SEAL!r}")
+    return bare
+
+
+def _seal(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def aside_name(name: str) -> str:

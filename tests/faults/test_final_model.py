@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -42,10 +43,23 @@ def test_13_bit_rot_in_a_finished_model(tmp_path, weights, kind):
             use(tmp_path)
 
 
+def test_13_bit_rot_in_the_description(tmp_path, weights):
+    """It says how the model sees images: another mean is another model."""
+    write(tmp_path, weights)
+    file = tmp_path / "model.json"
+    text = file.read_text()
+    first = re.search(r'"std": \[\s*0\.(\d)', text)
+    file.write_text(text[: first.start(1)] + str((int(first[1]) + 1) % 10) + text[first.end(1) :])
+    for read in (check_model, read_weights):
+        with pytest.raises(CheckpointError, match=r"model.json cannot be used .*get a fresh copy"):
+            read(tmp_path)
+
+
 def test_13_a_model_of_an_earlier_version_has_no_checksum(tmp_path, weights):
     write(tmp_path, weights)
     description = json.loads((tmp_path / "model.json").read_text())
     assert len(description.pop("sha256")) == 64
+    assert len(description.pop("sha256_of_this")) == 64
     (tmp_path / "model.json").write_text(json.dumps(description))
     check_model(tmp_path)
     assert read_weights(tmp_path).description == weights.description

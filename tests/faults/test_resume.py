@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from contextlib import closing
 from dataclasses import replace
@@ -11,6 +12,8 @@ import pytest
 from safetensors.torch import load_file
 
 import unmask
+from tasks.test_segment import tiny_segmenter
+from tasks.test_segment import write_scenes as write_maps
 from unmask.data.loader import Batches
 from unmask.errors import CheckpointError, DataError, Interrupted
 
@@ -193,3 +196,43 @@ def test_08_other_files_than_a_finished_runs(tiny, photos, tmp_path):
     changed.write_bytes(changed.read_bytes() + b"more")
     with pytest.raises(DataError, match=r"of the same names as in .* but of other sizes"):
         unmask.pretrain(other)
+
+
+def stopped(tiny, monkeypatch) -> Path:
+    """A run that a signal stopped."""
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            unmask.pretrain(tiny)
+    return Path(tiny.out)
+
+
+def test_08_what_rounds_otherwise_is_said(tiny, monkeypatch, capsys):
+    stopped(tiny, monkeypatch)
+    unmask.pretrain(replace(tiny, optim=replace(tiny.optim, micro_batch=2)))
+    said = capsys.readouterr().out
+    assert "the same up to rounding, since not all is as before (images at once 4 then, 2 now)" in said
+    assert "resuming exactly" not in said
+
+
+def test_08_changed_label_maps_are_said(tmp_path, monkeypatch, capsys):
+    segment = tiny_segmenter(write_maps(tmp_path / "maps"), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        signal_at(patch, 1, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            unmask.segment(segment)
+    os.utime(tmp_path / "maps" / "labels" / "03.png", ns=(0, 0))
+    unmask.segment(segment)
+    assert "image files or label maps were written again since the run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["mean", "empty", "list"])
+def test_13_a_damaged_plan_stops_a_resume(tiny, monkeypatch, damage):
+    """It says what was learned of the images."""
+    file = stopped(tiny, monkeypatch) / "plan.json"
+    text = file.read_text()
+    first = re.search(r'"mean": \[\s*0\.(\d)', text)
+    flipped = text[: first.start(1)] + str((int(first[1]) + 1) % 10) + text[first.end(1) :]
+    file.write_text({"mean": flipped, "empty": "{}", "list": "[]"}[damage])
+    with pytest.raises(CheckpointError, match=r"plan.json .*restore it, or start a new run"):
+        unmask.pretrain(tiny)

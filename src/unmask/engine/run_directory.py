@@ -29,6 +29,7 @@ from unmask.storage import (
     read_regular,
     replace_file,
     size_of,
+    unsealed,
 )
 
 OWN = (MARKER, LOCK, ".DS_Store", aside_name("config.json"), aside_name("env.json"))
@@ -109,12 +110,18 @@ class RunDirectory:
         """A JSON file of the run, or None if it is not there. Raises CheckpointError."""
         path = self.path / name
         try:
-            return from_json(read_regular(path))
+            values = from_json(read_regular(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} is not valid JSON ({error}): restore it, or start a new run with another --out"
+            ) from error
+        try:
+            return unsealed(values)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path} cannot be used ({error}): restore it, or start a new run with another --out"
             ) from error
 
     def check_present(self) -> None:

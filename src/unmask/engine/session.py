@@ -113,7 +113,7 @@ def _resuming(session: Session, step: int) -> str:
         return f"resuming after step {step} of {steps}, but not exactly: {changed}"
     if differs := session.run.differs:
         return (
-            f"resuming after step {step} of {steps}: the same up to rounding, since the machine differs "
+            f"resuming after step {step} of {steps}: the same up to rounding, since not all is as before "
             f"({'; '.join(differs)})"
         )
     if session.training.device != "cpu" and not session.task.exact_on_gpus:

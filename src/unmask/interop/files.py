@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unmask.config.io import read_json
 from unmask.errors import CheckpointError
-from unmask.storage import disk_errors_named, need_space, open_regular, replace_file, sha256_of
+from unmask.storage import disk_errors_named, need_space, open_regular, replace_file, sha256_of, unsealed
 
 METADATA = {"format": "pt"}
 """Transformers refuses safetensors that do not say so."""
@@ -168,7 +168,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise CheckpointError(str(error)) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds no names and values: get a fresh copy")
-    return values
+    try:
+        return unsealed(values)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used ({error}): get a fresh copy") from error
 
 
 def _check_header(path: Path) -> None:

@@ -40,7 +40,7 @@ from unmask.interop.official import (
 from unmask.interop.timm import read_timm
 from unmask.models.classifier_spec import EncoderSpec
 from unmask.models.finite import first_not_finite
-from unmask.storage import from_json
+from unmask.storage import from_json, sealed
 
 DESCRIPTION = "model.json"
 CHECKSUM = "sha256"
@@ -62,11 +62,11 @@ __all__ = [
 def write_model(folder: Path, state: dict[str, Tensor], description: Description) -> None:
     """Writes model.json, then model.safetensors, whose presence means that both are there.
 
-    Both are whole or absent, and model.json holds the checksum of the other. Raises CheckpointError.
+    Both are whole or absent, and model.json holds the checksums of both. Raises CheckpointError.
     """
     content = safetensors_bytes(state, {})
     described = {**from_json(to_json(description)), CHECKSUM: sha256_of_bytes(content)}
-    write_whole(folder / DESCRIPTION, to_json(described).encode())
+    write_whole(folder / DESCRIPTION, to_json(sealed(described)).encode())
     write_whole(folder / WEIGHTS, content)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 from unmask.config.image import ImageSpec
 from unmask.config.io import from_dict, spec_from_dict
 from unmask.config.migrate import migrate_plan, read_config
-from unmask.config.plan import DataFacts
+from unmask.config.plan import DataFacts, Plan
 from unmask.core.spec import ModelSpec
 from unmask.engine.run_directory import RunDirectory
-from unmask.errors import DataError
+from unmask.errors import CheckpointError, DataError
 from unmask.interop.description import Weights
 from unmask.tasks.base import BaseTask, Data
 from unmask.tasks.measure import measure
@@ -55,14 +55,21 @@ def _licence(data: Data, init: str | None, of_init: str = "") -> str:
 
 
 def remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
-    """What an earlier part of the run learned; raises DataError if the images have changed since."""
-    plan = migrate_plan(earlier)
-    return Known(
-        spec_from_dict(plan["model"]),
-        from_dict(ImageSpec, plan["image"]),
-        _same_images(plan, data),
-        plan.get("licence_note", _licence(data, init)),  # plans of format 1 had none
-    )
+    """What an earlier part of the run learned; raises DataError if the images have changed since.
+
+    CheckpointError if `earlier` is no plan.
+    """
+    try:
+        plan = migrate_plan(earlier)
+        model, image = spec_from_dict(plan["model"]), from_dict(ImageSpec, plan["image"])
+        from_dict(DataFacts, plan["facts"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"plan.json of this run is damaged ({type(error).__name__}: {error}): restore it, or start "
+            f"a new run with another --out"
+        ) from error
+    licence = plan.get("licence_note", _licence(data, init))  # plans of format 1 had none
+    return Known(model, image, _same_images(plan, data), licence)
 
 
 def finished_on(task: BaseTask, directory: RunDirectory) -> str:
@@ -98,8 +105,8 @@ def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
 
 
 def _stamps(data: Data) -> dict[str, str]:
-    """Sizes and times of the files of both parts, as `DataFacts` names them."""
-    sizes, times = zip(data.training.stamps(), data.held_out.stamps(), strict=True)
+    """Sizes and times of the files, as `DataFacts` names them."""
+    sizes, times = zip(*(images.stamps() for images in data.files), strict=True)
     return {"sizes": " ".join(sizes), "times": " ".join(times)}
 
 
@@ -107,7 +114,24 @@ def changed(facts: DataFacts, data: Data) -> str:
     """Changes of the image files since the run was planned, in words; empty if there are none."""
     now = _stamps(data)
     if facts.sizes not in ("", now["sizes"]):
-        return "image files have another size than when the run began"
+        return f"{_files(data)} have another size than when the run began"
     if facts.times not in ("", now["times"]):
-        return "image files were written again since the run began"
+        return f"{_files(data)} were written again since the run began"
     return ""
+
+
+def _files(data: Data) -> str:
+    return "image files" if len(data.files) == 2 else "image files or label maps"
+
+
+def rounding_of(earlier: dict[str, Any], plan: Plan) -> tuple[str, ...]:
+    """What sums in another order than when the run last went on, in words, by its plan.json."""
+    then = migrate_plan(earlier)
+    pairs = {
+        "images at once": (then["training"].get("micro_batch"), plan.training.micro_batch),
+        "processes": (then.get("processes"), plan.processes),
+        "compilation": (then["training"].get("compile"), plan.training.compile),
+    }
+    return tuple(
+        f"{name} {was} then, {now} now" for name, (was, now) in pairs.items() if was not in (None, now)
+    )

@@ -83,7 +83,9 @@ def newest_values(run: RunDirectory) -> dict[str, float]:
 
 
 def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]:
-    trained = [r for r in read_metrics(run) if r.get("loss") is not None]
+    records = read_metrics(run)
+    trained = [r for r in records if r.get("loss") is not None]
+    skipped = [r["skipped_steps"] for r in records if "skipped_steps" in r]
     name = OPTIMIZERS[t.optimizer]
     high = ", ".join(str(spike.step) for spike in spikes(trained))
     return [
@@ -93,7 +95,7 @@ def _training_facts(run: RunDirectory, t: TrainingPlan) -> list[tuple[str, str]]
             f"{name}, peak learning rate {t.lr:.3g}, weight decay {t.weight_decay:g}, {t.precision}",
         ),
         ("Last loss", f"{trained[-1]['loss']:.4f}" if trained else "none yet"),
-        ("Skipped steps", str(trained[-1]["skipped_steps"]) if trained else "0"),
+        ("Skipped steps", str(skipped[-1] if skipped else 0)),
         *([("Loss spikes", f"at steps {high}")] if high else []),
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from unmask.config.fields import check
-from unmask.config.io import to_json
+from unmask.config.io import plain, to_json
 from unmask.config.output import Before
 from unmask.config.plan import Machine, Plan
 from unmask.config.resolve import resolve
@@ -27,9 +27,10 @@ from unmask.errors import Interrupted
 from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
 from unmask.runs.fitted import fitted
-from unmask.runs.known import changed, finished_on, learn, remember
+from unmask.runs.known import changed, finished_on, learn, remember, rounding_of
 from unmask.runs.pages import last_summary, newest_values, write_pages
 from unmask.runs.timed import Length, length_in_time, length_of, remove_leftovers, with_length
+from unmask.storage import sealed
 from unmask.tasks.base import BaseTask, Data
 from unmask.units import counted
 
@@ -44,6 +45,8 @@ class Prepared:
     """Where the weights begin; None also if a checkpoint holds them."""
     changed: str = ""
     """Changes of the image files since the run began, in words."""
+    differs: tuple[str, ...] = ()
+    """What rounds otherwise than when the run last went on, in words."""
 
 
 def run(task: BaseTask) -> Path:
@@ -67,7 +70,8 @@ def run(task: BaseTask) -> Path:
             with _removed_if_it_fails(before, directory, processes):
                 console.log_to(directory.path / "train.log")
                 prepared = prepare(task, machine, processes, directory, began, decided)
-                directory = replace(directory, changed=prepared.changed)
+                differs = (*directory.differs, *prepared.differs)
+                directory = replace(directory, changed=prepared.changed, differs=differs)
                 announce(task, prepared, directory, processes, console)
                 session = assemble(task, prepared, directory, processes, console)
             state = _train(task, session)
@@ -135,7 +139,7 @@ def prepare(
     processes.agree("configuration", to_json(task.config))
     processes.agree("plan", to_json(plan.training))
     change = processes.from_main(changed(plan.facts, data) if processes.is_main else None)
-    return Prepared(data, plan, init, change)
+    return Prepared(data, plan, init, change, rounding_of(earlier, plan) if earlier else ())
 
 
 def announce(
@@ -147,7 +151,7 @@ def announce(
 ) -> None:
     """Logs the plan, and writes plan.json."""
     if processes.is_main:
-        directory.write("plan.json", to_json(prepared.plan))
+        directory.write("plan.json", to_json(sealed(plain(prepared.plan))))
     for line in summary_of(task, prepared, directory.path):
         console.say(line)
 

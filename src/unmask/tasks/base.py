@@ -56,6 +56,11 @@ class Data:
     messages: tuple[str, ...] = ()
     """What was decided about them, in sentences."""
 
+    @property
+    def files(self) -> tuple[Images, ...]:
+        """What is read again and again: a change of these files changes a run."""
+        return self.training, self.held_out
+
 
 class BaseTask:
     """One training command with its configuration; `run` in runs/run.py calls the methods in order.

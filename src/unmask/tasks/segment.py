@@ -15,9 +15,11 @@ from torch import Tensor
 from unmask.config.image import ImageSpec
 from unmask.config.plan import Plan
 from unmask.config.segment import SegmentConfig
+from unmask.data.images import Images
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.normalize import normalize
+from unmask.data.paths import PathList
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
 from unmask.interop.description import Weights
 from unmask.models.segmenter import Segmenter, channel_keep, freeze_encoder, segmentation_loss
@@ -41,6 +43,13 @@ class MappedImages(Data):
 
     maps: LabelMaps
     validation: LabelMaps
+
+    @property
+    def files(self) -> tuple[Images, ...]:
+        """Also the label maps."""
+        parts = self.maps, self.validation
+        names = (PathList(part.maps.name(i) for i in range(len(part))) for part in parts)
+        return (*super().files, *(Images("label maps", paths) for paths in names))
 
 
 class Segment(EncoderTask):
