@@ -1,6 +1,8 @@
 """Faults 17, 20, 21 and 27: loader processes that are stuck, killed or short of shared memory."""
 
+import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +13,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 import unmask
+from data.test_loader import PLAN as LOADING
 from faults_support import in_child, started
 from tests_support import image_spec
 from unmask.data import workers
@@ -25,12 +29,16 @@ from unmask.data.bad_images import BadImageLog
 from unmask.data.centre_crops import CentreCrops
 from unmask.data.decode.files import open_file
 from unmask.data.decode.pictures import BadImage
+from unmask.data.images import Images
 from unmask.data.loader import Batches
 from unmask.data.paths import PathList
 from unmask.data.reading import reading
+from unmask.data.shared import SharedImages
 from unmask.data.sources.find import find_images
 from unmask.engine.signals import StopRequest
 from unmask.errors import DataError, Interrupted
+from unmask.tasks.detections import find_all
+from unmask.tasks.pixels import whole_images
 
 EXIT_SECONDS = 10
 """Within these no process may be left behind."""
@@ -241,6 +249,41 @@ def test_21_no_shared_memory_at_all(monkeypatch):
     printed: list[str] = []
     assert torch.cat(list(numbers(say=printed.append))).tolist() == list(range(100))
     assert "going on without loader processes" in printed[0]
+
+
+def test_21_decoded_images_are_kept_without_shared_memory(monkeypatch):
+    def read_only():
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(multiprocessing.get_context("fork"), "Lock", read_only)
+    kept = SharedImages(2, 10**6, torch.uint8)
+    kept.put(1, torch.ones(3, 4, 5, dtype=torch.uint8), (8, 10))
+    pixels, size = kept.get(1)
+    assert (pixels.sum(), size) == (60, (8, 10))
+
+
+def test_21_whole_images_are_not_counted_as_crops(photos):
+    """In 64 MB of shared memory, Docker's default, they come through pipes."""
+    images, image = find_images((str(photos),)), image_spec((8, 8))
+    whole = CentreCrops(
+        images, image, batch=1, workers=2, cut=lambda picture: picture.pixels(image.pixels())
+    )
+    assert 2 * workers.BATCHES_AHEAD * whole.item_bytes > 64 * 2**20
+    assert CentreCrops(images, image).item_bytes == 3 * 8 * 8
+
+
+@pytest.mark.parametrize("command", ["segment", "detect"])
+def test_21_the_time_for_an_image_holds_in_validation_too(command):
+    images, loading = Images("none", PathList(["a.png"])), replace(LOADING, timeout=3.0)
+    crops: list[CentreCrops] = []
+    if command == "segment":
+        crops.append(whole_images(images, image_spec((8, 8)), None, loading))
+    else:
+        with mock.patch(
+            "unmask.tasks.detections.infer", lambda fn, found, *rest, **more: crops.append(found)
+        ):
+            find_all(None, images, image_spec((8, 8)), loading, torch.device("cpu"))
+    assert crops[0].timeout == 3.0
 
 
 def test_21_batches_through_pipes_are_the_same(photos, tmp_path, monkeypatch):

@@ -211,7 +211,7 @@ def test_08_what_rounds_otherwise_is_said(tiny, monkeypatch, capsys):
     stopped(tiny, monkeypatch)
     unmask.pretrain(replace(tiny, optim=replace(tiny.optim, micro_batch=2)))
     said = capsys.readouterr().out
-    assert "the same up to rounding, since not all is as before (images at once 4 then, 2 now)" in said
+    assert "the same up to rounding, not exactly (images at once 4 then, 2 now)" in said
     assert "resuming exactly" not in said
 
 

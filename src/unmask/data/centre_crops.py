@@ -13,10 +13,12 @@ from unmask.data.bad_images import none_readable
 from unmask.data.decode.pictures import BadImage, Picture
 from unmask.data.evaluation_crop import evaluation_crop
 from unmask.data.images import Images
-from unmask.data.loader import crop_bytes
+from unmask.data.loader import VALUE_BYTES, crop_bytes
 from unmask.data.workers import READ_SECONDS, load
 
 CACHED_BYTES = 2**30
+LARGE_IMAGE = 24_000_000
+"""Pixels: what is assumed of an image that is handed over whole."""
 BATCH = 64
 """Fixed, so that an evaluation gives the same scores wherever it is asked for."""
 
@@ -55,6 +57,8 @@ class CentreCrops(Dataset[Tensor | BadImage]):
         self.indices = range(len(images)) if indices is None else indices
         self.pixels, self.cut = image.pixels(max_megapixels), cut or self.centre
         self.timeout, self.keep = timeout, keep
+        whole = LARGE_IMAGE * image.channels * VALUE_BYTES[image.dtype]
+        self.item_bytes = whole if cut else crop_bytes(image)
         self._cached: list[CropBatch] | None = None
 
     def __len__(self) -> int:
@@ -91,7 +95,7 @@ class CentreCrops(Dataset[Tensor | BadImage]):
             batch_size=self.batch,
             workers=self.workers,
             collate=list,
-            batch_bytes=self.batch * crop_bytes(self.image),
+            batch_bytes=self.batch * self.item_bytes,
             timeout=self.timeout,
             generator=own,
         )
@@ -106,7 +110,7 @@ class CentreCrops(Dataset[Tensor | BadImage]):
                 yield CropBatch(torch.stack(crops) if crops else empty, good, bad)
 
     def _bytes(self) -> int:
-        return len(self) * crop_bytes(self.image)
+        return len(self) * self.item_bytes
 
 
 def load_centre_crops(images: Images, image: ImageSpec, *, max_megapixels: float = 200.0) -> Tensor:

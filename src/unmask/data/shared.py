@@ -3,6 +3,7 @@
 import mmap
 import multiprocessing
 import sys
+import threading
 from math import prod
 from typing import Any
 
@@ -14,6 +15,14 @@ from unmask.core.spec import Size
 
 ALIGNED = 64
 """Bytes that an image starts at a multiple of."""
+
+
+def _lock() -> Any:
+    """A lock of processes; without shared memory, where there are no loader processes, of threads."""
+    try:
+        return multiprocessing.get_context("fork" if sys.platform == "linux" else None).Lock()
+    except (OSError, ImportError):
+        return threading.Lock()
 
 
 class SharedImages:
@@ -31,8 +40,7 @@ class SharedImages:
         rows = mmap.mmap(-1, (count + 1) * 6 * 8)
         self._rows = np.frombuffer(rows, dtype=np.int64).reshape(count + 1, 6)
         """A row per image: its end, its shape C, h, w, and its own size; the last row: what is taken."""
-        forks = sys.platform == "linux"
-        self._lock = multiprocessing.get_context("fork" if forks else None).Lock()
+        self._lock = _lock()
 
     def __reduce__(self) -> Any:
         return SharedImages, self._arguments

@@ -112,10 +112,8 @@ def _resuming(session: Session, step: int) -> str:
     if changed := session.run.changed:
         return f"resuming after step {step} of {steps}, but not exactly: {changed}"
     if differs := session.run.differs:
-        return (
-            f"resuming after step {step} of {steps}: the same up to rounding, since not all is as before "
-            f"({'; '.join(differs)})"
-        )
+        listed = "; ".join(differs)
+        return f"resuming after step {step} of {steps}: the same up to rounding, not exactly ({listed})"
     if session.training.device != "cpu" and not session.task.exact_on_gpus:
         return (
             f"resuming after step {step} of {steps}: the same up to rounding, since a GPU adds some "

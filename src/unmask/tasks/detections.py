@@ -120,6 +120,7 @@ def find_all(
         max_megapixels=loading.max_megapixels,
         batch=1,
         workers=loading.workers,
+        timeout=loading.timeout,
         indices=processes.share(len(images)),
         cut=lambda picture: picture.pixels(pixels),
     )

@@ -72,6 +72,7 @@ def whole_images(
         max_megapixels=loading.max_megapixels,
         batch=1,
         workers=loading.workers,
+        timeout=loading.timeout,
         indices=indices,
         cut=partial(_whole, wanted=wanted, sides=sides),
     )

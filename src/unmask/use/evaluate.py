@@ -171,6 +171,7 @@ def _evaluate(
             trained.image,
             max_megapixels=config.data.max_megapixels,
             workers=trained.loading.workers,
+            timeout=trained.loading.timeout,
             indices=processes.share(len(labelled.images)),
         )
         with trained.arithmetic():

@@ -123,7 +123,11 @@ def extract_features(
     """In the order of the data, on the model's device; every image is decoded once."""
     loading = trained.loading
     crops = CentreCrops(
-        images, trained.image, max_megapixels=loading.max_megapixels, workers=loading.workers
+        images,
+        trained.image,
+        max_megapixels=loading.max_megapixels,
+        workers=loading.workers,
+        timeout=loading.timeout,
     )
     parts: dict[str, list[Tensor]] = {kind: [] for kind in extracts}
     indices, bad = list[int](), list[BadImage]()

@@ -93,7 +93,8 @@ def _predicted(
     images: Images,
     folder: Path,
 ) -> Classified:
-    crops = CentreCrops(images, trained.image, workers=trained.loading.workers)
+    loading = trained.loading
+    crops = CentreCrops(images, trained.image, workers=loading.workers, timeout=loading.timeout)
     counts, bad, first = Counter[str](), list[BadImage](), list[tuple[int, Tensor]]()
     with trained.arithmetic(), _tables(folder, classes, config.top) as write:
         for rows in infer(model, crops, trained.device, title="predictions"):

@@ -162,6 +162,7 @@ def _count(
         image,
         max_megapixels=loading.max_megapixels,
         workers=loading.workers,
+        timeout=loading.timeout,
         indices=processes.share(len(labelled.images)),
     )
     title = " ".join(map(str, place)) if processes.is_main else ""
