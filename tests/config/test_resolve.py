@@ -1,5 +1,6 @@
 """From request to plan."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -89,6 +90,8 @@ def optim(**changes) -> dict:
         (model(heads=0), r"--model.heads is 0"),
         (model(class_tokens=-1), r"class-tokens"),
         (optim(batch=0), r"--optim.batch is 0 and must be 1 or more"),
+        (optim(base_lr=math.inf), r"--optim.base-lr is inf and must be finite"),
+        (optim(base_lr=math.nan), r"--optim.base-lr is nan and must be finite"),
         (optim(clip=-1.0), r"--optim.clip"),
         (optim(betas=(1.0, 1.0)), r"--optim.betas takes two numbers .* got 1 1: write"),
         ({"mask": Mask(ratio=1.5)}, r"ratio of 1.5 is no share .* between 0 and 1"),

@@ -107,6 +107,8 @@ def check(config: Any) -> None:
     check_types(config)
     for one in settings_of(config):
         least, most = one.field.metadata.get(RANGE, (-math.inf, math.inf))
+        if isinstance(one.value, float) and not math.isfinite(one.value):
+            raise ValueError(f"{one.flag} is {one.value} and must be finite")
         if isinstance(one.value, int | float) and not least <= one.value <= most:
             limit = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
             raise ValueError(f"{one.flag} is {one.value} and must be {limit}")

@@ -6,6 +6,7 @@ data.yaml (Ultralytics, Roboflow), classes.txt (labelImg, Label Studio), or obj.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,9 +126,9 @@ def _in_order(file: str, names: Any) -> tuple[str, ...]:
 
 
 def _once(file: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
-    if twice:
-        raise DataError(f"{file} lists the class {twice[0]!r} twice: rename one")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{file} lists the class {name!r} twice: rename one")
     return names
 
 
