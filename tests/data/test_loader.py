@@ -1,14 +1,17 @@
 """Batches: the same samples for any number of workers; bad files replaced and written down."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
+from faults_support import started
 from tests_support import image_spec
 from unmask.config.plan import LoadingPlan, TrainingPlan
 from unmask.data.bad_images import BadImageLog
@@ -141,6 +144,27 @@ def test_17_processes_count_together(tmp_path):
         two.add([BadImage("c.png", "x")])
     with pytest.raises(DataError, match="3 of 4 images cannot be read"):
         one.add([])
+
+
+def test_17_processes_wait_for_each_other(tmp_path):
+    """Otherwise two that meet a file at the same time would both write it down."""
+    file = tmp_path / "bad_images.jsonl"
+    (ready, is_ready), line = os.pipe(), b'{"path": "a.png", "reason": "x"}\n'
+
+    def other() -> None:
+        with file.open("ab") as held:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+            os.write(is_ready, b".")
+            time.sleep(0.3)
+            held.write(line)
+
+    child = started(other)
+    assert os.read(ready, 1)
+    BadImageLog(file, images=4, max_share=1).add([BadImage("a.png", "x")])
+    assert os.waitpid(child, 0)[1] == 0
+    assert file.read_bytes() == line
+    os.close(ready)
+    os.close(is_ready)
 
 
 def test_17_parts_are_counted_apart(tmp_path):
