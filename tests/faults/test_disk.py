@@ -144,3 +144,14 @@ def test_12_results_on_a_full_disk_say_free_and_needed(name, tiny, scratch, phot
             unmask.embed(str(photos), init=str(run), out=str(file))
     assert not file.exists()
     assert not [path for path in contents(file.parent) if "unfinished" in path]
+
+
+def test_13_a_disk_that_gives_other_bytes_back(tmp_path, monkeypatch):
+    """What was there stays."""
+    file = tmp_path / "state.json"
+    storage.replace_file(file, b"old", "run")
+    monkeypatch.setattr(storage, "sha256_of", lambda path: "0" * 64)
+    with pytest.raises(CheckpointError, match="does not read back as it was written: check the disk"):
+        storage.replace_file(file, b"new", "run")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
