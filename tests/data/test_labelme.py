@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unmask.config.annotations import MapOptions
-from unmask.data.detections import find_boxes, find_detections
+from unmask.data.detections import find_boxes, find_detections, has_boxes
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import pixel_counts
 from unmask.errors import DataError
@@ -227,3 +227,16 @@ def test_bad_shapes_are_named(tmp_path, shape, says):
     (tmp_path / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"the image .*1\.jpg that .*1\.json is about is not there"):
         find_label_maps((str(tmp_path),))
+
+
+def test_json_that_cannot_be_read_is_left_out(tmp_path):
+    """Links to themselves and to nothing: photographs beside them are no annotations."""
+    photo(tmp_path / "0.jpg")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    (tmp_path / "gone.json").symlink_to("nowhere")
+    assert not has_boxes(str(tmp_path))
+    for name in ("0", "1", "2", "3"):
+        labelme(tmp_path / f"{name}.json", ("cat", "polygon", [[0, 0], [6, 0], [6, 4]], {}))
+    for split in (find_detections((str(tmp_path),)), find_label_maps((str(tmp_path),))):
+        assert "2 .json files that cannot be read: left out" in printed(split)
+        assert "gone.json" in printed(split)

@@ -17,7 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unmask.core.spec import Size
+from unmask.data.annotations import LEFT_OUT
 from unmask.data.decode.files import SUFFIXES, open_file
+from unmask.data.findings import Finding, found
 from unmask.data.paths import files_below
 from unmask.data.records import TRAINING, part_named
 from unmask.errors import DataError
@@ -43,18 +45,30 @@ class Sheet:
 
 
 def labelme_files(folder: str) -> Iterator[str]:
-    """The files in or below a folder that look like labelme's, sorted."""
-    for path in map(Path, sorted(files_below(folder, ".json"))):
-        if KEY.search(start_of(path, SNIFFED)):
-            yield str(path)
+    """The files in or below a folder that look like labelme's, sorted; none that cannot be read."""
+    for file in sorted(files_below(folder, ".json")):
+        if KEY.search(_start(file) or b""):
+            yield file
+
+
+def unreadable_files(folder: str) -> list[Finding]:
+    """Those of which nobody can say whether they are labelme's: links to nothing, files of others."""
+    files = sorted(files_below(folder, ".json"))
+    return found(".json files that cannot be read", LEFT_OUT, [f for f in files if _start(f) is None])
+
+
+def _start(file: str) -> bytes | None:
+    try:
+        return start_of(Path(file), SNIFFED)
+    except OSError:
+        return None
 
 
 def has_shapes(word: str) -> bool:
     """Whether a word names a folder with shapes; labelme's files of flags alone classify images."""
     if not os.path.isdir(word):
         return False
-    starts = (start_of(Path(file), SNIFFED) for file in sorted(files_below(word, ".json")))
-    return any(SHAPE.search(start) for start in starts)
+    return any(SHAPE.search(_start(file) or b"") for file in sorted(files_below(word, ".json")))
 
 
 def sheet_of(file: str) -> Sheet:

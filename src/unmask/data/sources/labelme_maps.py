@@ -22,6 +22,7 @@ from unmask.data.sources.labelme import (
     shapes_of,
     sheet_of,
     stranger,
+    unreadable_files,
 )
 from unmask.data.sources.source import MapSource
 
@@ -72,6 +73,7 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
         raise stranger(strangers[0], sheets)
     without_area = [sheet.file for sheet in sheets for _ in range(sheet.without_area)]
     findings = found("points and lines, which have no area", "left out", without_area)
+    findings += unreadable_files(word)
     labels = {name: i for i, name in enumerate(classes)}
     name, palette = Path(word).resolve().stem, known.palette if classes == known.names else None
 

@@ -30,6 +30,7 @@ from unmask.data.sources.labelme import (
     shapes_of,
     sheet_of,
     stranger,
+    unreadable_files,
 )
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
@@ -47,7 +48,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
     if strangers := sorted(present - set(listed)):
         raise stranger(strangers[0], sheets)
     classes = tuple(name for i, name in enumerate(listed) if i != background)
-    parts, all_findings = dict[str, Detections](), list[Sequence[Finding]]()
+    parts, all_findings = dict[str, Detections](), list[Sequence[Finding]]([unreadable_files(word)])
     for part in (TRAINING, VALIDATION, TEST):
         chosen = [sheet for sheet in sheets if part_of(sheet.file, word) == part]
         if chosen:
