@@ -393,3 +393,46 @@ def test_a_set_without_a_single_object_is_read(tmp_path):
     found = find_boxes((coco(tmp_path / "a.json", ["0.jpg", "1.jpg"], []),))
     assert len(found.training.instances[1]) == 0
     assert "2 images without objects" in printed(found.findings)
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong"),
+    [
+        ("annotations", 5),
+        ("annotations", annotation(10, 1, ["a", "b", "c", "d"])),
+        ("annotations", annotation(10, 1, [10**400, 0, 5, 5])),
+        ("annotations", annotation(10, [1], [0, 0, 5, 5])),
+        ("annotations", annotation(10, 1e30, [0, 0, 5, 5])),
+        ("annotations", annotation([10], 1, [0, 0, 5, 5])),
+        ("images", 5),
+        ("images", {"id": [3], "file_name": "0.jpg"}),
+        ("images", {"id": 3, "file_name": "0.jpg", "height": float("inf"), "width": 3}),
+        ("categories", {"id": 10**30, "name": "cat"}),
+    ],
+    ids=str,
+)
+def test_24_values_that_no_coco_file_has_are_a_sentence(tmp_path, section, wrong):
+    photo(tmp_path / "0.jpg")
+    file = coco(tmp_path / "a.json", ["0.jpg"], [annotation(10, 1, [0, 0, 5, 5])])
+    content = json.loads(Path(file).read_text())
+    content[section].append(wrong)
+    Path(file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"not in COCO's format: one of its {section} is "):
+        find_boxes((file,))
+
+
+def test_24_sizes_ids_and_corners_beyond_all_images(tmp_path):
+    photo(*(tmp_path / f"{i}.jpg" for i in range(4)))
+    far = {"segmentation": [square(1e30, 0, 5)]}
+    turned = {"segmentation": {"size": [-2, -3], "counts": [6]}}
+    objects = [annotation(10, 1, [0, 0, 5, 5], **far), annotation(11, 1, [0, 0, 5, 5], **turned)]
+    file = coco(tmp_path / "a.json", [f"{i}.jpg" for i in range(4)], objects)
+    content = json.loads(Path(file).read_text())
+    content["images"][0]["height"], content["images"][1]["width"] = 3e9, -1
+    content["images"][2]["id"] = 10**30
+    Path(file).write_text(json.dumps(content))
+    parts = find_boxes((file,))
+    assert parts.training.sizes.tolist() == [[HEIGHT, WIDTH]] * 4
+    assert "2 images for which the annotations give a size that none has" in printed(parts.findings)
+    assert "2 masks that cannot be read" in printed(parts.findings)
+    assert parts.training.instances.labels.tolist() == [0, 0]

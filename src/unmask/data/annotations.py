@@ -19,6 +19,8 @@ from unmask.errors import DataError
 LEFT_OUT = "left out"
 LEAST_SIDE = 1e-3
 """Pixels: a box that is narrower or lower has no area."""
+LARGEST_SIDE = 2**20
+"""Pixels: no image has more on a side, and no corner of an object lies farther away."""
 ROUNDING = 1.0
 """Pixels by which a box may reach beyond its image without a word; it is cut in any case."""
 
@@ -39,6 +41,7 @@ class Annotations:
         self._images: list[_Image] = []
         self._indices: dict[Hashable, int] = {}
         self._twice: list[str] = []
+        self._of_no_size: list[str] = []
         self._numbers: dict[Hashable, int] = {}
         self._images_of, self._labels = array("q"), array("q")
         self._boxes, self._crowd, self._ends = array("f"), array("b"), array("q", [0])
@@ -48,12 +51,18 @@ class Annotations:
         return len(self._images)
 
     def add_image(self, key: Hashable, path: str, size: Size | None, image_id: int) -> None:
-        """An image; `key` is what its objects call it. A second one of a key or a path is the first."""
+        """An image; `key` is what its objects call it. A second one of a key or a path is the first.
+
+        A size that no image has is not believed.
+        """
         other = self._indices.get(("path", path))
         if other is not None or ("key", key) in self._indices:
             self._twice.append(path)
         if ("key", key) in self._indices:
             return
+        if size is not None and not is_size(size):
+            self._of_no_size.append(path)
+            size = None
         index = len(self._images) if other is None else other
         if other is None:
             self._images.append(_Image(path, size, image_id))
@@ -85,6 +94,11 @@ class Annotations:
         What is left out or odd is in `findings` afterwards. Raises DataError if no image is left.
         """
         self.findings += found("images listed twice", "taken once", self._twice)
+        self.findings += found(
+            "images for which the annotations give a size that none has",
+            "their own size counts",
+            self._of_no_size,
+        )
         images, places = self._present_images()
         sizes = np.array([image.size or (0, 0) for image in images], dtype=np.int32).reshape(-1, 2)
         owner, boxes, kept = self._placed_objects(places)
@@ -243,6 +257,11 @@ class Annotations:
             self.findings += found(
                 "objects without a mask", "their boxes are learnt", of_images(bare), int(bare.sum())
             )
+
+
+def is_size(size: Size) -> bool:
+    """Whether an image may have so many pixels."""
+    return 0 < min(size) and max(size) <= LARGEST_SIDE
 
 
 def _with_size(image: _Image) -> _Image:

@@ -16,7 +16,7 @@ import numpy as np
 
 from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
-from unmask.data.annotations import Annotations
+from unmask.data.annotations import LARGEST_SIDE, Annotations
 from unmask.data.findings import SHOWN, found
 from unmask.data.instances import Detections
 from unmask.data.masks import Mask, Polygons, RunLengths, extent_of, run_lengths_of_text
@@ -27,6 +27,7 @@ from unmask.storage import ANY_SIZE, read_regular, start_of
 
 OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
 """What COCO's own files for other uses begin with."""
+LARGEST_ID = 2**63 - 1
 SNIFFED = 65_536
 COCO_KEY = re.compile(rb'"(?:images|annotations|categories)"\s*:')
 OWN_KEY = re.compile(rb'"(?:images|annotations)"\s*:')
@@ -59,12 +60,13 @@ def read_coco(file: str, name: str) -> tuple[Detections, Annotations]:
     for section, entry in _entries(file):
         try:
             if section == "images":
+                hash(entry["id"])  # TypeError for a list
                 images.append((entry["id"], str(entry["file_name"]), _size(entry)))
             elif section == "categories":
-                categories[int(entry["id"])] = str(entry["name"])
+                categories[_number_of(entry["id"])] = str(entry["name"])
             elif section == "annotations":
                 bad_masks += _add(collected, entry)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise DataError(
                 f"{file} is not in COCO's format: one of its {section} is {_short(entry)} "
                 f"({type(error).__name__}: {error}); write it again with the tool that made it"
@@ -76,7 +78,7 @@ def read_coco(file: str, name: str) -> tuple[Detections, Annotations]:
         )
     place = _place_of_images(file, [file_name for _, file_name, _ in images])
     for key, file_name, size in images:
-        image_id = key if isinstance(key, int) else len(collected)
+        image_id = key if isinstance(key, int) and abs(key) <= LARGEST_ID else len(collected)
         collected.add_image(key, place(file_name), size, image_id)
     classes = tuple(dict.fromkeys(categories[i] for i in sorted(categories)))
     _number(file, collected, categories, classes)
@@ -118,8 +120,15 @@ def _add(collected: Annotations, entry: Mapping[str, Any]) -> int:
     else:
         box = (0.0, 0.0, 0.0, 0.0) if mask is None else extent_of(mask)
     crowd = bool(entry.get("iscrowd", 0))
-    collected.add_object(entry["image_id"], box, int(entry["category_id"]), crowd=crowd, mask=mask)
+    category = _number_of(entry["category_id"])
+    collected.add_object(entry["image_id"], box, category, crowd=crowd, mask=mask)
     return is_bad
+
+
+def _number_of(given: Any) -> int:
+    if abs(number := int(given)) > LARGEST_ID:
+        raise ValueError(f"an id above {LARGEST_ID}")
+    return number
 
 
 def _mask(given: Any) -> tuple[Mask | None, bool]:
@@ -135,19 +144,20 @@ def _mask(given: Any) -> tuple[Mask | None, bool]:
             else:
                 array = np.array(counts, dtype=np.uint32)
                 lengths = RunLengths(counts=array, size=(height, width))
-            is_whole = int(lengths.counts.sum(dtype=np.int64)) == height * width
+            covered = int(lengths.counts.sum(dtype=np.int64))
+            is_whole = min(height, width) > 0 and covered == height * width
             return (lengths, False) if is_whole else (None, True)
         rings = [np.array(ring, dtype=np.float32) for ring in given]
     except (KeyError, TypeError, ValueError, OverflowError):
         return None, True
     rings = [r.reshape(-1, 2) for r in rings if r.ndim == 1 and len(r) >= 6 and len(r) % 2 == 0]
-    rings = [ring for ring in rings if np.isfinite(ring).all()]
+    rings = [ring for ring in rings if (np.abs(ring) <= LARGEST_SIDE).all()]
     return (Polygons(rings=tuple(rings)), False) if rings else (None, True)
 
 
 def _size(entry: Mapping[str, Any]) -> Size | None:
     size = int(entry.get("height") or 0), int(entry.get("width") or 0)
-    return size if min(size) > 0 else None
+    return size if all(size) else None
 
 
 def _place_of_images(file: str, names: list[str]) -> Callable[[str], str]:
