@@ -240,3 +240,18 @@ def test_json_that_cannot_be_read_is_left_out(tmp_path):
     for split in (find_detections((str(tmp_path),)), find_label_maps((str(tmp_path),))):
         assert "2 .json files that cannot be read: left out" in printed(split)
         assert "gone.json" in printed(split)
+
+
+def test_values_that_no_image_has(tmp_path):
+    """Corners beyond all numbers are left out, or a sentence; the image has its own size."""
+    for i in range(4):
+        labelme(tmp_path / f"{i}.json", ("cat", "polygon", [[0, 0], [6, 0], [6, 4]], {}))
+    rewritten(tmp_path / "1.json", imageHeight=3_000_000_000)
+    split = find_label_maps((str(tmp_path),))
+    assert {split.training.labels(i).shape for i in range(3)} == {(HEIGHT, WIDTH)}
+    for far in (10**400, 1e300, 1e9):
+        labelme(tmp_path / "0.json", ("cat", "polygon", [[0, 0], [far, 0], [6, 4]], {}))
+        assert "1 shapes that cannot be drawn: left out" in printed(find_detections((str(tmp_path),)))
+        parts = find_label_maps((str(tmp_path),))[:2]
+        with pytest.raises(DataError, match=r"0\.json has a shape that cannot be drawn"):
+            [part.labels(i) for part in parts for i in range(len(part.images))]

@@ -261,7 +261,7 @@ class Annotations:
 
 def is_size(size: Size) -> bool:
     """Whether an image may have so many pixels."""
-    return 0 < min(size) and max(size) <= LARGEST_SIDE
+    return min(size) > 0 and max(size) <= LARGEST_SIDE
 
 
 def _with_size(image: _Image) -> _Image:

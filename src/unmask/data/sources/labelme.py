@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unmask.core.spec import Size
-from unmask.data.annotations import LEFT_OUT
+from unmask.data.annotations import LARGEST_SIDE, LEFT_OUT, is_size
 from unmask.data.decode.files import SUFFIXES, open_file
 from unmask.data.findings import Finding, found
 from unmask.data.paths import files_below
@@ -77,7 +77,7 @@ def sheet_of(file: str) -> Sheet:
     shapes = _with_area(content)
     image = _image_of(file, content)
     height, width = content.get("imageHeight"), content.get("imageWidth")
-    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+    if isinstance(height, int) and isinstance(width, int) and is_size((height, width)):
         size = (height, width)
     else:
         try:
@@ -142,9 +142,9 @@ def points_of(file: str, shape: dict[str, Any]) -> np.ndarray:
     kind = kind_of(shape)
     try:
         points = np.array(shape["points"], dtype=np.float64).reshape(-1, 2)
-        if not np.isfinite(points).all():
-            raise ValueError("a point is not finite")
-    except (KeyError, TypeError, ValueError) as error:
+        if not (np.abs(points) <= LARGEST_SIDE).all():
+            raise ValueError("a point lies beyond all images")
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise _not_drawn(file, error) from error
     least, most = {"polygon": (3, np.inf), "mask": (1, 2)}.get(kind, (2, 2))
     if kind not in ("polygon", "rectangle", "circle", "mask") or not least <= len(points) <= most:
@@ -178,7 +178,7 @@ def _stored(file: str, shape: dict[str, Any], points: np.ndarray, size: Size) ->
         png = base64.b64decode(shape["mask"])
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             inside = np.asarray(image.convert("L")) > 0
-    except (KeyError, TypeError, ValueError, binascii.Error, OSError) as error:
+    except (KeyError, TypeError, ValueError, binascii.Error, OSError, SyntaxError) as error:
         raise _not_drawn(file, error) from error
     left, top = points.min(0).astype(int).tolist()
     pixels = np.zeros(size, dtype=bool)
