@@ -436,3 +436,30 @@ def test_24_sizes_ids_and_corners_beyond_all_images(tmp_path):
     assert "2 images for which the annotations give a size that none has" in printed(parts.findings)
     assert "2 masks that cannot be read" in printed(parts.findings)
     assert parts.training.instances.labels.tolist() == [0, 0]
+
+
+VOC = "<annotation><filename>{}</filename>{}<object><name>cat</name>{}</object></annotation>"
+BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+SIZE = "<size><height>{}</height><width>30</width></size>"
+
+
+def test_24_oddities_of_voc(tmp_path):
+    sizes = {"0": "20", "1": "3000000000", "2": "3e9", "3": "1e400", "4": "-5"}
+    for name, height in sizes.items():
+        photo(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.xml").write_text(VOC.format(f"{name}.jpg", SIZE.format(height), BOX))
+    declared = '<?xml version="1.0" encoding="foo"?>' + VOC.format("0.jpg", "", BOX)
+    (tmp_path / "5.xml").write_text(declared)
+    far = BOX.replace("<xmin>1<", "<xmin>-1e400<")
+    (tmp_path / "6.xml").write_text(VOC.format("0.jpg", "", far))
+    parts = find_boxes((str(tmp_path),))
+    said = printed(parts.findings)
+    assert parts.training.sizes.tolist() == [[HEIGHT, WIDTH]] * 3
+    assert "3 annotation files that cannot be read: left out" in said
+    assert "2 images for which the annotations give a size that none has" in said
+    assert "1 boxes without area" in said
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"train\.txt cannot be read .* save it as UTF-8"):
+        find_boxes((str(tmp_path),))

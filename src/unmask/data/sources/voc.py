@@ -18,8 +18,9 @@ from unmask.data.instances import Detections
 from unmask.data.paths import files_below
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
 from unmask.data.sources.source import BoxSource, Options
+from unmask.data.sources.yolo_lists import text_of
 from unmask.errors import DataError
-from unmask.storage import start_of
+from unmask.storage import read_regular, start_of
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "imgs")
 SNIFFED = 4096
@@ -58,7 +59,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
     for file in sorted(files_below(word, ".xml")):
         try:
             sheets[file] = _sheet(file, folders)
-        except (ElementTree.ParseError, ValueError, OSError) as error:
+        except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
             broken.append(f"{file} ({error})")
     if not sheets:
         raise DataError(
@@ -96,8 +97,11 @@ def _collected(
 
 
 def _sheet(file: str, folders: "_Folders") -> _Sheet:
-    """Raises ValueError, or what the parser raises, if it is something else."""
-    root = ElementTree.parse(file).getroot()
+    """Raises ValueError, or what the parser raises, if it is something else.
+
+    LookupError for an encoding that Python does not know.
+    """
+    root = ElementTree.fromstring(read_regular(Path(file)))
     if root.tag != "annotation":
         raise ValueError(f"it holds <{root.tag}>, not <annotation>")
     # VOC itself counts pixels from 1 and its boxes hold their last pixel; other tools count from 0.
@@ -105,7 +109,7 @@ def _sheet(file: str, folders: "_Folders") -> _Sheet:
     size = int(root.findtext("size/height") or 0), int(root.findtext("size/width") or 0)
     objects = [_object(node, first) for node in root.iter("object")]
     name = (root.findtext("filename") or "").strip()
-    return _Sheet(folders.image_of(file, name), size if min(size) > 0 else None, objects)
+    return _Sheet(folders.image_of(file, name), size if all(size) else None, objects)
 
 
 def _object(node: ElementTree.Element, first: float) -> _Object:
@@ -156,7 +160,7 @@ def listed_parts(folder: str, purpose: str) -> dict[str, str]:
         files = [Path(folder) / "ImageSets" / purpose / f"{name}.txt" for name in names]
         file = next((file for file in files if file.is_file()), None)
         if file is not None:
-            words = (line.split() for line in file.read_text("utf-8-sig").splitlines())
+            words = (line.split() for line in text_of(str(file)).splitlines())
             listed.update((word[0], part) for word in words if word)
     return listed
 
