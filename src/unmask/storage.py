@@ -26,6 +26,7 @@ SEAL = "sha256_of_this"
 CHUNK = 2**24
 SMALL_FILE, ANY_SIZE = 2**28, 2**63 - 1
 """Bytes: more than any JSON file of ours holds; more than any file does."""
+NOT_ORDINARY = "it is no ordinary file"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -142,10 +143,15 @@ def start_of(path: Path, count: int) -> bytes:
 @contextmanager
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
     """A descriptor of an ordinary file; OSError for anything else, without waiting."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # of a pipe from which nobody reads
+            raise
+        raise OSError(errno.EINVAL, NOT_ORDINARY, str(path)) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+            raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
         yield descriptor
     finally:
         os.close(descriptor)

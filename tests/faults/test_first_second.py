@@ -124,7 +124,7 @@ def test_16_a_lock_that_is_a_link_empties_nothing(tmp_path, tiny):
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("name", [".lock", "config.json", "env.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", [".lock", "config.json", "metrics.jsonl"])
 def test_16_a_pipe_in_the_place_of_a_file_does_not_hang(tmp_path, tiny, name):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from unmask.data.bad_images import BadImageLog
 from unmask.data.decode.pictures import BadImage
+from unmask.engine.console import RunConsole
 from unmask.engine.metrics import DAMAGED, JSONL, MetricsLog, parse_metrics, read_metrics
-from unmask.engine.run_directory import RunDirectory
-from unmask.errors import DataError
+from unmask.engine.run_directory import RunDirectory, environment_of, opened
+from unmask.errors import CheckpointError, DataError
+from unmask.runs.pages import _when
 
 RECORDS = [{"step": 10 * n, "epoch": n / 2, "loss": 1 / (n + 1), "val": None} for n in range(5)]
 LINES = [json.dumps(record).encode() for record in RECORDS]
@@ -123,3 +125,47 @@ def test_17_a_pipe_as_list_of_bad_images(tmp_path):
     os.mkfifo(tmp_path / "bad_images.jsonl")
     with pytest.raises(DataError, match="no ordinary file"):
         bad_images(tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"started": "junk"}', '{"started": 5}', '{"started": "2026-01-01T00:00:00"}', '{"parts": "x"}',
+        '{"parts": null}', '{"parts": [1]}', '{"parts": -1}', '{"parts": 1e999}', '{"command": 3}',
+        '{"command": [3]}', '{"torch": {}}', "[]", "3", "{", "", "\0", "[" * 50_000, None,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_32_a_damaged_record_of_the_machine_is_passed_over_with_a_note(
+    tmp_path, tiny, monkeypatch, damaged
+):
+    """None: a pipe."""
+    with opened(tmp_path / "run", tiny, "pretrain") as run:
+        assert run.notes == ()
+    monkeypatch.setattr(RunDirectory, "has_begun", True)
+    path = run.path / "env.json"
+    path.unlink()
+    if damaged is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(damaged)
+    _when(environment_of(run)[0])  # as the report does when the run ends
+    with opened(run.path, tiny, "pretrain") as run:
+        assert "env.json" in run.notes[0]
+        assert run.differs == ()
+    known = json.loads(path.read_text())
+    assert known["parts"] == 2
+    assert "started" not in known
+    assert environment_of(run) == (known, ())
+
+
+@pytest.mark.timeout(20)
+def test_32_a_pipe_as_log_is_a_sentence(tmp_path):
+    os.mkfifo(tmp_path / "train.log")
+    console = RunConsole(speaks=True)
+    console.say("first")
+    with pytest.raises(
+        CheckpointError, match=r"train\.log cannot be written \(it is no ordinary file\)"
+    ):
+        console.log_to(tmp_path / "train.log")

@@ -1,5 +1,6 @@
 """What a person sees of a run: a progress bar in a terminal, plain lines elsewhere."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from rich.progress import (
 from rich.text import Text
 
 from unmask.engine.task import Metric
-from unmask.errors import printable
+from unmask.errors import CheckpointError, printable
+from unmask.storage import FULL, open_regular
 from unmask.units import GIB, data_size, duration
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -113,8 +115,20 @@ class RunConsole:
 
     def _write(self, text: str) -> None:
         assert self._log is not None
-        with self._log.open("a", encoding="utf-8", errors="replace") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n".encode("utf-8", "replace")
+        try:
+            with (
+                open_regular(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor,
+                open(descriptor, "wb", closefd=False) as file,
+            ):
+                file.write(line)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise CheckpointError(
+                f"{self._log} cannot be written ({error.strerror}): remove it, or make it an ordinary "
+                f"file of yours, and run the same command again"
+            ) from error
 
 
 def describe(record: dict[str, Any], metrics: Sequence[Metric] = ()) -> str:

@@ -42,6 +42,7 @@ ENVIRONMENT = {
     "platform": "system",
 }
 """What changes the rounding of sums, by its key in env.json."""
+MOST_PARTS = 10**6
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class RunDirectory:
     """Changes of the environment since the previous part of the run, in words."""
     changed: str = ""
     """What of the image files is, in words."""
+    notes: tuple[str, ...] = ()
+    """Sentences on files in it that could not be used."""
 
     @property
     def checkpoints(self) -> Path:
@@ -151,8 +154,8 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
         mark_output(path)
         check_settings(run, config, command)
     with locked(path / LOCK, path) as identity:
-        before, now = run.read("env.json"), _environment(config)
-        run = RunDirectory(path, identity, _differences(before, now))
+        (before, notes), now = environment_of(run), _environment(config)
+        run = RunDirectory(path, identity, _differences(before, now), notes=notes)
         run.write("config.json", to_json(config_record(_with_earlier_init(run, config), command)))
         run.write("env.json", to_json(now | _history(before if run.has_begun else None)))
         yield run
@@ -160,7 +163,44 @@ def opened(path: Path, config: Any, command: str) -> Iterator[RunDirectory]:
 
 def differences(run: RunDirectory, config: Any) -> tuple[str, ...]:
     """What is not as when the run last went on, and rounds otherwise, in words."""
-    return _differences(run.read("env.json"), _environment(config))
+    return _differences(environment_of(run)[0], _environment(config))
+
+
+def environment_of(run: RunDirectory) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """What env.json says and can be used, None if it is not there; and a sentence on what cannot.
+
+    Nothing but messages depends on it: a damaged one keeps no run from going on.
+    """
+    path = run.path / "env.json"
+    try:
+        found = run.read(path.name)
+    except CheckpointError:
+        found = ()
+    if found is None:
+        return None, ()
+    if not isinstance(found, dict):
+        return {}, (f"{path} cannot be read: when and where the run began is not known",)
+    usable = {name: value for name, value in found.items() if _is_usable(name, value)}
+    odd = sorted(found.keys() - usable.keys())
+    return usable, (f"{path} has no usable {', '.join(odd)}: passed over",) if odd else ()
+
+
+def _is_usable(name: str, value: Any) -> bool:
+    if name == "started":
+        return _is_time(value)
+    if name == "parts":
+        return type(value) is int and 0 < value < MOST_PARTS
+    if name == "command":
+        return isinstance(value, list) and all(isinstance(word, str) for word in value)
+    return isinstance(value, str | int)
+
+
+def _is_time(value: Any) -> bool:
+    """Whether it is one with its zone."""
+    try:
+        return datetime.fromisoformat(value).utcoffset() is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def check_settings(run: RunDirectory, config: Any, command: str) -> None:
@@ -228,19 +268,18 @@ def _environment(config: Any) -> dict[str, Any]:
     }
 
 
-def _history(before: Any) -> dict[str, Any]:
+def _history(before: dict[str, Any] | None) -> dict[str, Any]:
     """When a run was first started, and how often; not known of a part that an older version wrote."""
     if before is None:
         return {"started": datetime.now().astimezone().isoformat(timespec="seconds"), "parts": 1}
-    known = before if isinstance(before, dict) else {}
-    return {name: known[name] for name in ("started",) if name in known} | {
-        "parts": known.get("parts", 1) + 1
+    return {name: before[name] for name in ("started",) if name in before} | {
+        "parts": before.get("parts", 1) + 1
     }
 
 
-def _differences(before: Any, now: dict[str, Any]) -> tuple[str, ...]:
+def _differences(before: dict[str, Any] | None, now: dict[str, Any]) -> tuple[str, ...]:
     """Differences that change rounding; none if the run is new, or an older version recorded none."""
-    if not isinstance(before, dict):
+    if before is None:
         return ()
     return tuple(
         f"{words} {before[key]} then, {now[key]} now"

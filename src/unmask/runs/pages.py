@@ -8,7 +8,7 @@ from typing import Any
 
 from unmask.config.plan import Plan, TrainingPlan
 from unmask.engine.metrics import read_metrics
-from unmask.engine.run_directory import RunDirectory
+from unmask.engine.run_directory import RunDirectory, environment_of
 from unmask.engine.spikes import spikes
 from unmask.engine.task import Metric
 from unmask.tasks import TASKS
@@ -106,7 +106,7 @@ def _is_explained(metric: Metric, newest: dict[str, float]) -> bool:
 
 def _origin(task: BaseTask, run: RunDirectory, plan: Plan) -> list[tuple[str, str]]:
     """When, where and from what: enough to do it again."""
-    env, machine = run.read("env.json") or {}, plan.machine
+    env, machine = environment_of(run)[0] or {}, plan.machine
     return [
         ("Command", _command(env.get("command", []))),
         ("Data", ", ".join(task.config.data.source)),

@@ -69,6 +69,8 @@ def run(task: BaseTask) -> Path:
         with _run_directory(path, task, processes) as directory:
             with _removed_if_it_fails(before, directory, processes):
                 console.log_to(directory.path / "train.log")
+                for note in directory.notes:
+                    console.say(note)
                 prepared = prepare(task, machine, processes, directory, began, decided)
                 differs = (*directory.differs, *prepared.differs)
                 directory = replace(directory, changed=prepared.changed, differs=differs)

@@ -17,7 +17,7 @@ from unmask.config.settings import Device, Labels, View
 from unmask.core.spec import MAESpec
 from unmask.data.workers import READ_SECONDS
 from unmask.engine.machine import arithmetic, detect_machine, threads
-from unmask.engine.run_directory import RunDirectory
+from unmask.engine.run_directory import RunDirectory, environment_of
 from unmask.errors import CheckpointError
 from unmask.interop.description import Description
 from unmask.interop.fit import at_size
@@ -181,10 +181,12 @@ def refuse_if_given(flag: str, value: object, *, of: str, init: str, kind: str) 
 def of_run(init: str, name: str) -> dict[str, Any]:
     """A JSON file of the run that a model belongs to; empty if there is none."""
     run = run_folder(init)
-    return (RunDirectory(run).read(name) or {}) if run is not None else {}
+    found = RunDirectory(run).read(name) if run is not None else None
+    return found if isinstance(found, dict) else {}
 
 
 def _threads_of(init: str, machine: Machine) -> int | None:
     """None if this machine has too few cores for them, so that the last digits differ anyway."""
-    recorded = of_run(init, "env.json").get("threads")
+    run = run_folder(init)
+    recorded = (environment_of(RunDirectory(run))[0] or {}).get("threads") if run is not None else None
     return recorded if isinstance(recorded, int) and 1 <= recorded <= machine.cores else None
