@@ -182,7 +182,7 @@ def environment_of(run: RunDirectory) -> tuple[dict[str, Any] | None, tuple[str,
         return {}, (f"{path} cannot be read: when and where the run began is not known",)
     usable = {name: value for name, value in found.items() if _is_usable(name, value)}
     odd = sorted(found.keys() - usable.keys())
-    return usable, (f"{path} has no usable {', '.join(odd)}: passed over",) if odd else ()
+    return usable, (f"{path} has no usable {', '.join(odd)}: ignored",) if odd else ()
 
 
 def _is_usable(name: str, value: Any) -> bool:
