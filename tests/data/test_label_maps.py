@@ -1,5 +1,6 @@
 """Label maps: pictures beside images in the usual layouts, masks of COCO's format."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -228,3 +229,41 @@ def test_masks_of_coco(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="have boxes and no masks"):
         find_label_maps((str(tmp_path),))
+
+
+@pytest.mark.parametrize("format_", ["pictures", "labelme"])
+def test_20_a_label_map_is_tried_again_as_an_image_is(tmp_path, monkeypatch, format_):
+    """What fails for a moment ends no run; what goes on failing is a sentence."""
+    import unmask.data.images as images
+    from unmask.data.sources import labelme, map_files
+
+    for i in range(4):
+        photo(tmp_path / "images" / f"{i}.png")
+        if format_ == "pictures":
+            label_map(tmp_path / "masks" / f"{i}.png", stripes(0, 1, 1, 0))
+        else:
+            shape = {"label": "cat", "points": [[2, 0], [5, 5]], "shape_type": "rectangle"}
+            content = {"shapes": [shape], "flags": {}, "imagePath": f"{i}.png"}
+            (tmp_path / "images" / f"{i}.json").write_text(json.dumps(content))
+    training = find_label_maps((str(tmp_path),)).training
+    wanted = training.labels(0)
+    module, name = (map_files, "_stored") if format_ == "pictures" else (labelme, "read_regular")
+    read, failures, calls = getattr(module, name), [errno.ESTALE, errno.EIO], list[str]()
+
+    def shaky(path):
+        calls.append(path)
+        if failures:
+            raise OSError(failures.pop(), "Stale file handle")
+        return read(path)
+
+    monkeypatch.setattr(module, name, shaky)
+    monkeypatch.setattr(images, "SECONDS_BETWEEN_TRIES", (0.0, 0.0))
+    assert np.array_equal(training.labels(0), wanted)
+    assert len(calls) == 3
+    failures[:] = [errno.EIO] * 3
+    with pytest.raises(DataError, match="Stale file handle"):
+        training.labels(0)
+    failures[:], calls[:] = [errno.EACCES], []
+    with pytest.raises(DataError):
+        training.labels(0)
+    assert len(calls) == 1, "what does not pass is not waited for"

@@ -61,13 +61,8 @@ class Images:
 
         `use` may be called again if the storage fails for a moment; an AnnotationError of its passes.
         """
-        for wait in SECONDS_BETWEEN_TRIES:
-            try:
-                return self._take(index, wanted, use)
-            except OSError:
-                time.sleep(wait)
         try:
-            return self._take(index, wanted, use)
+            return tried_again(lambda: self._take(index, wanted, use))
         except OSError as error:
             return BadImage.of(self.paths[index], error)
 
@@ -121,6 +116,21 @@ class Images:
 
     def _encoded_names(self) -> Iterator[list[bytes]]:
         return self.paths.pieces(skip=self.paths.shared().rfind(os.sep.encode()) + 1)
+
+
+def tried_again(read: Callable[[], T]) -> T:
+    """What `read` gives, which is called again if the storage fails for a moment.
+
+    Raises its last error.
+    """
+    for wait in SECONDS_BETWEEN_TRIES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            time.sleep(wait)
+    return read()
 
 
 def name_hash(name: str) -> int:

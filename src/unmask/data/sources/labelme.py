@@ -20,6 +20,7 @@ from unmask.core.spec import Size
 from unmask.data.annotations import LARGEST_SIDE, LEFT_OUT, is_size
 from unmask.data.decode.files import SUFFIXES, open_file
 from unmask.data.findings import Finding, found
+from unmask.data.images import tried_again
 from unmask.data.paths import files_below
 from unmask.data.records import TRAINING, part_named
 from unmask.errors import DataError
@@ -121,7 +122,7 @@ def _with_area(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _content(file: str) -> dict[str, Any]:
     try:
-        content = from_json(read_regular(Path(file)))
+        content = from_json(tried_again(lambda: read_regular(Path(file))))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): get a fresh copy") from error
     shapes = content.get("shapes") if isinstance(content, dict) else None

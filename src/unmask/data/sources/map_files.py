@@ -21,7 +21,7 @@ from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.decode.files import SUFFIXES
 from unmask.data.findings import Finding, found
-from unmask.data.images import Images
+from unmask.data.images import Images, tried_again
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.paths import PathList
 from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
@@ -92,14 +92,13 @@ def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...]) 
     Of a map in colour: for each pixel's colour the value of the class that has it.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.mode in VALUE_MODES:
-                return np.asarray(image).astype(np.int64)
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = tried_again(lambda: _stored(path))
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's own for broken PNG is SyntaxError
         raise DataError(
             f"the label map {path} cannot be read ({error}): store it as PNG with a value for each class"
         ) from error
+    if pixels.ndim == 2:
+        return pixels.astype(np.int64)
     if colours is not None:
         return np.array(of_classes, dtype=np.int64)[_places(path, pixels, colours)]
     if (pixels == pixels[..., :1]).all():
@@ -108,6 +107,12 @@ def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...]) 
         f"the label map {path} is in colour: give the colours of the classes with --data.classes, a "
         f".csv with the columns name, r, g and b"
     )
+
+
+def _stored(path: str) -> np.ndarray:
+    """[H, W], or [H, W, 3] of a map in colour. Raises what Pillow raises."""
+    with Image.open(path, formats=FORMATS) as image:
+        return np.asarray(image if image.mode in VALUE_MODES else image.convert("RGB"))
 
 
 def _places(path: str, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
