@@ -1,5 +1,6 @@
 """The command as a user types it: what it prints, what it leaves behind, its exit codes."""
 
+import contextlib
 import csv
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from golden.flags import all_flags
+from unmask.cli import main
 from unmask.cli.main import commands, run
 from unmask.config.migrate import config_record
 from unmask.tasks import TASKS, find_recipe
@@ -418,3 +420,28 @@ def test_a_reader_that_has_enough_gets_no_complaint(words, tmp_path):
         ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert not done.stderr
+
+
+@pytest.mark.parametrize("name", commands())
+def test_a_command_that_is_out_of_memory_ends_in_a_sentence(name, monkeypatch, capsys):
+    """With flags that it has."""
+    with contextlib.suppress(SystemExit):
+        run([name, "--help"])
+    known = capsys.readouterr().out
+    errors = [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    for error in [*errors, RuntimeError("shapes differ")]:
+
+        def fail(words, error=error):
+            raise error
+
+        monkeypatch.setattr(main, "_function", lambda *place, fail=fail: fail)
+        with pytest.raises(type(error)):
+            run([name, "images", "--debug"])
+        if error not in errors:
+            with pytest.raises(RuntimeError, match="shapes differ"):
+                run([name, "images"])
+            return
+        assert run([name, "images"]) == main.FAILED
+        said = capsys.readouterr().err
+        assert said.startswith(f"unmask: unmask {name} needs more memory than there is: ")
+        assert all(flag in known for flag in re.findall(r"--[a-z.-]+", said))

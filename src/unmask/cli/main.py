@@ -63,6 +63,14 @@ def divided() -> set[str]:
     return {*TASKS, "evaluate", "ablate", "quickstart"}
 
 
+MEMORY_FLAGS = {
+    "embed": "a smaller --batch, fewer --workers",
+    "predict": "fewer --workers",
+    "bench": "a smaller --batch",
+    "plan": "a smaller --optim.micro-batch",
+    **dict.fromkeys(("ablate", "check", "evaluate", "knn"), "fewer --data.workers"),
+}
+"""What takes memory, by command; `_spared` adds those that train."""
 FAILED, USAGE, PIPE_CLOSED = 1, 2, 141
 EXIT_CODES = {CheckpointError: 4, DataError: 3, ValueError: USAGE}
 
@@ -74,8 +82,8 @@ threads which wait for each other take the cores from every other process, and f
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command and exits: 0 done, 2 usage, 3 data, 4 checkpoint, 130 or 143 interrupted, 141 if
-    what reads its output is gone.
+    """Runs one command and exits: 0 done, 1 out of memory or another process failed, 2 usage, 3 data,
+    4 checkpoint, 130 or 143 interrupted, 141 if what reads its output is gone.
 
     Terminals that lack a character get its escape.
     """
@@ -129,6 +137,11 @@ def run(argv: list[str]) -> int:
             raise
         complain(str(error), everywhere=True)
         return FAILED
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _lacks_memory(error):
+            raise
+        complain(f"unmask {name} needs more memory than there is: {_spared(name)}", everywhere=True)
+        return FAILED
     except ValueError as error:
         if debug:
             raise
@@ -143,6 +156,21 @@ def run(argv: list[str]) -> int:
         complain(f"{where}: {error.strerror or error}{full}; correct that and try again")
         return 4
     return 0
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    from unmask.engine.machine import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _spared(name: str) -> str:
+    """What a command could do with less memory, in words."""
+    training = "a smaller --optim.micro-batch, fewer --data.workers"
+    flags = dict.fromkeys(TASKS, training) | MEMORY_FLAGS
+    return f"try {flags[name]}, or end other programs" if name in flags else "end other programs"
 
 
 def _too_full(error: OSError, argv: list[str]) -> str:
