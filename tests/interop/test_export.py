@@ -1,5 +1,6 @@
 """unmask export: where it writes, what it compares, and the model card."""
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -139,3 +140,22 @@ def test_names_that_are_not_utf_8(tmp_path, layout):
     assert read_weights(path).description.data == "gr\udcfcn"
     card = path / "README.md" if path.is_dir() else path.with_suffix(".md")
     assert "images: gr?n" in card.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_a_disk_that_gets_full_leaves_the_earlier_export_whole(run, tmp_path, monkeypatch, name):
+    weights, path, write = read_weights(run), tmp_path / "hf", Path.write_text
+    export_weights(weights, "hf", path)
+    before = (path / name).read_text()
+
+    def full(self, text, **how):
+        if name not in self.name:
+            return write(self, text, **how)
+        write(self, text[: len(text) // 2], **how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CheckpointError, match="make room"):
+        export_weights(weights, "hf", path)
+    assert (path / name).read_text() == before
+    assert not [each for each in path.iterdir() if each.name.startswith(".")]

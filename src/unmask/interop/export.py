@@ -27,6 +27,7 @@ from unmask.interop.timm import timm_config, to_timm
 from unmask.interop.weights import DESCRIPTION, build, read_weights
 from unmask.models.detector_spec import DetectorSpec
 from unmask.models.segmenter_spec import SegmenterSpec
+from unmask.storage import written_aside
 
 Layout = Literal["official", "safetensors", "timm", "hf"]
 DEFAULT_NAMES: dict[Layout, str] = {
@@ -76,7 +77,8 @@ def export_weights(weights: Weights, to: Layout, path: Path, *, measured: str = 
     card = path / "README.md" if path.is_dir() else path.with_suffix(".md")
     line = how_to_load(path, Path(path.name))
     text = model_card(weights.description, layout=to, name=path.stem, line=line, measured=measured)
-    card.write_text(text, encoding="utf-8", errors="replace")
+    with written_aside(card) as aside:
+        aside.write_text(text, encoding="utf-8", errors="replace")
     return Exported(path, difference)
 
 
@@ -170,7 +172,8 @@ def _write_hf(weights: Weights, folder: Path) -> None:
 def _write_folder(folder: Path, state: dict[str, Tensor], settings: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in settings.items():
-        (folder / name).write_text(to_json(values), encoding="utf-8")
+        with written_aside(folder / name) as aside:
+            aside.write_text(to_json(values), encoding="utf-8")
     write_safetensors(folder / WEIGHTS, state, {})
 
 
