@@ -267,3 +267,14 @@ def test_20_a_label_map_is_tried_again_as_an_image_is(tmp_path, monkeypatch, for
     with pytest.raises(DataError):
         training.labels(0)
     assert len(calls) == 1, "what does not pass is not waited for"
+
+
+@pytest.mark.parametrize("wrong", [10**30, float("inf"), None, [1]], ids=str)
+@pytest.mark.parametrize("column", ["value", "r"])
+def test_classes_with_a_value_that_is_none(tmp_path, column, wrong):
+    photo(tmp_path / "images" / "0.png")
+    label_map(tmp_path / "masks" / "0.png", 0)
+    row = {"name": "cat", "value": 0, "r": 0, "g": 0, "b": 0} | {column: wrong}
+    (tmp_path / "classes.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"classes\.jsonl has a |hold no class from"):
+        find_label_maps((str(tmp_path),), options=MapOptions(classes=str(tmp_path / "classes.jsonl")))

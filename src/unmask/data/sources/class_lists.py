@@ -123,7 +123,7 @@ def _values(file: str, cells: list[Any]) -> tuple[int, ...]:
     """Raises DataError if one is no value of a label map, or is there twice."""
     try:
         values = tuple(int(cell) for cell in cells)
-    except ValueError as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{file} has a value that is no integer ({error}): correct it") from error
     if min(values) < 0 or len(set(values)) < len(values):
         raise DataError(f"{file} has a value below 0, or one twice: give each class its own")
@@ -136,7 +136,7 @@ def _colours(file: str, rows: list[list[Any]]) -> np.ndarray:
         palette = np.array(rows, dtype=np.int64).reshape(-1, 3)
         if not ((palette >= 0) & (palette <= 255)).all():
             raise ValueError("a value is not between 0 and 255")
-    except ValueError as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{file} has a colour that is none ({error}): write r, g and b") from error
     return palette.astype(np.uint8)
 
