@@ -38,6 +38,7 @@ from unmask.interop.official import to_official
 from unmask.interop.weights import build, initialize_from, read_weights, write_model
 from unmask.models.classifier import Classifier
 from unmask.models.classifier_spec import EncoderSpec
+from unmask.storage import unsealed
 
 ODD = mae_spec(
     image_size=(16, 24), patch_size=(4, 8), channels=3, width=24, depth=2, heads=3,
@@ -100,7 +101,7 @@ def test_one_file_and_back(tmp_path, head, layout):
 def test_descriptions_of_another_head(tmp_path, head, sentence):
     weights = classifier(MEAN)
     write_model(tmp_path, weights.state, weights.description)
-    values = json.loads((tmp_path / "model.json").read_text())
+    values = unsealed(json.loads((tmp_path / "model.json").read_text()))
     if isinstance(head, dict):
         encoder = values["model"]["encoder"]
         head = {"type": "classifier", "encoder": encoder, **head}

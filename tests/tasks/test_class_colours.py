@@ -19,6 +19,7 @@ from unmask.data.label_maps import find_label_maps
 from unmask.data.sources.cityscapes import CLASSES as CITYSCAPES
 from unmask.errors import CheckpointError
 from unmask.interop.weights import read_weights, write_model
+from unmask.storage import unsealed
 from unmask.viz.palette import palette
 
 HEIGHT, WIDTH = 16, 20
@@ -115,7 +116,7 @@ def test_label_maps_like_vocs_carry_its_colours(tmp_path):
     run = trained(data, tmp_path / "run")
     wanted = [list(VOC[value]) for value in (0, 1, 3)]
     assert predicted(data / "JPEGImages", run, tmp_path / "p") == wanted
-    description = json.loads((run / "model.json").read_text())
+    description = unsealed(json.loads((run / "model.json").read_text()))
     assert description["model"]["colours"] == wanted
     unmask.evaluate(data, init=run, out=tmp_path / "e")
     samples = sorted(run.glob("samples/segmentation-*.png"))

@@ -18,6 +18,7 @@ from unmask.core.spec import LossOn
 from unmask.engine.machine import detect_machine
 from unmask.interop.official import to_official
 from unmask.interop.weights import write_model
+from unmask.storage import unsealed
 
 BF16_TOLERANCE = 2e-3
 """Relative, of losses; 3e-4 is usual here."""
@@ -132,7 +133,7 @@ def test_init_from_an_encoder_leaves_the_decoder_new(tiny, tmp_path):
     first = unmask.pretrain(tiny)
     state = load_file(first / "model.safetensors")
     encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
-    description = json.loads((first / "model.json").read_text())
+    description = unsealed(json.loads((first / "model.json").read_text()))
     (tmp_path / "encoder").mkdir()
     from safetensors.torch import save_file
 
