@@ -1,10 +1,14 @@
 """Polygons and run lengths: their pixels are pycocotools'."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unmask.data import masks
 from unmask.data.masks import (
     Polygons,
     RunLengths,
@@ -91,3 +95,55 @@ def test_packed_run_lengths_come_back():
     assert again.size == (7, 9)
     assert again.counts.tolist() == mask.counts.tolist()
     assert unpacked(packed(None)) is None
+
+
+@pytest.fixture
+def peak():
+    """Bytes that were allocated at once since the test began."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+def test_the_extent_of_huge_run_lengths_needs_no_pixels(peak):
+    side = 60_000
+    within = RunLengths(counts=np.array([side + 7, 5, side * side - side - 12]), size=(side, side))
+    assert extent_of(within) == (1, 7, 2, 12)
+    across = RunLengths(counts=np.array([side + 7, side, side * side - 2 * side - 7]), size=(side, side))
+    assert extent_of(across) == (1, 0, 3, side)
+    assert peak() < 2**20
+    with pytest.raises(ValueError, match="a mask of 60000 x 60000 pixels"):
+        extent_of(RunLengths(counts=np.array([1, 5]), size=(side, side)))
+
+
+@pytest.mark.parametrize("far", [3e4, 1e8, 3e38])
+def test_polygons_far_beyond_the_image_are_cut(peak, far):
+    around = polygons([[(-far, -far), (far, -far), (far, far), (-far, far)]])
+    right = polygons([[(5, -far), (far, -far), (far, far), (5, far)]])
+    outside = polygons([[(far, far), (far, far / 2), (far / 2, far)]])
+    assert pixels_of(around, (6, 8)).all()
+    assert np.array_equal(pixels_of(right, (6, 8)), np.tile(np.arange(8) >= 5, (6, 1)))
+    assert not pixels_of(outside, (6, 8)).any()
+    assert peak() < 2**20
+
+
+@given(st.lists(rings, min_size=1, max_size=3), sides, sides)
+def test_outlines_in_pieces_are_those_at_once(shape, height, width):
+    whole = pixels_of(polygons(shape), (height, width))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "AT_ONCE", 9)
+        assert np.array_equal(pixels_of(polygons(shape), (height, width)), whole)
+
+
+def test_an_outline_of_many_long_edges_is_drawn_in_pieces(peak, monkeypatch):
+    monkeypatch.setattr(masks, "AT_ONCE", 5000)
+    zigzag = polygons([[(i % 2 * 200, i * 0.1) for i in range(1000)]])  # a million points
+    assert pixels_of(zigzag, (100, 200)).any()
+    assert peak() < 2**22
+
+
+def test_long_numbers_in_run_lengths_are_refused_at_once():
+    start = time.process_time()
+    with pytest.raises(ValueError, match="more than 60 bits"):
+        run_lengths_of_text("o" * 1_000_000, (1, 1))
+    assert time.process_time() - start < 1

@@ -3,7 +3,7 @@
 Legend: h x w pixels of an image, P points of a polygon. Run lengths go down the columns, as COCO's do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,12 @@ SUBPIXELS = 5
 """Steps within a pixel to which pycocotools rounds the corners of polygons."""
 ASCII_OF_ZERO, BITS, SIGN, MORE = 48, 5, 0x10, 0x20
 """COCO's text of run lengths: characters from '0' on hold five bits each, then whether more follow."""
+LONGEST = 60
+"""Bits of one number there: pycocotools has 64."""
+BEYOND = 2
+"""Polygons are cut so many times the image's longer side beyond its edges: they may go on for ever."""
+AT_ONCE = 2**20
+"""So many points of an outline, or of its longest edge, exist at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +48,7 @@ def pixels_of(mask: Mask, size: Size) -> np.ndarray:
     Raises ValueError if run lengths are those of another size.
     """
     if isinstance(mask, RunLengths):
-        if tuple(mask.size) != tuple(size) or mask.counts.sum(dtype=np.int64) != size[0] * size[1]:
-            raise ValueError(
-                "a mask of {} x {} pixels lies on an image of {} x {}".format(*mask.size, *size)
-            )
+        _refuse_other_size(mask, size)
         inside = np.arange(len(mask.counts)) % 2 == 1
         return np.repeat(inside, mask.counts).reshape(size[1], size[0]).T
     covered = np.zeros(size, dtype=bool)
@@ -60,10 +63,24 @@ def extent_of(mask: Mask) -> tuple[float, float, float, float]:
         corners = np.concatenate(mask.rings)
         (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
         return left, top, right, bottom
-    rows, columns = np.nonzero(pixels_of(mask, mask.size))
-    if not len(rows):
+    _refuse_other_size(mask, mask.size)
+    ends = np.cumsum(mask.counts, dtype=np.int64)
+    starts = np.append(0, ends[:-1])
+    inside = (np.arange(len(ends)) % 2 == 1) & (mask.counts > 0)
+    if not inside.any():
         return 0.0, 0.0, 0.0, 0.0
-    return float(columns.min()), float(rows.min()), columns.max() + 1.0, rows.max() + 1.0
+    height = mask.size[0]
+    first, last = starts[inside], ends[inside] - 1
+    left, right = int((first // height).min()), int((last // height).max()) + 1
+    if (first // height != last // height).any():  # it goes on at the top of the next column
+        return float(left), 0.0, float(right), float(height)
+    return float(left), float((first % height).min()), float(right), float((last % height).max() + 1)
+
+
+def _refuse_other_size(mask: RunLengths, size: Size) -> None:
+    if tuple(mask.size) != tuple(size) or mask.counts.sum(dtype=np.int64) != size[0] * size[1]:
+        text = "a mask of {} x {} pixels lies on an image of {} x {}"
+        raise ValueError(text.format(*mask.size, *size))
 
 
 def run_lengths_of_text(text: str | bytes, size: Size) -> RunLengths:
@@ -71,6 +88,8 @@ def run_lengths_of_text(text: str | bytes, size: Size) -> RunLengths:
     values, value, shift = list[int](), 0, 0
     for character in text.encode() if isinstance(text, str) else text:
         bits = character - ASCII_OF_ZERO
+        if shift > LONGEST:  # longer and longer numbers would take the square of the text's length
+            raise ValueError(f"a run length has more than {LONGEST} bits")
         value |= (bits & (SIGN | (SIGN - 1))) << shift
         shift += BITS
         if bits & MORE:
@@ -102,21 +121,58 @@ def _inside(ring: np.ndarray, size: Size) -> np.ndarray:
     steps of a fifth of a pixel, crosses the middle of the column.
     """
     height, width = size
-    corners = (SUBPIXELS * ring.astype(np.float64) + 0.5).astype(np.int64)
-    x, y = _outline(corners, np.roll(corners, -1, axis=0))
-    moved = np.flatnonzero(x[1:] != x[:-1])
-    column = (np.minimum(x[moved], x[moved + 1]) + 0.5) / SUBPIXELS - 0.5
-    row = (np.minimum(y[moved], y[moved + 1]) + 0.5) / SUBPIXELS - 0.5
-    middle = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
-    row = np.ceil(np.clip(row[middle], 0, height)).astype(np.int64)
-    columns = column[middle].astype(np.int64)
+    margin = BEYOND * max(size) + 1.0
+    ring = _cut(_cut(ring.astype(np.float64), 0, margin + width), 1, margin + height)
+    ring = -_cut(_cut(-ring, 0, margin), 1, margin)
     covered = np.zeros(size, dtype=bool)
-    if len(columns):
-        first, last = int(columns.min()), int(columns.max()) + 1
-        pixels = (last - first) * height
-        crossings = np.bincount((columns - first) * height + row, minlength=pixels)[:pixels]
-        covered[:, first:last] = (np.cumsum(crossings) % 2 == 1).reshape(-1, height).T
+    if not len(ring):
+        return covered
+    corners = (SUBPIXELS * ring + 0.5).astype(np.int64)
+    first = int(np.clip(corners[:, 0].min() // SUBPIXELS - 1, 0, width))
+    last = int(np.clip(corners[:, 0].max() // SUBPIXELS + 2, first, width))
+    pixels = (last - first) * height
+    crossings = np.zeros(pixels, dtype=np.int64)
+    for x, y in _pieces(corners):
+        moved = np.flatnonzero(x[1:] != x[:-1])
+        column = (np.minimum(x[moved], x[moved + 1]) + 0.5) / SUBPIXELS - 0.5
+        row = (np.minimum(y[moved], y[moved + 1]) + 0.5) / SUBPIXELS - 0.5
+        middle = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
+        row = np.ceil(np.clip(row[middle], 0, height)).astype(np.int64)
+        columns = column[middle].astype(np.int64)
+        if len(columns):
+            at = (columns - first) * height + row
+            crossings += np.bincount(at, minlength=pixels)[:pixels]
+    covered[:, first:last] = (np.cumsum(crossings) % 2 == 1).reshape(-1, height).T
     return covered
+
+
+def _cut(ring: np.ndarray, axis: int, most: float) -> np.ndarray:
+    """What of a polygon has x, or y, of at most so much; one that lies there as a whole is the same."""
+    inside = ring[:, axis] <= most
+    if inside.all():
+        return ring
+    after = np.roll(ring, -1, axis=0)
+    steps = after[:, axis] - ring[:, axis]
+    crosses = inside != np.roll(inside, -1)
+    share = (most - ring[:, axis]) / np.where(crosses, steps, 1.0)
+    places = ring + share[:, None] * (after - ring)
+    places[:, axis] = most
+    kept = np.stack([inside, crosses], axis=1).reshape(-1)
+    return np.stack([ring, places], axis=1).reshape(-1, 2)[kept]
+
+
+def _pieces(corners: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """x and y of all points of a closed outline, some edges at a time, each from the last point on."""
+    ends = np.roll(corners, -1, axis=0)
+    points = np.cumsum(np.abs(ends - corners).max(axis=1) + 1)
+    begin, before = 0, np.empty((2, 0), dtype=np.int64)
+    while begin < len(corners):
+        done = int(points[begin - 1]) if begin else 0
+        stop = max(begin + 1, int(np.searchsorted(points, done + AT_ONCE, side="right")))
+        x, y = _outline(corners[begin:stop], ends[begin:stop])
+        piece = np.concatenate([before, np.stack([x, y])], axis=1)
+        yield piece[0], piece[1]
+        begin, before = stop, piece[:, -1:]
 
 
 def _outline(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
