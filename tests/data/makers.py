@@ -50,6 +50,17 @@ def write_png(
     Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of grey that says a size and has hardly any pixels."""
+    header = chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, GREY, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 9)[:4])
+
+
+def write_header(path, width: int, height: int) -> None:
+    """See `png_header`."""
+    Path(path).write_bytes(png_header(width, height))
+
+
 def write_bmp32(path, rgba: np.ndarray) -> None:
     """uint8 [h, w, 4] with masks for all four, as screen captures are written."""
     h, w = rgba.shape[:2]

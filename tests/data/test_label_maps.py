@@ -2,13 +2,16 @@
 
 import errno
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data.makers import write_header
 from unmask.config.annotations import MapOptions
+from unmask.config.segment import SegmentData
 from unmask.data.label_maps import find_label_maps
 from unmask.data.maps import pixel_counts
 from unmask.errors import DataError
@@ -153,6 +156,41 @@ def test_24_bad_maps_are_named(tmp_path):
         find_label_maps((str(tmp_path),))
 
 
+def test_maps_over_the_most_megapixels_are_refused_before_they_are_decoded(tmp_path):
+    for i in range(4):
+        photo(tmp_path / "images" / f"{i}.jpg")
+        label_map(tmp_path / "labels" / f"{i}.png", stripes(0, 1, 1, 0))
+    split = find_label_maps((str(tmp_path),), val_share=0.25)
+    bad = tmp_path / "labels" / f"{Path(split.training.images.paths[1]).stem}.png"
+    write_header(bad, 60_000, 50_000)
+    says = rf"{bad.name} has 60000 x 50000 pixels, over --data.max-megapixels 200: .* to 3000$"
+    for read in (lambda: split.training.labels(1), lambda: find_label_maps((str(tmp_path),))):
+        with pytest.raises(DataError, match=says):
+            read()
+    options = SegmentData(max_megapixels=4000)
+    with pytest.raises(DataError, match="cannot be read"):
+        find_label_maps((str(tmp_path),), options=options)
+    few = SegmentData(max_megapixels=0.001)
+    label_map(bad, np.zeros((40, 26)))
+    with pytest.raises(DataError, match=r"26 x 40 pixels, over --data.max-megapixels 0.001"):
+        find_label_maps((str(tmp_path),), options=few)
+
+
+def test_maps_are_read_as_small_as_they_are_stored(tmp_path):
+    side = 500
+    photo(tmp_path / "images" / "0.jpg", (side, side))
+    photo(tmp_path / "images" / "1.jpg", (side, side))
+    for i in range(2):
+        label_map(tmp_path / "labels" / f"{i}.png", np.zeros((side, side)))
+    maps = find_label_maps((str(tmp_path),)).training
+    tracemalloc.start()
+    labels = maps.labels(0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert labels.dtype == np.int64
+    assert peak < 16 * side**2
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -250,11 +288,11 @@ def test_20_a_label_map_is_tried_again_as_an_image_is(tmp_path, monkeypatch, for
     module, name = (map_files, "_stored") if format_ == "pictures" else (labelme, "read_regular")
     read, failures, calls = getattr(module, name), [errno.ESTALE, errno.EIO], list[str]()
 
-    def shaky(path):
+    def shaky(path, *more):
         calls.append(path)
         if failures:
             raise OSError(failures.pop(), "Stale file handle")
-        return read(path)
+        return read(path, *more)
 
     monkeypatch.setattr(module, name, shaky)
     monkeypatch.setattr(images, "SECONDS_BETWEEN_TRIES", (0.0, 0.0))
@@ -278,3 +316,13 @@ def test_classes_with_a_value_that_is_none(tmp_path, column, wrong):
     (tmp_path / "classes.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match=r"classes\.jsonl has a |hold no class from"):
         find_label_maps((str(tmp_path),), options=MapOptions(classes=str(tmp_path / "classes.jsonl")))
+
+
+def test_sizes_in_coco_over_the_most_megapixels_are_refused(tmp_path):
+    photo(tmp_path / "0.jpg")
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "segmentation": [ring(1, 1, 4, 4)]}
+    content = {"categories": [{"id": 1, "name": "a"}], "annotations": [box]}
+    image = {"id": 1, "file_name": "0.jpg", "height": 60_000, "width": 60_000}
+    (tmp_path / "a.json").write_text(json.dumps(content | {"images": [image]}))
+    with pytest.raises(DataError, match="over --data.max-megapixels 200"):
+        find_label_maps((str(tmp_path),))

@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask.config.annotations import MapOptions
 from unmask.config.commands import EvaluateConfig, PredictConfig
 from unmask.config.fields import check
-from unmask.config.settings import Labels
+from unmask.config.settings import Labels, Reading
 from unmask.data.bad_images import none_readable
 from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
@@ -119,7 +119,7 @@ def _segmenter(trained: Trained) -> Segmenter:
 def _find(config: EvaluateConfig, classes: tuple[str, ...]) -> tuple[list[LabelMaps], list[str]]:
     """The parts to measure, with the labels of the model's classes, and what was decided."""
     d = config.data
-    options, notes = options_of(config.init), list[str]()
+    options, notes = options_of(config.init, d.max_megapixels), list[str]()
     if config.split == "all":
         found = find_map_parts(d.source, options)
         parts = [p for p in (found.training, found.validation, found.test) if p is not None]
@@ -140,10 +140,16 @@ def _as_known(maps: LabelMaps, classes: tuple[str, ...]) -> LabelMaps:
     return maps.with_classes(classes)
 
 
-def options_of(init: str) -> MapOptions:
+@dataclass(frozen=True, kw_only=True)
+class _MapReading(Reading, MapOptions):
+    """What the values mean, and how large maps may be."""
+
+
+def options_of(init: str, max_megapixels: float) -> MapOptions:
     """What the values in label maps meant in the training of a run; the usual if it is not known."""
     d, usual = of_run(init, "config.json").get("data", {}), MapOptions()
-    return MapOptions(
+    return _MapReading(
+        max_megapixels=max_megapixels,
         classes=d.get("classes", usual.classes),
         label_offset=d.get("label_offset", usual.label_offset),
         ignore_values=tuple(d.get("ignore_values", usual.ignore_values)),

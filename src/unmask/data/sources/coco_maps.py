@@ -11,6 +11,7 @@ from unmask.data.instances import Detections
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.sources import coco
 from unmask.data.sources.class_lists import ClassList, class_list, with_background
+from unmask.data.sources.sizes import most_pixels, refuse_large
 from unmask.data.sources.source import MapSource, Options
 from unmask.errors import DataError
 
@@ -72,6 +73,9 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
                 f"{data.images.paths[int(data.sizes.min(axis=1).argmin())]} cannot be read, and its "
                 f"size is not annotated: get a fresh copy"
             )
+        largest = int(data.sizes.astype(np.int64).prod(axis=1).argmax())
+        height, width = data.sizes[largest].tolist()
+        refuse_large(data.images.paths[largest], (height, width), most_pixels(options))
         known = class_list(options.classes) if options.classes else ClassList(names=data.classes)
         classes, place = with_background(known.names)
         if unknown := [name for name in data.classes if name not in classes]:

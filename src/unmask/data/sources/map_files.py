@@ -29,6 +29,7 @@ from unmask.data.sources import cityscapes, voc
 from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
 from unmask.data.sources.folder import images_below
 from unmask.data.sources.map_folders import ENDINGS, is_called_a_map, pairs_of_folders, part_folders
+from unmask.data.sources.sizes import most_pixels, refuse_large
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
@@ -57,14 +58,16 @@ class MapFiles:
     """That of each class."""
     expected: str
     """What values there may be, for messages."""
+    most: int
+    """Pixels of a map; one with more is refused before it is decoded."""
 
     def __call__(self, index: int) -> np.ndarray:
         """int64 [H, W]; DataError if it cannot be read or holds a value that is no class."""
-        values = _values(self.paths[index], self.colours, self.values)
-        known = values[(values >= 0) & (values < len(self.table))]
-        labels = self.table[np.clip(values, 0, len(self.table) - 1)].astype(np.int64)
-        if len(known) < values.size or labels.min(initial=0) == NO_CLASS:
-            outside = (values < 0) | (values >= len(self.table)) | (labels == NO_CLASS)
+        values = _values(self.paths[index], self.colours, self.values, self.most)
+        is_known = (values >= 0) & (values < len(self.table))
+        labels = self.table[np.where(is_known, values, 0)].astype(np.int64)
+        outside = ~is_known | (labels == NO_CLASS)
+        if outside.any():
             raise DataError(
                 f"{self.paths[index]} holds the label {int(values[outside][0])} and {self.expected}: "
                 f"correct the map, or say --data.classes, --data.label-offset or --data.ignore-values"
@@ -86,38 +89,40 @@ class MapFiles:
         return replace(self, table=np.where(is_class, new, self.table).astype(np.int16))
 
 
-def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...]) -> np.ndarray:
-    """int64 [H, W]: what a map holds, the indices of its palette if it has one.
+def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...], most: int) -> np.ndarray:
+    """Integers [H, W] as they are stored: what a map holds, the indices of its palette if it has one.
 
     Of a map in colour: for each pixel's colour the value of the class that has it.
     """
     try:
-        pixels = tried_again(lambda: _stored(path))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's own for broken PNG is SyntaxError
+        pixels = tried_again(lambda: _stored(path, most))
+    except DataError:
+        raise
+    except Exception as error:  # broken files raise almost anything out of their decoders
         raise DataError(
             f"the label map {path} cannot be read ({error}): store it as PNG with a value for each class"
         ) from error
     if pixels.ndim == 2:
-        return pixels.astype(np.int64)
+        return pixels.view(np.uint8) if pixels.dtype == np.bool_ else pixels
     if colours is not None:
         return np.array(of_classes, dtype=np.int64)[_places(path, pixels, colours)]
     if (pixels == pixels[..., :1]).all():
-        return pixels[..., 0].astype(np.int64)
+        return pixels[..., 0]
     raise DataError(
         f"the label map {path} is in colour: give the colours of the classes with --data.classes, a "
         f".csv with the columns name, r, g and b"
     )
 
 
-def _stored(path: str) -> np.ndarray:
-    """[H, W], or [H, W, 3] of a map in colour. Raises what Pillow raises."""
+def _stored(path: str, most: int) -> np.ndarray:
+    """[H, W], or [H, W, 3] of a map in colour. Raises DataError if it is too large, or what Pillow raises."""
     with Image.open(path, formats=FORMATS) as image:
+        refuse_large(f"the label map {path}", (image.height, image.width), most)
         return np.asarray(image if image.mode in VALUE_MODES else image.convert("RGB"))
 
 
 def _places(path: str, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    weights = np.array([65_536, 256, 1])
-    wanted, codes = colours.astype(np.int64) @ weights, pixels.astype(np.int64) @ weights
+    wanted, codes = _codes(colours), _codes(pixels)
     order = np.argsort(wanted)
     at = order[np.clip(np.searchsorted(wanted[order], codes), 0, len(wanted) - 1)]
     if (unknown := wanted[at] != codes).any():
@@ -127,6 +132,15 @@ def _places(path: str, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
             f"table of classes, or correct the map"
         )
     return at
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    """int32: red, green and blue, uint8 [..., 3], in one number each."""
+    codes = colours[..., 0].astype(np.int32)
+    for band in (1, 2):
+        codes <<= 8
+        codes |= colours[..., band]
+    return codes
 
 
 def _matches(word: str) -> bool:
@@ -187,7 +201,8 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     first = int(gathered.is_ade) if options.label_offset is None else options.label_offset
     if known and known.values:
         first = min(known.values)
-    counts = _counts(all_maps) if known is None else Counter[int]()
+    most = most_pixels(options)
+    counts = _counts(all_maps, most) if known is None else Counter[int]()
     reader, classes = _reader(word, counts, known, first, options)
     palette = _palette(known, reader.table, all_maps)
     name = Path(word).resolve().stem
@@ -198,7 +213,7 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
         images, maps = zip(*parts[part], strict=True)
         return LabelMaps(
             images=Images(name, PathList(images)),
-            maps=replace(reader, paths=PathList(maps)),
+            maps=replace(reader, paths=PathList(maps), most=most),
             classes=classes,
             palette=palette,
         )
@@ -221,11 +236,11 @@ def _notes(known: ClassList | None, first: int, options: MapOptions) -> Iterator
         yield note if is_said else f"{note} as in ADE20K; say --data.label-offset 0 if 0 is a class"
 
 
-def _counts(maps: Sequence[str]) -> Counter[int]:
+def _counts(maps: Sequence[str], most: int) -> Counter[int]:
     """How many pixels of all maps have each value."""
     counts = Counter[int]()
     for path in maps:
-        values, pixels = np.unique(_values(path, None, ()), return_counts=True)
+        values, pixels = np.unique(_values(path, None, (), most), return_counts=True)
         counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
     return counts
 
@@ -271,7 +286,7 @@ def _reader(
     table[values] = np.arange(len(values))
     colours = None if known is None else known.palette
     return MapFiles(
-        paths=PathList(), table=table, colours=colours, values=tuple(values), expected=expected
+        paths=PathList(), table=table, colours=colours, values=tuple(values), expected=expected, most=0
     ), classes
 
 
