@@ -324,5 +324,5 @@ def test_sizes_in_coco_over_the_most_megapixels_are_refused(tmp_path):
     content = {"categories": [{"id": 1, "name": "a"}], "annotations": [box]}
     image = {"id": 1, "file_name": "0.jpg", "height": 60_000, "width": 60_000}
     (tmp_path / "a.json").write_text(json.dumps(content | {"images": [image]}))
-    with pytest.raises(DataError, match="over --data.max-megapixels 200"):
+    with pytest.raises(DataError, match=r"over --data.max-megapixels 200"):
         find_label_maps((str(tmp_path),))

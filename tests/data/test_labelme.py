@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.makers import png_header
 from unmask.config.annotations import MapOptions
 from unmask.data.detections import find_boxes, find_detections, has_boxes
 from unmask.data.label_maps import find_label_maps
@@ -37,6 +38,15 @@ def labelme(file: Path, *shapes, image=None) -> None:
     ]
     content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None}
     file.write_text(json.dumps(content | {"imageHeight": HEIGHT, "imageWidth": WIDTH}, indent=2))
+
+
+def base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def broken_png() -> bytes:
+    """Behind its header and some pixels stands no chunk."""
+    return png_header(WIDTH, HEIGHT) + b"\0\0\0\4\0\0\0\0abcdefgh"
 
 
 def test_labelme(tmp_path):
@@ -215,6 +225,14 @@ def test_objects_of_labelmes_own_examples():
     [
         (("a", "polygon", [[0, 0], [1, 1]], {}), r"1\.json has a shape of the type 'polygon' with 2"),
         (("a", "mask", [[0, 0], [1, 1]], {"mask": "!"}), r"1\.json has a shape that cannot be drawn"),
+        (
+            ("a", "mask", [[0, 0], [1, 1]], {"mask": base64_of(png_header(60_000, 60_000))}),
+            r"1\.json has .* \(its mask has 60000 x 60000 pixels and its image 8 x 6\)",
+        ),
+        (
+            ("a", "mask", [[0, 0], [1, 1]], {"mask": base64_of(broken_png())}),
+            r"1\.json has a shape that cannot be drawn \(broken PNG",
+        ),
     ],
 )
 def test_bad_shapes_are_named(tmp_path, shape, says):
@@ -255,3 +273,11 @@ def test_values_that_no_image_has(tmp_path):
         parts = find_label_maps((str(tmp_path),))[:2]
         with pytest.raises(DataError, match=r"0\.json has a shape that cannot be drawn"):
             [part.labels(i) for part in parts for i in range(len(part.images))]
+
+
+@pytest.mark.parametrize("find", [find_label_maps, find_boxes])
+def test_sizes_over_the_most_megapixels_are_refused(tmp_path, find):
+    labelme(tmp_path / "0.json", ("a", "rectangle", [[0, 0], [3, 3]], {}))
+    rewritten(tmp_path / "0.json", imageHeight=60_000, imageWidth=60_000)
+    with pytest.raises(DataError, match=r"0\.json has 60000 x 60000 pixels, over --data.max-megapixels"):
+        find((str(tmp_path),))

@@ -1,6 +1,7 @@
 """Images with objects: found, and divided into training and validation."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from unmask.data.annotated import AnnotatedParts, AnnotatedSplit, divided
 from unmask.data.findings import found
 from unmask.data.instances import Detections
 from unmask.data.sources import boxes_csv, coco, labelme_objects, voc, yolo
+from unmask.data.sources.sizes import USUAL_MEGAPIXELS
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
 from unmask.units import counted
@@ -28,6 +30,7 @@ def find_detections(
     val_share: float | None = None,
     label_column: str = "label",
     single_class: str | None = None,
+    max_megapixels: float = USUAL_MEGAPIXELS,
 ) -> AnnotatedSplit[Detections]:
     """The objects in images, in COCO's, VOC's, labelme's or YOLO's format, or of a table of boxes.
 
@@ -35,9 +38,13 @@ def find_detections(
     then of, whatever the annotations call them. Raises DataError, which says how to correct it, if there
     are no objects to train on.
     """
-    how = {"label_column": label_column, "single_class": single_class}
-    parts = find_boxes(sources, **how)
-    given = find_boxes(val, **how) if val else None
+    find = partial(
+        find_boxes,
+        label_column=label_column,
+        single_class=single_class,
+        max_megapixels=max_megapixels,
+    )
+    parts, given = find(sources), find(val) if val else None
     split = divided(sources[0], parts, given, val_share)
     if not (~split.training.instances.crowd).any():
         raise DataError(
@@ -54,7 +61,11 @@ def find_detections(
 
 
 def find_boxes(
-    sources: tuple[str, ...], *, label_column: str | None = None, single_class: str | None = None
+    sources: tuple[str, ...],
+    *,
+    label_column: str | None = None,
+    single_class: str | None = None,
+    max_megapixels: float = USUAL_MEGAPIXELS,
 ) -> AnnotatedParts[Detections]:
     """What one source holds, divided as it divides itself; raises DataError if it holds no boxes."""
     if len(sources) != 1:
@@ -64,7 +75,9 @@ def find_boxes(
         )
     for source in SOURCES:
         if source.matches(sources[0]):
-            parts = source.read(sources[0], Options(root="", label_column=label_column or "label"))
+            column = label_column or "label"
+            options = Options(root="", label_column=column, max_megapixels=max_megapixels)
+            parts = source.read(sources[0], options)
             return parts if single_class is None else _of_one_class(parts, single_class)
     raise DataError(
         f"{sources[0]} has no boxes: give a folder with COCO's or labelme's annotations (.json), PASCAL "

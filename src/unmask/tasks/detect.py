@@ -78,6 +78,7 @@ class Detect(EncoderTask):
             val_share=d.val_share,
             label_column=d.label_column,
             single_class=d.single_class,
+            max_megapixels=d.max_megapixels,
         )
         prints = split.training.fingerprint(), split.validation.fingerprint()
         return ObjectImages(

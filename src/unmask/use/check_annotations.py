@@ -62,7 +62,7 @@ def check_objects(d: CheckData) -> AnnotationCheck | None:
     """
     if len(d.source) != 1 or not has_boxes(d.source[0]):
         return None
-    split = find_detections(d.source, single_class=d.single_class)
+    split = find_detections(d.source, single_class=d.single_class, max_megapixels=d.max_megapixels)
     parts, problems = (split.training, split.validation), list[str]()
     for part in parts:
         try:
@@ -149,7 +149,7 @@ def check_label_maps(d: CheckData) -> AnnotationCheck | None:
 
 def _has_masks(d: CheckData) -> bool:
     """Whether objects have masks, from which label maps could be made."""
-    training = find_boxes(d.source).training
+    training = find_boxes(d.source, max_megapixels=d.max_megapixels).training
     return training is not None and training.instances.has_masks
 
 

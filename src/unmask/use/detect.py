@@ -112,14 +112,24 @@ def _find(config: EvaluateConfig, classes: tuple[str, ...]) -> tuple[Detections,
     if single is None and (single := _setting_of(config.init, "single_class")) is not None:
         notes.append(f"as in training, all objects are taken as {single!r}")
     if config.split == "all":
-        parts = find_boxes(d.source, label_column=d.label_column, single_class=single)
+        parts = find_boxes(
+            d.source,
+            label_column=d.label_column,
+            single_class=single,
+            max_megapixels=d.max_megapixels,
+        )
         several = [p for p in (parts.training, parts.validation, parts.test) if p is not None]
         known = [_as_known(part, classes) for part in several]
         notes += [*map(str, parts.findings), *parts.notes]
         return known[0].joined(known[1:]), notes
     d, _, divided = as_in_training(config.init, d)
     split = find_detections(
-        d.source, val=d.val, val_share=d.val_share, label_column=d.label_column, single_class=single
+        d.source,
+        val=d.val,
+        val_share=d.val_share,
+        label_column=d.label_column,
+        single_class=single,
+        max_megapixels=d.max_megapixels,
     )
     notes += [*map(str, split.findings), *split.notes, split.counts, *divided]
     part = split.validation if config.split == "val" else split.training

@@ -4,7 +4,6 @@ Shapes cover the pixels that labelme itself gives them, their outlines too: Pill
 """
 
 import base64
-import binascii
 import io
 import os
 import re
@@ -23,12 +22,15 @@ from unmask.data.findings import Finding, found
 from unmask.data.images import tried_again
 from unmask.data.paths import files_below
 from unmask.data.records import TRAINING, part_named
+from unmask.data.sources.sizes import refuse_large
 from unmask.errors import DataError
 from unmask.storage import from_json, read_regular, start_of
 
 IGNORED = "__ignore__"
 """labelme's word for pixels that are neither learnt nor counted."""
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
+MASK_SHARE = 4
+"""Pixels of a mask for each of its image: one may reach beyond it, and none of use is so large."""
 SNIFFED = 4096
 KEY, SHAPE = re.compile(rb'"(?:shapes|flags)"\s*:'), re.compile(rb'"shapes"\s*:\s*\[\s*\{')
 
@@ -72,8 +74,8 @@ def has_shapes(word: str) -> bool:
     return any(SHAPE.search(_start(file) or b"") for file in sorted(files_below(word, ".json")))
 
 
-def sheet_of(file: str) -> Sheet:
-    """Raises DataError if it is not labelme's, or its image is missing or cannot be read."""
+def sheet_of(file: str, most: int) -> Sheet:
+    """Raises DataError if it is not labelme's, its image is missing, unreadable or of more pixels."""
     content = _content(file)
     shapes = _with_area(content)
     image = _image_of(file, content)
@@ -86,6 +88,7 @@ def sheet_of(file: str) -> Sheet:
                 size = picture.size
         except Exception as error:  # broken files raise almost anything out of their decoders
             raise DataError(f"{image} cannot be read ({error}): get a fresh copy") from error
+    refuse_large(f"the image of {file}", size, most)
     labels = frozenset(shape["label"] for shape in shapes)
     return Sheet(file, image, size, labels, len(content["shapes"]) - len(shapes))
 
@@ -178,8 +181,13 @@ def _stored(file: str, shape: dict[str, Any], points: np.ndarray, size: Size) ->
     try:
         png = base64.b64decode(shape["mask"])
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            if image.width * image.height > MASK_SHARE * size[0] * size[1]:
+                raise ValueError(
+                    f"its mask has {image.width} x {image.height} pixels and its image "
+                    f"{size[1]} x {size[0]}"
+                )
             inside = np.asarray(image.convert("L")) > 0
-    except (KeyError, TypeError, ValueError, binascii.Error, OSError, SyntaxError) as error:
+    except Exception as error:  # broken files raise almost anything out of their decoders
         raise _not_drawn(file, error) from error
     left, top = points.min(0).astype(int).tolist()
     pixels = np.zeros(size, dtype=bool)

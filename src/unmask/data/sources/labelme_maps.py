@@ -24,6 +24,7 @@ from unmask.data.sources.labelme import (
     stranger,
     unreadable_files,
 )
+from unmask.data.sources.sizes import most_pixels
 from unmask.data.sources.source import MapSource
 
 
@@ -64,7 +65,7 @@ class LabelmeMaps:
 
 def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     """The classes are those of labels.txt, or else all that occur; the background is one of them."""
-    sheets = [sheet_of(file) for file in labelme_files(word)]
+    sheets = [sheet_of(file, most_pixels(options)) for file in labelme_files(word)]
     present = {label for sheet in sheets for label in sheet.labels} - {IGNORED}
     known = class_list(options.classes) if options.classes else class_list_in(word)
     known = ClassList(names=in_order(present)) if known is None else known

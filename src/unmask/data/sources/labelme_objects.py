@@ -32,6 +32,7 @@ from unmask.data.sources.labelme import (
     stranger,
     unreadable_files,
 )
+from unmask.data.sources.sizes import pixels_in
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
 
@@ -41,7 +42,7 @@ Shape = dict[str, Any]
 
 def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
     """The classes are those of labels.txt, or else all that occur, but for the background."""
-    sheets = [sheet_of(file) for file in labelme_files(word)]
+    sheets = [sheet_of(file, pixels_in(options.max_megapixels)) for file in labelme_files(word)]
     present = {label for sheet in sheets for label in sheet.labels} - {IGNORED}
     known = class_list_in(word)
     listed, background = with_background(in_order(present) if known is None else known.names)

@@ -115,7 +115,7 @@ def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...], 
 
 
 def _stored(path: str, most: int) -> np.ndarray:
-    """[H, W], or [H, W, 3] of a map in colour. Raises DataError if it is too large, or what Pillow raises."""
+    """[H, W], or [H, W, 3] of a map in colour. Raises DataError if too large, or what Pillow raises."""
     with Image.open(path, formats=FORMATS) as image:
         refuse_large(f"the label map {path}", (image.height, image.width), most)
         return np.asarray(image if image.mode in VALUE_MODES else image.convert("RGB"))

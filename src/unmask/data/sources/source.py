@@ -9,6 +9,7 @@ from unmask.data.images import Images
 from unmask.data.instances import Detections
 from unmask.data.maps import LabelMaps
 from unmask.data.records import Parts
+from unmask.data.sources.sizes import USUAL_MEGAPIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class Options:
     """Whether torchvision may download a data set that is not there."""
     label_column: str = "label"
     """The column of the labels in a list or a Hugging Face data set."""
+    max_megapixels: float = USUAL_MEGAPIXELS
+    """The largest image on which objects are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
