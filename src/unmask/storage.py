@@ -24,8 +24,9 @@ ASIDE = ".unfinished"
 SEAL = "sha256_of_this"
 """The entry of a JSON file for the checksum of its other entries."""
 CHUNK = 2**24
-SMALL_FILE, ANY_SIZE = 2**28, 2**63 - 1
-"""Bytes: more than any JSON file of ours holds; more than any file does."""
+SMALL_FILE, LARGE_FILE, ANY_SIZE = 2**28, 2**32, 2**63 - 1
+"""Bytes: more than any JSON file of ours holds; several times the 1 GB of LVIS's annotations; more than
+any file does."""
 NOT_ORDINARY = "it is no ordinary file"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -23,7 +23,7 @@ from unmask.data.masks import Mask, Polygons, RunLengths, extent_of, run_lengths
 from unmask.data.records import TRAINING, part_named, some
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
-from unmask.storage import ANY_SIZE, read_regular, start_of
+from unmask.storage import LARGE_FILE, read_regular, start_of
 
 OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
 """What COCO's own files for other uses begin with."""
@@ -207,10 +207,12 @@ def _part_of(file: str, root: str) -> str:
 def _entries(file: str) -> Iterator[tuple[str, Any]]:
     """Each member of each array at the top, one at a time: all at once would take ten times the file."""
     try:
-        text = read_regular(Path(file), ANY_SIZE).decode("utf-8-sig")
+        text = read_regular(Path(file), LARGE_FILE).decode("utf-8-sig")
         yield from _members(text)
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{file} cannot be read: {error.strerror}: get a fresh copy, or divide it"
+        ) from error
     except (IndexError, ValueError, RecursionError) as error:  # among them JSONDecodeError
         raise DataError(f"{file} is not JSON, or not whole ({error}): get a fresh copy") from error
 

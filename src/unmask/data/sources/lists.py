@@ -25,7 +25,7 @@ from unmask.data.records import (
 )
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
-from unmask.storage import ANY_SIZE, from_json, read_regular
+from unmask.storage import LARGE_FILE, from_json, read_regular
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "image")
@@ -150,9 +150,11 @@ def _lines(file: str) -> list[str]:
 def _text(file: str) -> str:
     """UTF-8, or UTF-16 if its first bytes say so, as spreadsheets write it."""
     try:
-        content = read_regular(Path(file), ANY_SIZE)
+        content = read_regular(Path(file), LARGE_FILE)
     except OSError as error:
-        raise DataError(f"the list {file} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"the list {file} cannot be read: {error.strerror}: correct or divide it"
+        ) from error
     if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-8-sig", errors="surrogateescape")
     try:
