@@ -13,16 +13,21 @@ from PIL import Image
 from unmask.data.decode.arrays import array_picture
 from unmask.data.decode.dicom import is_dicom_image, open_dicom
 from unmask.data.decode.jpeg import jpeg_picture
-from unmask.data.decode.pictures import Picture
+from unmask.data.decode.pictures import Picture, most_bytes
 from unmask.data.decode.pillow import FORMATS, PillowPicture, orientation_of
-from unmask.data.decode.png import DeepPng, is_deep, without_metadata
+from unmask.data.decode.png import SIGNATURE, DeepPng, is_deep, without_metadata
 from unmask.data.decode.quiet import WARNED, notes_on, quietly
 from unmask.data.decode.reading import AS_IT_SAYS, Reading
 from unmask.data.decode.tiff import open_tiff
+from unmask.units import data_size
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SUFFIXES = (*PICTURES, ".npy", ".dcm", ".dicom")
+READ_IN_PARTS = (".npy", ".tif", ".tiff")
+"""Of these only what is wanted is read, however much lies beside it."""
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+WITH_METADATA = (SIGNATURE, b"\xff\xd8")
+"""How PNG and JPEG begin, from which damaged metadata can be taken away."""
 START = 512
 """Bytes that tell what a file is."""
 
@@ -32,9 +37,15 @@ def open_file(path: str, reading: Reading = AS_IT_SAYS) -> AbstractContextManage
 
     Raises almost anything if the file is broken.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
         raise ValueError("it is no regular file")
-    suffix = os.path.splitext(path)[1].lower()
+    suffix, most = os.path.splitext(path)[1].lower(), most_bytes(reading.max_pixels)
+    if found.st_size > most and suffix not in READ_IN_PARTS:
+        raise ValueError(
+            f"its file has {data_size(found.st_size)}, and --data.max-megapixels "
+            f"{reading.max_pixels / 1e6:g} allows {data_size(most)}: save it again, or raise that"
+        )
     return OPENERS.get(suffix, _open_pictures if suffix in PICTURES else _open_by_content)(path, reading)
 
 
@@ -66,6 +77,9 @@ def _opened(file: IO[bytes]) -> tuple[Image.Image, bool]:
     try:
         return Image.open(file, formats=FORMATS), False
     except Exception as error:  # damaged metadata raise almost anything
+        file.seek(0)
+        if not file.read(START).startswith(WITH_METADATA):
+            raise
         try:
             return _plainer(file), True
         except Exception:

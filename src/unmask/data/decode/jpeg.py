@@ -3,6 +3,7 @@
 Both call libjpeg-turbo. Pillow still takes what is out of the ordinary: damage, CMYK, turned images.
 """
 
+import math
 from typing import IO
 
 import numpy as np
@@ -15,9 +16,11 @@ from unmask.core.spec import Size
 from unmask.data.decode.pictures import (
     Box,
     Picture,
+    bytes_in,
     channels_first,
     decoded_box,
     decoded_share,
+    most_bytes,
     of_type,
     refuse_if_large,
 )
@@ -91,7 +94,8 @@ class JpegPicture(Picture):
             return None
         data = self._start
         if len(data) == HEADER_BYTES:
-            self._file.seek(0)
+            if bytes_in(self._file) > most_bytes(math.prod(self.size)):  # Pillow reads it in parts
+                return None
             data = self._file.read()
         share = decoded_share(self.size, scale)
         height, width = (-(-side // share) for side in self.size)

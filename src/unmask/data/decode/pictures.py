@@ -4,10 +4,11 @@ Legend: C channels, h x w pixels.
 """
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 BYTES_PER_PIXEL = 10
 """What the largest images that --data.max-megapixels allows may take: 2 GB for its 200."""
+BESIDE_PIXELS = 2**26
+"""Bytes of a file that may be comments, profiles, or a film behind the photo, as phones write it."""
 STRIP_VALUES = 2**22
 """So many are converted at once: what exists on the way takes little memory beside the image."""
 
@@ -326,3 +329,15 @@ def refuse_if_large(size: Size, wanted: PixelFormat, channels: int, value_bytes:
             f"over the {data_size(most)} that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
             f"cut it, or raise that to {math.ceil(needed / BYTES_PER_PIXEL / 1e6)}"
         )
+
+
+def most_bytes(pixels: int) -> int:
+    """What a file of an image with so many pixels may hold; encoded, they take less than decoded."""
+    return BYTES_PER_PIXEL * pixels + BESIDE_PIXELS
+
+
+def bytes_in(file: IO[bytes]) -> int:
+    """How many bytes a file holds; leaves it at its start."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size

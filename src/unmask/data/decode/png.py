@@ -3,6 +3,7 @@
 Legend: C channels, h x w pixels.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ from unmask.data.decode.pictures import (
     Box,
     Picture,
     as_tensor,
+    bytes_in,
     in_strips,
     missing_in,
+    most_bytes,
     part_of,
     refuse_if_large,
     refuse_other_size,
 )
 from unmask.data.decode.turning import turned
+from unmask.units import data_size
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOURS = {2: 3, 4: 1, 6: 3}
@@ -58,7 +62,12 @@ class DeepPng(Picture):
         import imagecodecs
 
         refuse_if_large(self.size, wanted, self.channels, 2)
-        self._file.seek(0)
+        has, most = bytes_in(self._file), most_bytes(math.prod(self.size))
+        if has > most:
+            raise ValueError(
+                f"its file has {data_size(has)}, and {self.size[1]} x {self.size[0]} pixels need at "
+                f"most {data_size(most)}: save it again"
+            )
         stored = turned(imagecodecs.png_decode(without_metadata(self._file.read())), self._orientation)
         refuse_other_size(stored, self.size)
         has_alpha = stored.shape[2] > self.channels

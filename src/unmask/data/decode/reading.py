@@ -15,11 +15,18 @@ class Reading:
     """The order of an array's axes, as 'CYX'; see `arrays.order_of`."""
     rescale: bool | None = None
     """How DICOM is read: values in units (True), as stored (False), or as each file says."""
+    max_pixels: int = PixelFormat.max_pixels
+    """Those of the largest images, which say how large files may be."""
 
     @classmethod
     def of(cls, wanted: PixelFormat) -> "Reading":
         """As images of this format are read."""
-        return cls(channels=wanted.channels, axes=wanted.axes, rescale=wanted.rescale)
+        return cls(
+            channels=wanted.channels,
+            axes=wanted.axes,
+            rescale=wanted.rescale,
+            max_pixels=wanted.max_pixels,
+        )
 
 
 AS_IT_SAYS = Reading()
