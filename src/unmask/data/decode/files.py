@@ -24,7 +24,7 @@ from unmask.units import data_size
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SUFFIXES = (*PICTURES, ".npy", ".dcm", ".dicom")
 READ_IN_PARTS = (".npy", ".tif", ".tiff")
-"""Of these only what is wanted is read, however much lies beside it."""
+"""Files of which only what is wanted is read, however much lies beside it."""
 TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WITH_METADATA = (SIGNATURE, b"\xff\xd8")
 """How PNG and JPEG begin, from which damaged metadata can be taken away."""
