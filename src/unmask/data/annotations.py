@@ -266,13 +266,16 @@ def is_size(size: Size) -> bool:
 
 def _with_size(image: _Image) -> _Image:
     """The size as its header says if the annotations do not."""
-    if image.size is not None:
-        return image
+    return image if image.size is not None else image._replace(size=size_of(image.path))
+
+
+def size_of(path: str) -> Size | None:
+    """Height and width of an image as its header says; None if it cannot be read."""
     try:
-        with open_file(image.path) as picture:
-            return image._replace(size=picture.size)
+        with open_file(path) as picture:
+            return picture.size
     except Exception:  # broken files raise almost anything; training skips and lists them
-        return image
+        return None
 
 
 def _example(images: Sequence[_Image], owner: np.ndarray, boxes: np.ndarray, index: int) -> str:
@@ -287,7 +290,7 @@ def refuse_wrong_sizes(detections: Detections, report: Callable[[int], None] = l
     """
     for index, (height, width) in enumerate(detections.sizes.tolist()):
         report(index)
-        size = _with_size(_Image(detections.images.paths[index], None, 0)).size
+        size = size_of(detections.images.paths[index])
         if height and size is not None and size != (height, width):
             path = detections.images.paths[index]
             raise DataError(

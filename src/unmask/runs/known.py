@@ -62,14 +62,15 @@ def remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
     try:
         plan = migrate_plan(earlier)
         model, image = spec_from_dict(plan["model"]), from_dict(ImageSpec, plan["image"])
-        from_dict(DataFacts, plan["facts"])
+        facts = from_dict(DataFacts, plan["facts"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"plan.json of this run is damaged ({type(error).__name__}: {error}): restore it, or start "
             f"a new run with another --out"
         ) from error
     licence = plan.get("licence_note", _licence(data, init))  # plans of format 1 had none
-    return Known(model, image, _same_images(plan, data), licence)
+    _refuse_other_images(facts, data)
+    return Known(model, image, facts, licence)
 
 
 def finished_on(task: BaseTask, directory: RunDirectory) -> str:
@@ -84,7 +85,8 @@ def finished_on(task: BaseTask, directory: RunDirectory) -> str:
     source = read_config(config, type(task.config)).data.source
     if source == task.config.data.source:
         return ""
-    facts = _same_images(migrate_plan(plan), data := task.find())
+    facts, data = from_dict(DataFacts, migrate_plan(plan)["facts"]), task.find()
+    _refuse_other_images(facts, data)
     if facts.sizes not in ("", _stamps(data)["sizes"]):
         raise DataError(
             f"{directory.path} is finished, on images of the same names as in {' '.join(source)} but of "
@@ -93,15 +95,13 @@ def finished_on(task: BaseTask, directory: RunDirectory) -> str:
     return f" on images of the same names in {' '.join(source)}"
 
 
-def _same_images(plan: dict[str, Any], data: Data) -> DataFacts:
-    """What a plan says of its images; raises DataError if these are others."""
-    facts = from_dict(DataFacts, plan["facts"])
+def _refuse_other_images(facts: DataFacts, data: Data) -> None:
+    """Raises DataError if the images are not those that a plan was made for."""
     if facts.fingerprint != data.fingerprint:
         raise DataError(
             f"the images have changed since the run began (then {facts.fingerprint}; now "
             f"{data.fingerprint}): restore them, or start a new run with another --out"
         )
-    return facts
 
 
 def _stamps(data: Data) -> dict[str, str]:
@@ -114,14 +114,10 @@ def changed(facts: DataFacts, data: Data) -> str:
     """Changes of the image files since the run was planned, in words; empty if there are none."""
     now = _stamps(data)
     if facts.sizes not in ("", now["sizes"]):
-        return f"{_files(data)} have another size than when the run began"
+        return f"{data.files_called} have another size than when the run began"
     if facts.times not in ("", now["times"]):
-        return f"{_files(data)} were written again since the run began"
+        return f"{data.files_called} were written again since the run began"
     return ""
-
-
-def _files(data: Data) -> str:
-    return "image files" if len(data.files) == 2 else "image files or label maps"
 
 
 def rounding_of(earlier: dict[str, Any], plan: Plan) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ class Data:
     """Changes when what is trained on or measured does."""
     messages: tuple[str, ...] = ()
     """What was decided about them, in sentences."""
+    files_called: ClassVar[str] = "image files"
+    """What `files` are, for messages."""
 
     @property
     def files(self) -> tuple[Images, ...]:

@@ -43,6 +43,7 @@ class MappedImages(Data):
 
     maps: LabelMaps
     validation: LabelMaps
+    files_called = "image files or label maps"
 
     @property
     def files(self) -> tuple[Images, ...]:

@@ -3,8 +3,7 @@
 What is read, with train, val and test, or none of them, at either depth: DATA/images/training/a.jpg with
 DATA/annotations/training/a.png (ADE20K), DATA/train/images/a.jpg with DATA/train/masks/a.png; or
 DATA/train/a.jpg beside DATA/train/a_mask.png (Roboflow). PASCAL VOC's DATA/JPEGImages with
-DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says. `cityscapes` says what its files
-are called.
+DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says. `cityscapes` names its files.
 """
 
 import os
@@ -196,13 +195,11 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     known = class_list(options.classes) if options.classes else class_list_in(word, *part_folders(word))
     if known is None and options.label_offset is None:
         known = cityscapes.known_classes(os.path.splitext(all_maps[0])[0])
-    if known and known.values and options.label_offset is not None and not known.source:
+    elif known and options.label_offset is not None:
         known = replace(known, values=None)
-    first = int(gathered.is_ade) if options.label_offset is None else options.label_offset
-    if known and known.values:
-        first = min(known.values)
-    most = most_pixels(options)
-    counts = _counts(all_maps, most) if known is None else Counter[int]()
+    usual = min(known.values) if known and known.values else int(gathered.is_ade)
+    first = usual if options.label_offset is None else options.label_offset
+    counts = _counts(all_maps, most_pixels(options)) if known is None else Counter[int]()
     reader, classes = _reader(word, counts, known, first, options)
     palette = _palette(known, reader.table, all_maps)
     name = Path(word).resolve().stem
@@ -213,7 +210,7 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
         images, maps = zip(*parts[part], strict=True)
         return LabelMaps(
             images=Images(name, PathList(images)),
-            maps=replace(reader, paths=PathList(maps), most=most),
+            maps=replace(reader, paths=PathList(maps)),
             classes=classes,
             palette=palette,
         )
@@ -284,9 +281,13 @@ def _reader(
     table[: values[-1] if known and known.source else first] = IGNORE_INDEX
     table[[value for value in ignored if 0 <= value < VALUES]] = IGNORE_INDEX
     table[values] = np.arange(len(values))
-    colours = None if known is None else known.palette
     return MapFiles(
-        paths=PathList(), table=table, colours=colours, values=tuple(values), expected=expected, most=0
+        paths=PathList(),
+        table=table,
+        colours=None if known is None else known.palette,
+        values=tuple(values),
+        expected=expected,
+        most=most_pixels(options),
     ), classes
 
 

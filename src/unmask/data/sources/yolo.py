@@ -14,8 +14,7 @@ import numpy as np
 
 from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
-from unmask.data.annotations import LEFT_OUT, Annotations
-from unmask.data.decode.files import open_file
+from unmask.data.annotations import LEFT_OUT, Annotations, size_of
 from unmask.data.findings import Finding, found
 from unmask.data.instances import Detections
 from unmask.data.masks import Mask, Polygons, extent_of
@@ -122,7 +121,7 @@ def _add(
     collected: Annotations, image: str, folder: str, number: int, listed: Listed, odd: _Odd
 ) -> None:
     labels = _label_file(image, folder)
-    size = None if labels is None else _size_of(image)
+    size = None if labels is None else size_of(image)
     collected.add_image(image, image, size, number)
     if labels is None or size is None:  # a broken image: training skips and lists it
         return
@@ -162,14 +161,6 @@ def _label_file(image: str, folder: str) -> str | None:
         last = len(steps) - 1 - steps[::-1].index(IMAGES)
         places.insert(0, os.path.join(start, *steps[:last], LABELS, *steps[last + 1 :]))
     return next((place for place in places if os.path.isfile(place)), None)
-
-
-def _size_of(image: str) -> Size | None:
-    try:
-        with open_file(image) as picture:
-            return picture.size
-    except Exception:  # broken files raise almost anything out of their decoders
-        return None
 
 
 def _object(words: list[str], size: Size, has_keypoints: bool) -> _Object | None:
