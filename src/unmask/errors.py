@@ -34,10 +34,11 @@ class PeerError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal stopped the run after it saved; the same command resumes it."""
+    """A signal stopped the run after it saved, if it had begun; the same command goes on."""
 
     def __init__(self, signal_number: int, step: int):
         name = signal.Signals(signal_number).name
-        super().__init__(f"saved after step {step} and stopped, as {name} asked")
+        done = f"saved after step {step} and stopped" if step else "stopped before the first step"
+        super().__init__(f"{done}, as {name} asked")
         # A scheduler warns with SIGUSR1 before SIGTERM: scripts look for one code.
         self.exit_code = 128 + (signal.SIGTERM if signal_number == signal.SIGUSR1 else signal_number)

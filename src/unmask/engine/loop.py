@@ -35,14 +35,20 @@ def train(session: Session) -> TrainingState:
     state = restore(session)
     plan, main = session.training, session.processes.is_main
     check_room(session, state)
-    metrics = MetricsLog(session.run, state.step or None, session.console.say) if main else None
+    # A record that is still to be evaluated is written again.
+    kept = state.step - 1 if state.unreported else state.step
+    metrics = MetricsLog(session.run, kept, session.console.say) if main else None
     step_module = as_module(session)
     clock, readings = Clock(), Readings.on(session.processes.device)
     pace = Pace(session.plan, state.step)
     with StopRequest() as stop, session.console.progress(state.step, plan.steps):
-        if state.step == 0:
+        if state.unreported:
             with clock.set_aside():
-                report(session, state, metrics, {"step": 0, "epoch": 0.0})
+                reported = report(session, state, metrics, state.unreported, stop)
+            if not reported:
+                raise Interrupted(stop.signal or signal.SIGTERM, state.step)
+            if state.step:
+                save(session, state, metrics)
         stopped = session.batches.from_step(state.step, lambda: stop.signal is not None)
         with closing(stopped) as batches:
             while state.step < plan.steps:
@@ -61,12 +67,12 @@ def train(session: Session) -> TrainingState:
                 record = progress_record(session, state, clock) if logs else None
                 with clock.set_aside():
                     pace.add(record)
-                    report(session, state, metrics, record)
+                    reported = report(session, state, metrics, record, stop, stopping)
                     if message := pace.sentence(at_end=last):
                         session.console.say(message)
-                    if saves or stopping:
+                    if saves or stopping or not reported:
                         save(session, state, metrics)
-                if stopping and not last:
+                if not reported or (stopping and not last):
                     raise Interrupted(stop.signal or signal.SIGTERM, state.step)
     check_success(session, state)
     return state

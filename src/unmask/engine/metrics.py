@@ -46,10 +46,8 @@ class MetricsLog:
             self.write_csv()
 
     def add(self, record: dict[str, Any]) -> None:
-        """Non-finite numbers are written as null, which every JSON reader takes."""
-        record = {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
-        }
+        """Non-finite numbers are written as null."""
+        record = finite(record)
         self.records.append(record)
         self.run.append(JSONL, _line(record))
 
@@ -91,6 +89,18 @@ def parse_metrics(content: bytes) -> tuple[list[dict[str, Any]], list[bytes]]:
     return records, damaged
 
 
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The same with null in place of non-finite numbers, which every JSON reader takes."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+
+
+def is_record(value: Any) -> bool:
+    """Whether it is a JSON object with a step, whose values are numbers or null."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
+        return False
+    return all(map(_is_value, value.values()))
+
+
 def _content(run: RunDirectory) -> bytes:
     try:
         return read_regular(run.path / JSONL, most=2**31)
@@ -101,14 +111,12 @@ def _content(run: RunDirectory) -> bytes:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A JSON object with a step, whose values are numbers or null; None if the line is no such thing."""
+    """What a line holds; None if that is no record."""
     try:
         record = from_json(line)
     except ValueError:
         return None
-    if not isinstance(record, dict) or type(record.get("step")) is not int or record["step"] < 0:
-        return None
-    return record if all(_is_value(value) for value in record.values()) else None
+    return record if is_record(record) else None
 
 
 def _is_value(value: Any) -> bool:

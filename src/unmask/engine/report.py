@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,8 +14,9 @@ from unmask.engine.machine import autocast, peak_memory_gib
 from unmask.engine.metrics import MetricsLog
 from unmask.engine.optim import learning_rate
 from unmask.engine.session import Session, TrainingState
+from unmask.engine.signals import SignalReceived, StopRequest
 from unmask.engine.spikes import newest_spike
-from unmask.engine.task import Evaluator
+from unmask.engine.task import Evaluator, Scheduled
 
 
 class Clock:
@@ -66,28 +67,54 @@ def progress_record(session: Session, state: TrainingState, clock: Clock) -> dic
 
 
 def report(
-    session: Session, state: TrainingState, metrics: MetricsLog | None, record: dict[str, Any] | None
-) -> None:
-    """Evaluates what is due on all processes; the main one writes it down."""
+    session: Session,
+    state: TrainingState,
+    metrics: MetricsLog | None,
+    record: dict[str, Any] | None,
+    stop: StopRequest,
+    stopping: bool = False,
+) -> bool:
+    """Evaluates what is due on all processes; the main one writes it down.
+
+    False if all processes are stopping, or a signal stops the evaluation of the only one: the record
+    then stays in `state.unreported`.
+    """
     step, last = state.step, state.step == session.training.steps
     due = [s for s in session.evaluators if step == 0 or last or step % s.every == 0]
-    measured: dict[str, float] = {}
-    # What a run leaves behind is what is measured: the average, if there is one.
-    model = session.model
-    with state.average.applied(model) if state.average and due else nullcontext():
-        for scheduled in due:
-            measured |= _evaluate(session, scheduled.evaluator, step)
-    if metrics is None:
-        return
-    if record is None and measured:
+    if record is None and due:
         record = {"step": step, "epoch": round(step / session.training.steps_per_epoch, 4)}
-    if record is not None:
-        record |= measured
-        metrics.add(record)
-        session.console.record(record)
-        if spike := newest_spike(metrics.records):
-            see = replay_command(session.run.path, spike.step)
-            session.console.say(f"{spike.message()}; see the step again with {see}")
+    state.unreported = record
+    if due and stopping:
+        return False
+    try:
+        measured = _scores(session, state, due, stop) if due else {}
+    except SignalReceived:
+        return False
+    state.unreported = None
+    if metrics is None or record is None:
+        return True
+    record |= measured
+    metrics.add(record)
+    session.console.record(record)
+    if spike := newest_spike(metrics.records):
+        see = replay_command(session.run.path, spike.step)
+        session.console.say(f"{spike.message()}; see the step again with {see}")
+    return True
+
+
+def _scores(
+    session: Session, state: TrainingState, due: Sequence[Scheduled], stop: StopRequest
+) -> dict[str, float]:
+    """Scores of what a run leaves behind: the average of the weights, if there is one.
+
+    Raises SignalReceived; not with several processes, which would wait for the one that stops.
+    """
+    scores: dict[str, float] = {}
+    average = state.average.applied(session.model) if state.average else nullcontext()
+    with average, stop.at_once() if session.processes.size == 1 else nullcontext():
+        for scheduled in due:
+            scores |= _evaluate(session, scheduled.evaluator, state.step)
+    return scores
 
 
 def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, float]:

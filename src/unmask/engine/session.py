@@ -13,7 +13,7 @@ from unmask.engine import checkpoint
 from unmask.engine.captured import to_keep
 from unmask.engine.console import RunConsole
 from unmask.engine.ema import WeightAverage
-from unmask.engine.metrics import Meter, MetricsLog
+from unmask.engine.metrics import Meter, MetricsLog, finite, is_record
 from unmask.engine.optim import build_optimizer
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Scheduled, Task
@@ -41,6 +41,8 @@ class TrainingState:
     average: WeightAverage | None
     meter: Meter = field(default_factory=Meter)
     bad_in_a_row: int = 0
+    unreported: dict[str, Any] | None = None
+    """The record of this step, if its evaluation is still to be done: a signal stopped it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def first_state(session: Session) -> TrainingState:
     model, training = session.model, session.training
     optimizer = build_optimizer(session.task.param_groups(model, session.plan), training)
     average = WeightAverage(model, training.ema) if training.ema else None
-    return TrainingState(0, optimizer, average)
+    return TrainingState(0, optimizer, average, unreported={"step": 0, "epoch": 0.0})
 
 
 def go_on_from(found: checkpoint.Checkpoint, session: Session, state: TrainingState) -> None:
@@ -105,6 +107,7 @@ def go_on_from(found: checkpoint.Checkpoint, session: Session, state: TrainingSt
     state.step = found.step
     state.meter = Meter.from_state(found.loop["meter"])
     state.bad_in_a_row = found.loop["bad_in_a_row"]
+    state.unreported = found.loop.get("unreported")
 
 
 def _resuming(session: Session, step: int) -> str:
@@ -128,6 +131,9 @@ def check_loop(found: checkpoint.Checkpoint) -> None:
         Meter.from_state(found.loop.get("meter"))
         if type(bad := found.loop.get("bad_in_a_row")) is not int or bad < 0:
             raise ValueError(f"the number of skipped steps in a row is {bad!r}")
+        record = found.loop.get("unreported")
+        if record is not None and not (is_record(record) and record["step"] == found.step):
+            raise ValueError(f"the record of its step is {record!r}")
     except ValueError as error:
         raise CheckpointError(f"the state of step {found.step} is damaged: {error}") from error
 
@@ -185,12 +191,15 @@ def save(session: Session, state: TrainingState, metrics: MetricsLog | None) -> 
     Raises DivergenceError if the weights are not finite, CheckpointError if they cannot be written.
     """
     check_finite(session, state)
+    loop = {"meter": state.meter.state(), "bad_in_a_row": state.bad_in_a_row}
+    if state.unreported is not None:
+        loop["unreported"] = finite(state.unreported)
     content = checkpoint.collect(
         state.step,
         session.model,
         state.optimizer,
         state.average,
-        {"meter": state.meter.state(), "bad_in_a_row": state.bad_in_a_row},
+        loop,
     )
     if metrics:
         metrics.sync()

@@ -4,11 +4,17 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 REPEATED = 2.0
 """Seconds: `timeout` signals the process and then its group, and torchrun passes on a Ctrl-C that the
 terminal sent to all; a signal that comes later is a person's, who presses again."""
+
+
+class SignalReceived(BaseException):
+    """A signal in the midst of what may be left undone. No `except Exception` catches it."""
 
 
 class StopRequest:
@@ -17,6 +23,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._since = 0.0
+        self._at_once = False
 
     def __enter__(self) -> "StopRequest":
         # Python takes handlers in the main thread only; elsewhere the caller stops the run.
@@ -31,8 +38,21 @@ class StopRequest:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What a signal may leave undone. Raises SignalReceived, too if the signal came before."""
+        if self.signal is not None:
+            raise SignalReceived
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
+            if self._at_once:
+                raise SignalReceived
         elif number != signal.SIGUSR1 and time.monotonic() - self._since > REPEATED:
             os._exit(128 + number)

@@ -264,7 +264,7 @@ def _train(task: BaseTask, session: Session) -> TrainingState:
         with lost_workers_named():
             return train(session)
     except Interrupted:
-        if session.processes.is_main:
+        if session.processes.is_main and session.run.has_begun:
             write_pages(task, session.run, session.plan, f"Stopped: {task.title.lower()}")
         raise
 
