@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 from contextlib import closing
 from dataclasses import replace
@@ -12,9 +13,13 @@ import pytest
 from safetensors.torch import load_file
 
 import unmask
+from cli.test_commands import pretrain
+from faults_support import KILLED, in_child
 from tasks.test_segment import tiny_segmenter
 from tasks.test_segment import write_scenes as write_maps
+from unmask.cli.main import run as command
 from unmask.data.loader import Batches
+from unmask.engine.checkpoint import steps_in
 from unmask.errors import CheckpointError, DataError, Interrupted
 
 TIMING = ("images_per_second", "data_wait", "memory_gib")
@@ -62,6 +67,7 @@ def test_01_bit_for_bit(tiny, tmp_path, monkeypatch, stop_at, ema):
         with pytest.raises(Interrupted) as stop:
             unmask.pretrain(tiny)
     assert stop.value.exit_code == 143
+    assert steps_in(Path(tiny.out) / "checkpoints")[-1][0] == stop_at + 1
     assert_same_run(unmask.pretrain(tiny), whole)
 
 
@@ -133,11 +139,26 @@ def test_06_the_images_of_a_finished_run_may_be_gone(tiny, photos, tmp_path):
     assert unmask.pretrain(tiny) == run
 
 
-def test_07_one_header_no_doubled_step(tiny, monkeypatch):
+def test_10_the_command_that_resumes_is_printed(photos, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        signal_at(patch, 4, signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            unmask.pretrain(tiny)
+        signal_at(patch, 1, signal.SIGTERM)
+        assert pretrain(str(photos), "--out", str(tmp_path / "a run")) == 143
+    _, asked = capsys.readouterr().err.split("saved after step 2 and stopped, as SIGTERM asked. Resume ")
+    assert command(shlex.split(asked.removeprefix("with: unmask "))) == 0
+    assert "resuming exactly after step 2 of 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stop", ["signal", "kill"])
+def test_07_one_header_no_doubled_step(tiny, monkeypatch, stop):
+    """The kill comes when the records of steps 3 and 4 are written and their checkpoint is not."""
+    if stop == "signal":
+        with monkeypatch.context() as patch:
+            signal_at(patch, 4, signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                unmask.pretrain(tiny)
+    else:
+        assert in_child(lambda: unmask.pretrain(tiny), "checkpoint.rename:kill:2") == KILLED
+        assert [record["step"] for record in learned(Path(tiny.out))] == [0, 2, 3, 4]
     run = unmask.pretrain(tiny)
     steps = [record["step"] for record in learned(run)]
     assert steps == sorted(set(steps)) == [0, 2, 3, 4, 6, 7]
