@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unmask
+from tests_support import stopped_after
 from unmask.engine import checkpoint
 from unmask.errors import CheckpointError, DivergenceError
 from unmask.storage import unsealed
@@ -43,6 +44,15 @@ def test_25_a_run_that_skipped_most_steps_fails(tiny, monkeypatch):
 def test_25_a_run_that_skipped_few_steps_succeeds(tiny, monkeypatch):
     losses_times(monkeypatch, lambda n: math.nan if n >= 8 else 1.0)
     assert (unmask.pretrain(tiny) / "model.safetensors").exists()
+
+
+def test_25_skipped_steps_in_a_row_count_across_a_stop(tiny, monkeypatch):
+    """Of twelve steps that are all skipped, stopped after the fourth: eight would be too few."""
+    losses_times(monkeypatch, lambda n: math.nan)
+    longer = replace(tiny, optim=replace(tiny.optim, steps=12))
+    stopped_after(monkeypatch, 4, lambda: unmask.pretrain(longer))
+    with pytest.raises(DivergenceError, match="10 steps in a row"):
+        unmask.pretrain(longer)
 
 
 def test_25_broken_weights_never_replace_good_ones(tiny, monkeypatch):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -139,9 +139,11 @@ def test_10_a_signal_ends_the_wait_for_a_stuck_file(pipe, monkeypatch):
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("within", [StopRequest, nullcontext])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_10_processes_outlive_a_signal_and_still_end(children, number):
-    with StopRequest(), closing(numbers()) as batches:  # as in the loop
+def test_10_processes_outlive_a_signal_and_still_end(children, number, within):
+    """In the loop, and in commands that a signal ends at once."""
+    with within(), closing(numbers()) as batches:
         first = next(batches)
         pids = children()
         for pid in pids:

@@ -23,7 +23,8 @@ import unmask
 from faults.test_kills import assert_same
 from faults_support import KILLED, PASSED, in_child
 from unmask.config.output import MARKER
-from unmask.engine.checkpoint import UNFINISHED
+from unmask.engine.checkpoint import STEP_NAME, UNFINISHED
+from unmask.engine.metrics import JSONL
 from unmask.errors import CheckpointError
 
 EVERY = int(os.environ.get("UNMASK_EVERY_CALL", "15"))
@@ -210,6 +211,25 @@ def test_11_what_has_its_name_is_on_the_disk(short):
     with order_of_calls(Path(short.out)) as broken:
         unmask.pretrain(short)
     assert not broken, "\n".join(broken)
+
+
+def test_11_records_are_on_the_disk_before_their_checkpoint(short):
+    """As far as they were written: a resumed run counts on those up to its checkpoint."""
+    metrics = os.path.realpath(Path(short.out) / JSONL)
+    sync, rename, synced, unsynced = os.fsync, os.rename, dict[str, int](), list[int]()
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        synced[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
+
+    def renamed(source: Any, target: Any) -> None:
+        if STEP_NAME.fullmatch(Path(target).name):
+            unsynced.append(os.path.getsize(metrics) - synced.get(metrics, 0))
+        rename(source, target)
+
+    with mock.patch.object(os, "fsync", fsync), mock.patch.object(os, "rename", renamed):
+        unmask.pretrain(short)
+    assert unsynced == [0, 0, 0]
 
 
 def test_11_the_models_weights_come_last(short):
