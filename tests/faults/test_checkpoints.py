@@ -4,7 +4,9 @@ import json
 import math
 import os
 import shutil
+import signal
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -52,6 +54,20 @@ def test_11_kill_9_at_every_point_of_a_save(tmp_path, point, nth):
     assert not list(tmp_path.glob(".unfinished*"))
     save(tmp_path, 3, keep=1)
     assert names(tmp_path) == ["step-00000003"]
+
+
+def test_11_killed_while_an_old_one_is_removed(tmp_path):
+    """What is left of it is no broken checkpoint."""
+    save(tmp_path, 1)
+
+    def killed(folder: Path) -> None:
+        next(folder.iterdir()).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with mock.patch.object(shutil, "rmtree", killed):
+        assert in_child(lambda: save(tmp_path, 2, keep=1)) == KILLED
+    assert newest(tmp_path) == 2
+    assert names(tmp_path) == ["step-00000002"]
 
 
 @pytest.mark.parametrize("kind", ["enospc", "eio", "raise"])
