@@ -32,7 +32,7 @@ from unmask.storage import (
     unsealed,
 )
 
-OWN = (MARKER, LOCK, ".DS_Store", aside_name("config.json"), aside_name("env.json"))
+OWN = (MARKER, LOCK, ".DS_Store", aside_name("config.json"))
 """What a folder may hold and yet be new: a kill in the first second leaves some of them."""
 ENVIRONMENT = {
     "threads": "threads",
