@@ -107,12 +107,18 @@ def test_16_a_second_sweep_is_refused(tiny, tmp_path):
     assert list(contents(out)) == [".unmask"]
 
 
-def test_16_a_lock_that_was_replaced_is_none(tmp_path, monkeypatch):
-    """Removed by its owner at its end, after we opened it and before we have locked it."""
+@pytest.mark.parametrize("is_there_again", [False, True])
+def test_16_a_lock_that_was_replaced_is_none(tmp_path, monkeypatch, is_there_again):
+    """Removed by its owner at its end, after we opened it and before we have locked it.
+
+    A third command may have made its own since.
+    """
     file, original = tmp_path / "features.parquet", fcntl.lockf
 
     def late(descriptor, *rest):
-        (tmp_path / ".features.parquet.lock").unlink()
+        (lock := tmp_path / ".features.parquet.lock").unlink()
+        if is_there_again:
+            lock.touch()
         return original(descriptor, *rest)
 
     monkeypatch.setattr(fcntl, "lockf", late)
