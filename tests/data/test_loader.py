@@ -16,8 +16,11 @@ from tests_support import image_spec
 from unmask.config.plan import LoadingPlan, TrainingPlan
 from unmask.data.bad_images import BadImageLog
 from unmask.data.crops import pack
+from unmask.data.decode.files import open_file
 from unmask.data.decode.pictures import BadImage
+from unmask.data.images import Images
 from unmask.data.loader import Batches
+from unmask.data.paths import PathList
 from unmask.data.sampler import SampleKey
 from unmask.data.samples import TrainingSamples
 from unmask.data.sources.find import find_images
@@ -101,16 +104,31 @@ def test_samples_change_with_epoch_and_image(photos):
 
 
 def test_17_bad_files_are_replaced_the_same_way_each_time(photos, tmp_path):
-    folder = tmp_path / "mixed"
+    folder, names = tmp_path / "mixed", ["a.png", "b.jpg", "c.png", "d.jpg", "e.png"]
     shutil.copytree(photos, folder)
-    for name in ("a.png", "b.jpg"):
+    for name in names:
         (folder / name).write_bytes(b"not an image")
     first = flatten(batches(folder, tmp_path).from_step(0))
     log = [json.loads(line) for line in (tmp_path / "bad_images.jsonl").read_text().splitlines()]
-    assert sorted(entry["path"][-5:] for entry in log) == ["a.png", "b.jpg"]
+    assert sorted(entry["path"][-5:] for entry in log) == names
     again = flatten(batches(folder, tmp_path, replace(PLAN, workers=2)).from_step(0))
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))
-    assert len((tmp_path / "bad_images.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "bad_images.jsonl").read_text().splitlines()) == len(names)
+
+
+def test_17_a_bad_file_is_opened_once(photos, tmp_path):
+    """By each process: a storage that does not answer would cost its time in every epoch."""
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    paths, opened = [str(tmp_path / "bad.png"), *find_images((str(photos),)).paths], list[str]()
+
+    def opener(name, reading):
+        opened.append(name)
+        return open_file(name, reading)
+
+    samples = samples_of(Images("mixed", PathList(paths), opener=opener))
+    for epoch in range(3):
+        assert [bad.path for bad in samples[SampleKey(epoch, 0)].bad] == paths[:1]
+    assert opened.count(paths[0]) == 1
 
 
 def test_17_too_many_bad_files_stop_the_run(photos, tmp_path):
