@@ -131,6 +131,15 @@ def test_17_a_bad_file_is_opened_once(photos, tmp_path):
     assert opened.count(paths[0]) == 1
 
 
+@pytest.mark.timeout(20)
+def test_17_a_replacement_is_not_sought_without_end(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"not an image")
+    samples = samples_of(find_images((str(tmp_path),)))
+    with pytest.raises(DataError, match=r"4 images in a row cannot be read, the first is .*a\.png"):
+        samples[SampleKey(0, 0)]
+
+
 def test_17_too_many_bad_files_stop_the_run(photos, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(photos, folder)

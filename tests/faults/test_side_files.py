@@ -85,21 +85,13 @@ def bad_images(folder) -> BadImageLog:
     return BadImageLog(folder / "bad_images.jsonl", images=100, max_share=0.5)
 
 
-@pytest.mark.parametrize(
-    "junk",
-    [
-        b"\xff",
-        b"null",
-        b"3",
-        b"[]",
-        b"{}",
-        b'{"path": 3}',
-        b'{"path": "a", "reason": 1}',
-        b"{",
-        b"[" * 10**5,
-    ],
-    ids=range(9),
-)
+NO_ENTRIES = [
+    b"\xff", b"null", b"3", b"[]", b"{}", b'{"path": 3}', b'{"path": "a", "reason": 1}', b"{",
+    b"[" * 10**5,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", NO_ENTRIES, ids=range(9))
 def test_17_junk_in_the_list_of_bad_images(tmp_path, junk):
     file = tmp_path / "bad_images.jsonl"
     file.write_bytes(
@@ -113,12 +105,18 @@ def test_17_junk_in_the_list_of_bad_images(tmp_path, junk):
 
 
 @settings(max_examples=60)
-@given(st.binary(max_size=300))
+@given(st.lists(st.binary(max_size=60) | st.sampled_from(NO_ENTRIES), max_size=6).map(b"\n".join))
 def test_17_any_bytes_as_list_of_bad_images(tmp_path_factory, content):
+    """Every line is an entry or set aside, and none is lost."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "bad_images.jsonl").write_bytes(content)
+    file, damaged = folder / "bad_images.jsonl", folder / "bad_images.damaged.jsonl"
+    file.write_bytes(content)
     bad_images(folder).add([BadImage("c.png", "z")])
     assert "c.png" in bad_images(folder).known
+    listed = {*file.read_bytes().split(b"\n")} - {b""}
+    assert all(isinstance(json.loads(line)["path"], str) for line in listed)
+    aside = damaged.read_bytes().split(b"\n") if damaged.exists() else [b""]
+    assert {*content.split(b"\n")} <= {*listed, *aside}
 
 
 @pytest.mark.timeout(20)
