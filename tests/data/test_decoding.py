@@ -284,7 +284,7 @@ def test_18_bomb_is_refused_by_its_header(tmp_path):
     Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
     bad = decode(tmp_path / "bomb.png")
     assert isinstance(bad, BadImage)
-    assert "max-megapixels" in bad.reason
+    assert "30000 x 30000 pixels are over --data.max-megapixels" in bad.reason
 
 
 def test_20_passing_errors_of_the_storage_are_tried_again(tmp_path, photos, monkeypatch):

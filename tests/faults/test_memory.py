@@ -44,13 +44,13 @@ def resident() -> int:
     return memory_pages()[1] * resource.getpagesize()
 
 
-def with_little_room(call, error: type[Exception]) -> int:
-    """Calls in a process that cannot get more; 0 if it raises this error."""
+def with_little_room(call, error: type[Exception], says: str | None = None) -> int:
+    """Calls in a process that cannot get more; 0 if it raises this error, which says so."""
 
     def limited():
         used = memory_pages()[0] * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
-        with pytest.raises(error):
+        with pytest.raises(error, match=says):
             call()
 
     return in_child(limited)
@@ -61,24 +61,44 @@ def idx(*shape: int, values: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize(
-    "shape", [(2**32 - 1, 0, 0), (2**32 - 1, 28, 28), (2**31, 1, 1), (2**32 - 1, 2**32 - 1, 2**32 - 1)]
+    ("shape", "holds", "says"),
+    [
+        ((2**32 - 1, 0, 0), 0, "1 to 2147483648 values are read"),
+        ((2**32 - 1, 28, 28), 100, "1 to 2147483648 values are read"),
+        ((2**31 + 1, 1, 1), 100, "1 to 2147483648 values are read"),
+        ((2**32 - 1, 2**32 - 1, 2**32 - 1), 100, "1 to 2147483648 values are read"),
+        ((4, 5, 6), 100, "it holds 100 values and promises"),
+    ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_18_an_idx_file_that_promises_more_than_it_holds(tmp_path, shape, suffix):
+def test_18_an_idx_file_that_promises_more_than_it_holds(tmp_path, shape, holds, says, suffix):
     file = str(tmp_path / f"train-images-idx3-ubyte{suffix}")
-    content = idx(*shape, values=bytes(100))
+    content = idx(*shape, values=bytes(holds))
     with open(file, "wb") as stream:
         stream.write(gzip.compress(content) if suffix else content)
-    assert with_little_room(lambda: read_idx(file), DataError) == PASSED
+    assert with_little_room(lambda: read_idx(file), DataError, says) == PASSED
 
 
-def test_18_a_gzipped_idx_file_is_unpacked_no_further_than_it_promises(tmp_path):
+def test_18_an_idx_file_that_holds_more_than_it_promises(tmp_path):
+    """Refused before the 2 GB are read that it promises: a sparse file holds 3."""
+    file = str(tmp_path / "train-images-idx3-ubyte")
+    with open(file, "wb") as stream:
+        stream.write(idx(2000, 1000, 1000))
+        stream.truncate(3 * 10**9)
+    assert with_little_room(lambda: read_idx(file), DataError, "it holds 2999999984 values") == PASSED
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [((10, 10, 10), "it holds more values"), ((3000, 1000, 1000), "1 to 2147483648 values are read")],
+)
+def test_18_a_gzipped_idx_file_is_unpacked_no_further_than_it_promises(tmp_path, shape, says):
     """3 MB of gzip that hold 3 GB."""
     file = str(tmp_path / "train-images-idx3-ubyte.gz")
     million = gzip.compress(bytes(10**6))
     with open(file, "wb") as stream:
-        stream.write(gzip.compress(idx(10, 10, 10)) + million * 3000)
-    assert with_little_room(lambda: read_idx(file), DataError) == PASSED
+        stream.write(gzip.compress(idx(*shape)) + million * 3000)
+    assert with_little_room(lambda: read_idx(file), DataError, says) == PASSED
 
 
 def test_idx_files_are_read_as_before(tmp_path):
@@ -117,7 +137,7 @@ def test_18_a_sparse_array_is_refused(tmp_path):
         ),
         ((5, 12_000, 14_000), "float32", "5 channels of 14000 x 12000 pixels take 3.13 GiB"),
         ((5, 16_000, 14_000), "uint8", "14000 x 16000 pixels are over --data.max-megapixels"),
-        ((5, 12_000, 14_000), "another", "it has 5 channels and 3 are wanted"),
+        ((8, 12_000, 14_000), "another", "it has 8 channels and 3 are wanted"),
     ],
 )
 def test_18_bands_count_as_pixels(tmp_path, shape, pixel_type, sentence):
