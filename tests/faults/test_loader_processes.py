@@ -122,13 +122,27 @@ def test_21_a_stopped_process_is_an_error_and_ends(children):
 
 
 @pytest.mark.timeout(60)
-def test_21_an_early_end_does_not_wait_for_a_stuck_file(children, pipe):
+def test_21_an_early_end_does_not_wait_for_a_stuck_file(children, pipe, monkeypatch):
+    """Its process leaves by itself, and need not be killed."""
+    monkeypatch.setattr(workers, "KILL_SECONDS", 60.0)
     batches = numbers(pipe)
     next(batches)
     pids, began = children(), time.monotonic()
     batches.close()
     assert gone(pids)
     assert time.monotonic() - began < EXIT_SECONDS
+
+
+@pytest.mark.timeout(60)
+def test_21_an_early_end_kills_processes_that_are_stopped(children, monkeypatch):
+    monkeypatch.setattr(workers, "KILL_SECONDS", 0.5)
+    batches = numbers()
+    next(batches)
+    pids = children()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    batches.close()
+    assert gone(pids)
 
 
 @pytest.mark.timeout(60)

@@ -168,23 +168,23 @@ def errors_of_workers_unwrapped() -> Iterator[None]:
 class _Guard:
     """Waits for batches, but not for ever.
 
-    Torch's own time-out does not see a process that is stopped in the midst of handing over a batch: a
-    thread kills the processes then, which ends the wait.
+    A thread kills the processes if nothing moves for too long, which ends the wait: torch's own time-out
+    does not see a process that is stopped in the midst of handing over a batch.
     """
 
     def __init__(
         self, board: Board, batches: Iterator[Any], timeout: float, stopping: Callable[[], bool]
     ):
         self.board, self.batches, self.timeout, self.stopping = board, batches, timeout, stopping
-        self._waiting_since: float | None = None
+        self._waiting = False
         self._killed = False
         if board.workers:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def next(self) -> Any | None:
         """The next batch, or None behind the last. Raises DataError if nothing moves for too long."""
-        began = self._moved = self._waiting_since = time.monotonic()
-        self._seen = self.board.read()
+        began = self._moved = time.monotonic()
+        self._seen, self._waiting = self.board.read(), True
         try:
             while True:
                 try:
@@ -196,14 +196,12 @@ class _Guard:
                 if self.stopping() and waited > SECONDS_AFTER_SIGNAL:
                     names = self.board.reading()
                     raise DataError(f"stopping on a signal, and the next batch is late ({names})")
-                if self._idle() > self.timeout + GRACE_SECONDS:
-                    raise self._stuck()
         except (RuntimeError, EOFError, ConnectionError) as error:
             if self._killed:
                 raise self._stuck() from error
             raise
         finally:
-            self._waiting_since = None
+            self._waiting = False
 
     def _idle(self) -> float:
         """Seconds in which no process has finished an image."""
@@ -221,7 +219,7 @@ class _Guard:
     def _watch(self) -> None:
         while not self.board.leaving:
             time.sleep(POLL_SECONDS)
-            if self._waiting_since and self._idle() > self.timeout + 2 * GRACE_SECONDS:
+            if self._waiting and self._idle() > self.timeout + GRACE_SECONDS:
                 self._killed = True
                 _kill(self.batches)
                 return
