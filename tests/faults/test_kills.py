@@ -12,13 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-import unmask
+from faults.every_task import TASKS, EveryTask
 from faults_support import KILLED, in_child, started
-from tasks.test_detect import tiny_detector
-from tasks.test_detect import write_scenes as write_objects
-from tasks.test_segment import tiny_segmenter
-from tasks.test_segment import write_scenes as write_maps
-from unmask.config.commands import FinetuneConfig, ProbeConfig
 
 KILLS = int(os.environ.get("UNMASK_KILLS", "5"))
 TIMING = ("images_per_second", "data_wait", "memory_gib")
@@ -62,42 +57,14 @@ def killed_after(call, seconds: float) -> bool:
     return True
 
 
-@pytest.fixture
-def runs(request, tiny, scratch, tmp_path_factory) -> dict[str, tuple]:
-    """By command: what runs it, and a configuration with everything random switched on."""
-    folder = tmp_path_factory.mktemp("killed")
-    pretrain = replace(tiny, optim=replace(tiny.optim, steps=40, ema=0.9))
-    if request.node.callspec.params["command"] == "pretrain":
-        return {"pretrain": (unmask.pretrain, pretrain)}
-    init = str(unmask.pretrain(replace(tiny, out=str(folder / "init"))))
-    longer = replace(scratch.optim, steps=20)
-    labelled = {
-        "data": scratch.data,
-        "head": scratch.head,
-        "augment": scratch.augment,
-        "run": scratch.run,
-    }
-    finetune = FinetuneConfig(init=init, optim=longer, **labelled)
-    probe = ProbeConfig(init=init, data=scratch.data, augment=scratch.augment, run=scratch.run)
-    probe = replace(probe, optim=replace(probe.optim, steps=20, warmup_steps=2, batch=8))
-    detect = tiny_detector(write_objects(folder / "objects", {"train": 14, "val": 4}), folder / "run")
-    segment = tiny_segmenter(write_maps(folder / "maps"), folder / "run")
-    return {
-        "finetune": (unmask.finetune, finetune),
-        "probe": (unmask.probe, probe),
-        "detect": (unmask.detect, replace(detect, optim=replace(detect.optim, steps=12))),
-        "segment": (unmask.segment, replace(segment, optim=replace(segment.optim, steps=12))),
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 120 * KILLS)
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "probe", "detect", "segment"])
-def test_11_random_kills(runs, tmp_path, command, workers):
+@pytest.mark.parametrize("task", TASKS)
+def test_11_random_kills(tiny, scratch, tmp_path, task, workers):
     """Kills at random moments and named points, $UNMASK_KILLS of them; a run that ends in between begins
     anew."""
-    call, config = runs[command]
+    call, config = EveryTask(tiny, scratch, tmp_path).run_of(task, TASKS[task])
     longer = replace(
         config,
         data=replace(config.data, workers=workers),
