@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from unmask.config.image import PixelFormat
+from unmask.core.spec import Size
 from unmask.data.decode.pictures import BadImage
 from unmask.data.images import Images
+from unmask.data.instances import Instances
 from unmask.data.paths import PathList
 
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
@@ -30,6 +32,11 @@ def reason(path, channels: int = 3, pixel_type="float32", **wanted) -> str:
     bad = Images("test", PathList([str(path)])).decode(0, wanted)
     assert isinstance(bad, BadImage), bad
     return bad.reason
+
+
+def all_pixels(instances: Instances, size: Size) -> np.ndarray:
+    """bool [n, h, w]: the masks of an image's objects."""
+    return np.stack([instances.pixels(i, size) for i in range(len(instances))])
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

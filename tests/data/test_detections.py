@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.makers import all_pixels
 from unmask.data.annotations import refuse_wrong_sizes
 from unmask.data.detections import find_boxes, find_detections
 from unmask.errors import DataError
@@ -84,7 +85,7 @@ def test_coco_as_it_is_published(official):
     assert first.boxes.tolist() == [[1, 2, 6, 8], [0, 0, 9, 9]]
     assert first.boxes.dtype == np.float32
     assert first.labels.tolist() == [1, 0]
-    assert first.pixels((HEIGHT, WIDTH)).sum(axis=(1, 2)).tolist() == [25, 8]
+    assert all_pixels(first, (HEIGHT, WIDTH)).sum(axis=(1, 2)).tolist() == [25, 8]
     assert len(training.instances[1]) == 0
     assert training.instances[1].boxes.shape == (0, 4)
     assert split.validation.instances[0].labels.tolist() == [1], "classes are matched by their names"
@@ -94,7 +95,7 @@ def test_coco_as_it_is_published(official):
     assert split.counts == "3 images for training and 1 image for validation"
     assert "3 objects for training and 1 object for validation" in split.notes
     one = training.subset(np.array([2, 0]))
-    assert one.instances[0].pixels((HEIGHT, WIDTH))[0, 3:7, 2:6].all()
+    assert one.instances[0].pixels(0, (HEIGHT, WIDTH))[3:7, 2:6].all()
     assert one.instances[1].boxes.tolist() == first.boxes.tolist()
     assert one.image_ids.tolist() == [10, 11]
     refuse_wrong_sizes(training)
@@ -221,7 +222,7 @@ def test_24_oddities_of_coco_are_reported(tmp_path):
     assert third.crowd.tolist() == [True, False, False]
     assert third.masks[0] is not None
     assert third.masks[1:] == (None, None)
-    assert third.pixels((HEIGHT, WIDTH)).sum(axis=(1, 2)).tolist() == [HEIGHT * WIDTH, 0, 0]
+    assert all_pixels(third, (HEIGHT, WIDTH)).sum(axis=(1, 2)).tolist() == [HEIGHT * WIDTH, 0, 0]
 
 
 def test_compressed_run_lengths_and_boxes_from_masks(tmp_path):
@@ -238,7 +239,7 @@ def test_compressed_run_lengths_and_boxes_from_masks(tmp_path):
             square(2, 3, 4)])],
     )  # fmt: skip
     instances = find_boxes((path,)).training.instances[0]
-    assert np.array_equal(instances.pixels((HEIGHT, WIDTH))[0], wanted)
+    assert np.array_equal(instances.pixels(0, (HEIGHT, WIDTH)), wanted)
     assert instances.boxes.tolist() == [[11, 4, 25, 9], [2, 3, 6, 7]]
 
 

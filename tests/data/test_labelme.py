@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.makers import png_header
+from data.makers import all_pixels, png_header
 from unmask.config.annotations import MapOptions
 from unmask.data.detections import find_boxes, find_detections, has_boxes
 from unmask.data.label_maps import find_label_maps
@@ -155,7 +155,7 @@ def test_labelmes_shapes_as_objects(tmp_path):
     assert objects.labels.tolist() == [0, 1, 0, 1, 0, 1]
     boxes = [[1.5, 1, 5, 4], [0, 0, 8, 6], [3.5, 1.5, 6.5, 4.5], [6, 0, 8, 2], *[[0, 4, 3, 6]] * 2]
     assert objects.boxes.tolist() == boxes
-    pixels = objects.pixels((HEIGHT, WIDTH))
+    pixels = all_pixels(objects, (HEIGHT, WIDTH))
     assert pixels.sum(axis=(1, 2)).tolist()[:2] == [0, 8], "a rectangle is a box without a mask"
     assert np.argwhere(pixels[3]).tolist() == [[0, 7], [1, 6], [1, 7]]
     report = printed(split)
@@ -216,8 +216,8 @@ def test_objects_of_labelmes_own_examples():
     theirs = find_boxes((str(folder / "data_dataset_coco"),)).training
     for i, size in enumerate(map(tuple, drawn.sizes.tolist())):
         ours, own = drawn.instances[i], theirs.instances[i]
-        pixels = {mask.tobytes() for mask in ours.pixels(size)[~ours.crowd]}
-        assert pixels == {mask.tobytes() for mask in own.pixels(size)}
+        pixels = {mask.tobytes() for mask in all_pixels(ours, size)[~ours.crowd]}
+        assert pixels == {mask.tobytes() for mask in all_pixels(own, size)}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.makers import all_pixels
 from unmask.data.detections import find_boxes, find_detections, has_boxes
 from unmask.errors import DataError
 
@@ -133,7 +134,7 @@ def test_outlines_become_masks(tmp_path):
     assert parts.training is not None
     table = parts.training.instances
     assert table.boxes.tolist() == [[10.0, 5.0, 30.0, 15.0], BOX_OF_DOG]
-    outlined, bare = table[0].pixels((HEIGHT, WIDTH))
+    outlined, bare = all_pixels(table[0], (HEIGHT, WIDTH))
     assert outlined.sum() == 200
     assert outlined[5:15, 10:30].all()
     assert not bare.any()

@@ -9,7 +9,7 @@ import numpy as np
 
 from unmask.core.spec import Size
 from unmask.data.decode.files import open_file
-from unmask.data.findings import SHOWN, Finding, found
+from unmask.data.findings import SHOWN, Finding, Tally, found
 from unmask.data.images import Images
 from unmask.data.instances import Detections, InstanceTable
 from unmask.data.masks import Mask, packed
@@ -40,8 +40,8 @@ class Annotations:
         self.findings: list[Finding] = []
         self._images: list[_Image] = []
         self._indices: dict[Hashable, int] = {}
-        self._twice: list[str] = []
-        self._of_no_size: list[str] = []
+        self._twice = Tally()
+        self._of_no_size = Tally()
         self._numbers: dict[Hashable, int] = {}
         self._images_of, self._labels = array("q"), array("q")
         self._boxes, self._crowd, self._ends = array("f"), array("b"), array("q", [0])
@@ -57,11 +57,11 @@ class Annotations:
         """
         other = self._indices.get(("path", path))
         if other is not None or ("key", key) in self._indices:
-            self._twice.append(path)
+            self._twice.add(path)
         if ("key", key) in self._indices:
             return
         if size is not None and not is_size(size):
-            self._of_no_size.append(path)
+            self._of_no_size.add(path)
             size = None
         index = len(self._images) if other is None else other
         if other is None:
@@ -93,11 +93,9 @@ class Annotations:
 
         What is left out or odd is in `findings` afterwards. Raises DataError if no image is left.
         """
-        self.findings += found("images listed twice", "taken once", self._twice)
-        self.findings += found(
-            "images for which the annotations give a size that none has",
-            "their own size counts",
-            self._of_no_size,
+        self.findings += self._twice.findings("images listed twice", "taken once")
+        self.findings += self._of_no_size.findings(
+            "images for which the annotations give a size that none has", "their own size counts"
         )
         images, places = self._present_images()
         sizes = np.array([image.size or (0, 0) for image in images], dtype=np.int32).reshape(-1, 2)

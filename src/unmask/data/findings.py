@@ -1,7 +1,7 @@
 """What a check of annotations found, before anything is trained."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 SHOWN = 3
@@ -23,6 +23,24 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.count} {self.what}: {self.then}; such as {', '.join(map(repr, self.examples))}"
+
+
+@dataclass
+class Tally:
+    """Oddities of one kind as they are met: how many, and the first few, since there may be millions."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, example: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.examples) < SHOWN:
+            self.examples.append(example)
+
+    def findings(self, what: str, then: str) -> list[Finding]:
+        """See `found`."""
+        return found(what, then, self.examples, self.count)
 
 
 def found(

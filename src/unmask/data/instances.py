@@ -33,13 +33,10 @@ class Instances:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self, size: Size) -> np.ndarray:
-        """bool [n, h, w]: the masks; an object without one has no pixels."""
-        covered = np.zeros((len(self), *size), dtype=bool)
-        for i, mask in enumerate(self.masks or ()):
-            if mask is not None:
-                covered[i] = pixels_of(mask, size)
-        return covered
+    def pixels(self, index: int, size: Size) -> np.ndarray:
+        """bool [h, w] of one object, none without a mask: a large image has no room for those of all."""
+        mask = None if self.masks is None else self.masks[index]
+        return np.zeros(size, dtype=bool) if mask is None else pixels_of(mask, size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,8 @@ def pixels_of(mask: Mask, size: Size) -> np.ndarray:
     """
     if isinstance(mask, RunLengths):
         _refuse_other_size(mask, size)
-        inside = np.arange(len(mask.counts)) % 2 == 1
+        inside = np.zeros(len(mask.counts), dtype=bool)
+        inside[1::2] = True
         return np.repeat(inside, mask.counts).reshape(size[1], size[0]).T
     covered = np.zeros(size, dtype=bool)
     for ring in mask.rings:
@@ -130,8 +131,7 @@ def _inside(ring: np.ndarray, size: Size) -> np.ndarray:
     corners = (SUBPIXELS * ring + 0.5).astype(np.int64)
     first = int(np.clip(corners[:, 0].min() // SUBPIXELS - 1, 0, width))
     last = int(np.clip(corners[:, 0].max() // SUBPIXELS + 2, first, width))
-    pixels = (last - first) * height
-    crossings = np.zeros(pixels, dtype=np.int64)
+    flips = np.zeros((last - first) * height + 1, dtype=bool)
     for x, y in _pieces(corners):
         moved = np.flatnonzero(x[1:] != x[:-1])
         column = (np.minimum(x[moved], x[moved + 1]) + 0.5) / SUBPIXELS - 0.5
@@ -139,10 +139,9 @@ def _inside(ring: np.ndarray, size: Size) -> np.ndarray:
         middle = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
         row = np.ceil(np.clip(row[middle], 0, height)).astype(np.int64)
         columns = column[middle].astype(np.int64)
-        if len(columns):
-            at = (columns - first) * height + row
-            crossings += np.bincount(at, minlength=pixels)[:pixels]
-    covered[:, first:last] = (np.cumsum(crossings) % 2 == 1).reshape(-1, height).T
+        at, times = np.unique((columns - first) * height + row, return_counts=True)
+        flips[at[times % 2 == 1]] ^= True
+    covered[:, first:last] = np.logical_xor.accumulate(flips[:-1]).reshape(-1, height).T
     return covered
 
 

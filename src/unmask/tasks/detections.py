@@ -26,6 +26,7 @@ from unmask.data.split import spread
 from unmask.distributed.processes import ALONE, Processes
 from unmask.evals.detection import Precision, average_precision, matches
 from unmask.evals.objects import (
+    Code,
     FoundObjects,
     TrueObjects,
     encode,
@@ -184,20 +185,21 @@ def true_objects(instances: Instances, size: Size, *, masks: bool) -> TrueObject
     An object without a mask counts as if it filled its box.
     """
     boxes = torch.from_numpy(instances.boxes).float()
-    areas, codes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1), None
-    if masks:
-        covered = torch.from_numpy(instances.pixels(size))
-        for i in torch.nonzero(~covered.flatten(1).any(dim=1))[:, 0].tolist():
+    areas, codes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1), list[Code]()
+    for i in range(len(boxes) if masks else 0):
+        covered = torch.from_numpy(instances.pixels(i, size))
+        if not covered.any():
             left, top, right, bottom = boxes[i].round().int().tolist()
-            covered[i, top:bottom, left:right] = True
-        areas, codes = covered.sum(dim=(1, 2)).float(), encode(covered)
+            covered[top:bottom, left:right] = True
+        areas[i] = covered.sum()
+        codes += encode(covered[None])
     return TrueObjects(
         size=size,
         boxes=boxes,
         labels=torch.from_numpy(instances.labels),
         crowd=torch.from_numpy(instances.crowd),
         areas=areas,
-        masks=codes,
+        masks=tuple(codes) if masks else None,
     )
 
 

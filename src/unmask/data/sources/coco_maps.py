@@ -30,16 +30,15 @@ class ObjectMaps:
         height, width = self.detections.sizes[index].tolist()
         objects = self.detections.instances[index]
         try:
-            pixels = objects.pixels((height, width))
+            areas = [objects.pixels(i, (height, width)).sum() for i in range(len(objects))]
         except ValueError as error:
             raise DataError(f"{self.name(index)}: {error}: get a fresh copy of its masks") from error
         drawn = np.full((height, width), self.background, dtype=np.int64)
-        areas = pixels.sum(axis=(1, 2))
-        for i in np.flatnonzero(areas == 0):
+        for i in np.flatnonzero(np.equal(areas, 0)):
             left, top, right, bottom = objects.boxes[i].round().astype(int).tolist()
             drawn[top:bottom, left:right] = IGNORE_INDEX
-        for i in np.argsort(-areas, kind="stable"):
-            drawn[pixels[i]] = self.labels[objects.labels[i]]
+        for i in np.argsort(-np.array(areas), kind="stable")[: np.count_nonzero(areas)].tolist():
+            drawn[objects.pixels(i, (height, width))] = self.labels[objects.labels[i]]
         return drawn
 
     def name(self, index: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from unmask.core.spec import Size
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.annotations import LEFT_OUT, Annotations, size_of
-from unmask.data.findings import Finding, found
+from unmask.data.findings import Finding, Tally, found
 from unmask.data.instances import Detections
 from unmask.data.masks import Mask, Polygons, extent_of
 from unmask.data.records import TEST, TRAINING, VALIDATION, part_named
@@ -24,11 +24,11 @@ from unmask.data.sources.source import BoxSource, Options
 from unmask.data.sources.yolo_lists import (
     Listed,
     Places,
+    lines_of,
     list_in,
     lists_in,
     names_classes,
     read_list,
-    text_of,
 )
 from unmask.errors import DataError
 from unmask.storage import start_of
@@ -40,6 +40,8 @@ BOX, BOX_WITH_CONFIDENCE, LEAST_OUTLINE = 5, 6, 7
 MOST = 2.0
 """A share of the image's size is at most that: larger ones are pixels, or something else."""
 SNIFFED = 4096
+LONGEST_LINE = 2**22
+"""Characters: an outline of 100,000 corners has half of them."""
 
 
 class _Object(NamedTuple):
@@ -52,14 +54,14 @@ class _Object(NamedTuple):
 class _Odd:
     """Lines that are read otherwise, or not at all."""
 
-    unreadable: list[str] = field(default_factory=list)
-    confident: list[str] = field(default_factory=list)
+    unreadable: Tally = field(default_factory=Tally)
+    confident: Tally = field(default_factory=Tally)
 
     def findings(self) -> list[Finding]:
         what = "lines that are neither a box nor an outline, in shares of the image's size"
         return [
-            *found(what, LEFT_OUT, self.unreadable),
-            *found("boxes with a confidence, as a model writes them", "read as boxes", self.confident),
+            *self.unreadable.findings(what, LEFT_OUT),
+            *self.confident.findings("boxes with a confidence, as a model writes them", "read as boxes"),
         ]
 
 
@@ -89,7 +91,7 @@ def _read(word: str, options: Options) -> AnnotatedParts[Detections]:
         parts[part] = collected.finished(Path(here).resolve().stem, listed.names, ids)
         all_findings.append(collected.findings)
     of_lists = [
-        *found(f"places that {file} names and that are not there", LEFT_OUT, places.missing),
+        *places.missing.findings(f"places that {file} names and that are not there", LEFT_OUT),
         *found(f"images of no part that {file} names", LEFT_OUT, unlisted),
     ]
     return AnnotatedParts.of(parts, [of_lists, odd.findings(), *all_findings])
@@ -125,14 +127,15 @@ def _add(
     collected.add_image(image, image, size, number)
     if labels is None or size is None:  # a broken image: training skips and lists it
         return
-    for line, text in enumerate(text_of(labels).splitlines(), 1):
-        words = text.split()
+    for line, text in enumerate(lines_of(labels), 1):
+        words = text.split() if len(text) <= LONGEST_LINE else ["too long"]
         one = _object(words, size, listed.has_keypoints) if words else None
         if one is None:
-            odd.unreadable += [f"{labels}, line {line}"] * bool(words)
+            if words:
+                odd.unreadable.add(f"{labels}, line {line}")
             continue
         if len(words) == BOX_WITH_CONFIDENCE:
-            odd.confident.append(labels)
+            odd.confident.add(labels)
         if one.label >= len(listed.names):
             raise DataError(
                 f"{labels}, line {line}, has the class {one.label}, and {listed.file} names "

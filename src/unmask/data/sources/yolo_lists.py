@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from unmask.data.findings import Tally
 from unmask.data.records import PART_NAMES, TRAINING
 from unmask.data.sources.folder import images_below
 from unmask.errors import DataError
@@ -25,6 +26,7 @@ LISTS = ("classes.txt", "obj.names")
 PLACES = ("", "labels", "data")
 """Where a list of classes lies in a data set."""
 NAMES_KEY = re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE)
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 MOST_YAML = 2**20
 """Bytes; a thousand classes take 40 kB."""
 
@@ -145,7 +147,7 @@ class Places:
 
     folders: tuple[str, ...]
     """Where it is now; the first that fits counts."""
-    missing: list[str] = field(default_factory=list)
+    missing: Tally = field(default_factory=Tally)
     """What was not found."""
 
     def images(self, listed: Listed, part: str) -> list[str]:
@@ -161,14 +163,14 @@ class Places:
                     f"correct it, or remove the line, and put train and val into the folders' names"
                 )
             else:
-                self.missing.append(f"{part}: {name}")
+                self.missing.add(f"{part}: {name}")
         return images
 
     def _of_lines(self, file: str) -> Iterator[str]:
-        for line in filter(None, map(str.strip, text_of(file).splitlines())):
+        for line in filter(None, map(str.strip, lines_of(file))):
             place = self._find(line)
             if place is None or not os.path.isfile(place):
-                self.missing.append(line)
+                self.missing.add(line)
             else:
                 yield place
 
@@ -180,6 +182,11 @@ class Places:
         outside = (os.path.join(folder, written) for folder in self.folders if steps)
         places = [*inside, *outside] if steps or name.startswith("/") else list(self.folders)
         return next((os.path.normpath(place) for place in places if os.path.exists(place)), None)
+
+
+def lines_of(file: str) -> Iterator[str]:
+    """One at a time: all of them take many times the file. Raises DataError if it cannot be read."""
+    yield from (line[0] for line in LINE.finditer(text_of(file)))
 
 
 def text_of(file: str) -> str:
