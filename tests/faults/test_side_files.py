@@ -21,7 +21,7 @@ JUNK = [
     b"", b"\xff\xfe", b"null", b"3", b"[]", b"{}", b'{"step": null}', b'{"step": "20"}', b'{"step": -1}',
     b'{"step": 25, "loss": "1"}', b'{"step": 25, "loss": [1]}', b'{"step": 25, "loss": NaN}',
     b'{"step": 25, "loss": 1e999}', b'{"step": 25', b"[" * 100_000, b'{"step": true}', b"\0" * 10,
-    b'{"step": ' + b"9" * 5000 + b"}",
+    b'{"step": ' + b"9" * 5000 + b"}", b'{"step": 25, "loss": ' + b"9" * 400 + b"}",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -120,7 +121,12 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_value(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and math.isfinite(value))
+    return value is None or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a float can hold it, as JSON has it: no truth value, NaN or integer of 400 digits."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 @dataclass
@@ -154,7 +160,7 @@ class Meter:
         if not isinstance(state, dict) or set(state) != {"weight", "sums", "skipped_steps"}:
             raise ValueError("the sums of the log are missing")
         sums, skipped = state["sums"], state["skipped_steps"]
-        if not isinstance(sums, dict) or not all(map(_is_value, (*sums.values(), state["weight"]))):
+        if not isinstance(sums, dict) or not all(map(_is_number, (*sums.values(), state["weight"]))):
             raise ValueError("the sums of the log are no numbers")
         if type(skipped) is not int or skipped < 0:
             raise ValueError(f"the number of skipped steps is {skipped!r}")
