@@ -19,7 +19,9 @@ from unmask.engine.checkpoint import Checkpoint
 from unmask.errors import CheckpointError
 from unmask.faults import armed
 
-LOOP = {"meter": {"weight": 1.5, "sums": {"loss": 0.25}, "skipped_steps": 0}, "bad_in_a_row": 0}
+METER = {"weight": 1.5, "sums": {"loss": 0.25}, "skipped_steps": 0}
+LOOP = {"meter": METER, "bad_in_a_row": 0}
+ABSENT = object()
 POINTS = ("mkdir", "write", "sync", "rename", "renamed", "remove", "removed")
 
 
@@ -111,7 +113,7 @@ def as_format_1(folder: Path, **changes) -> None:
     """As earlier versions wrote it: no checksum of state.json."""
     file = folder / "state.json"
     state = {**json.loads(file.read_text()), "format": 1, **changes}
-    file.write_text(json.dumps(state))
+    file.write_text(json.dumps({name: value for name, value in state.items() if value is not ABSENT}))
     (folder / "state.sha256").unlink(missing_ok=True)
 
 
@@ -124,11 +126,14 @@ def test_09_format_1_is_still_read(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"step": 20}, {"step": None}, {"step": 30.0}, {"step": True}, {"loop": None}, {"loop": {}},
-        {"loop": {**LOOP, "bad_in_a_row": None}}, {"loop": {**LOOP, "meter": {"weight": 1}}},
-        {"loop": {**LOOP, "meter": {**LOOP["meter"], "sums": {"loss": "1"}}}},
-        {"loop": {**LOOP, "meter": {**LOOP["meter"], "skipped_steps": -1}}},
-        {"sha256": {}}, {"sha256": {"../model.safetensors": ""}}, {"sha256": {"model.safetensors": 3}},
+        {"step": 20}, {"step": None}, {"step": 30.0}, {"step": True}, {"step": ABSENT},
+        {"loop": None}, {"loop": {}}, {"loop": {**LOOP, "meter": {"weight": 1}}},
+        *({"loop": {**LOOP, "bad_in_a_row": value}} for value in (None, -1, 1.0)),
+        *({"loop": {**LOOP, "meter": {**METER, "weight": value}}} for value in (None, "1", 10**400)),
+        *({"loop": {**LOOP, "meter": {**METER, "sums": {"loss": value}}}} for value in (None, "1")),
+        {"loop": {**LOOP, "meter": {**METER, "sums": None}}},
+        *({"loop": {**LOOP, "meter": {**METER, "skipped_steps": value}}} for value in (-1, 1.0)),
+        {"sha256": {}}, {"sha256": {"model.safetensors": 3}}, {"sha256": ["model.safetensors"]},
         {"format": None}, {"format": "1"}, {"format": 0}, {"format": 2},
     ],
 )  # fmt: skip
@@ -139,8 +144,17 @@ def test_13_values_of_the_state_are_checked(tmp_path, changes):
     assert newest(tmp_path) == 20
 
 
+def test_13_files_of_other_folders_are_not_read(tmp_path):
+    save(tmp_path, 20, 30)
+    checksums = json.loads((tmp_path / "step-00000030" / "state.json").read_text())["sha256"]
+    (tmp_path / "step-00000030" / "average.safetensors").rename(tmp_path / "average.safetensors")
+    moved = {f"../{n}" if n.startswith("average") else n: x for n, x in checksums.items()}
+    as_format_1(tmp_path / "step-00000030", sha256=moved)
+    assert newest(tmp_path) == 20
+
+
 @settings(max_examples=30)
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | st.sampled_from([b"null", b"3", b"[]", b"{}", b'"state"']))
 def test_13_any_bytes_as_state_are_passed_over(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("any")
     save(folder, 20, 30)

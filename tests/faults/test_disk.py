@@ -60,9 +60,12 @@ def test_13_damaged_newest(tmp_path, damage):
 
 
 def test_14_order_is_by_step_and_two_are_kept(tmp_path):
-    for step in (9, 100_000_001, 10):
+    """By name 100,000,001 would come before the others."""
+    for step in (20_000_000, 100_000_001, 30_000_000):
         checkpoint.save(tmp_path, at_step(step), keep=2)
-    assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [10, 100_000_001]
+    assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [30_000_000, 100_000_001]
+    checkpoint.save(tmp_path, at_step(40_000_000), keep=1)
+    assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [40_000_000, 100_000_001]
 
 
 def test_14_those_of_each_so_many_steps_stay(tiny, tmp_path):
@@ -83,18 +86,24 @@ def log_of(run: Path) -> str:
     return (run / "train.log").read_text()
 
 
-def test_15_output_that_cannot_be_written(tiny, tmp_path):
+@pytest.fixture
+def unread(tiny):
+    """A run whose images are not there: to look for them would be another error."""
+    return replace(tiny, data=replace(tiny.data, source=("nowhere",)))
+
+
+def test_15_output_that_cannot_be_written(unread, tmp_path):
     (tmp_path / "file").write_text("in its place")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(CheckpointError, match="choose another --out"):
-            unmask.pretrain(replace(tiny, out=str(out)))
+            unmask.pretrain(replace(unread, out=str(out)))
 
 
-def test_15_foreign_folder(tiny, tmp_path):
+def test_15_foreign_folder(unread, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(CheckpointError, match=r"thesis.txt"):
-        unmask.pretrain(replace(tiny, out=str(tmp_path / "mine")))
+        unmask.pretrain(replace(unread, out=str(tmp_path / "mine")))
 
 
 def test_16_second_writer(tiny):

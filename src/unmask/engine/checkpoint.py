@@ -269,9 +269,6 @@ def _retain(
 
 def _remove_old(path: Path) -> None:
     """First out of sight: a kill in the midst leaves no broken checkpoint behind, but an orphan."""
-    if path.is_symlink():
-        path.unlink()
-        return
     fault_point("checkpoint.remove")
     orphan = path.with_name(f"{UNFINISHED}{path.name}")
     remove(orphan)
