@@ -16,8 +16,9 @@ from unmask.config.commands import PretrainConfig
 from unmask.data.loader import Batch
 from unmask.distributed.processes import ALONE
 from unmask.engine.ema import WeightAverage
-from unmask.engine.loop import process_metrics, take_step
+from unmask.engine.loop import count_step, process_metrics, take_step
 from unmask.engine.optim import build_optimizer, decay_groups, learning_rate
+from unmask.engine.readings import Measured
 from unmask.engine.session import TrainingState
 from unmask.engine.task import StepOutput
 from unmask.errors import DataError, DivergenceError
@@ -91,6 +92,13 @@ def test_25_bad_gradient_leaves_the_weights(tiny, monkeypatch):
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["skipped_steps"] == 1
     assert all(p.isfinite().all() for p in unmask.load(run).parameters())
+
+
+def test_25_a_good_step_ends_a_row_of_bad_ones():
+    _, state = one_step([torch.ones(2, FEATURES)])
+    good, bad = (Measured({"loss": 1.0}, 1.0, stops=False, norm=norm) for norm in (1.0, math.nan))
+    assert [count_step(state, one) for one in (bad, bad, good, bad)] == [False, False, True, False]
+    assert (state.bad_in_a_row, state.meter.skipped_steps) == (1, 3)
 
 
 def test_25_endless_bad_gradients_stop(tiny, monkeypatch):
