@@ -120,6 +120,10 @@ def zeros_of_no_size(folder: Path) -> None:
     torch.save({"model": {"w": torch.zeros(1).expand(30_000_000_000)}}, folder / "a.pth")
 
 
+def sparse(folder: Path) -> None:
+    torch.save({"model": {"w": torch.eye(10).to_sparse()}}, folder / "a.pth")
+
+
 def compressed(folder: Path) -> None:
     import zipfile
 
@@ -149,7 +153,8 @@ def other_pipe(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (zeros_of_no_size, "that are not in the file"),
+        (zeros_of_no_size, "w as 30000000000 values that are not all in the file"),
+        (sparse, "w as 100 values that are not all in the file"),
         (compressed, "is compressed"),
         (long_header, "its header has 90000000 bytes"),
         (pipe, "no ordinary file"),

@@ -127,8 +127,8 @@ def test_29_pickled_objects_are_refused(tmp_path, monkeypatch, wrap):
     torch.save(wrap(Payload()), "zip.pth")
     with open("plain.pth", "wb") as file:
         pickle.dump(wrap(Payload()), file)
-    for name in ("zip.pth", "plain.pth"):
-        with pytest.raises(CheckpointError, match="weights only"):
+    for name, objects in (("zip.pth", r"objects \(posix.system\)"), ("plain.pth", "objects")):
+        with pytest.raises(CheckpointError, match=f"{objects} .*weights only"):
             read_weights(name)
     assert not os.path.exists("executed")
 

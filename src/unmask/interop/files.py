@@ -150,8 +150,8 @@ def weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     for name, value in state.items():
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
             raise CheckpointError(
-                f"{path} holds {name} as {value.nbytes} bytes that are not in the file: save the "
-                f"weights as dense tensors where the file comes from"
+                f"{path} holds {name} as {value.numel()} values that are not all in the file: save "
+                f"the weights as dense tensors where the file comes from"
             )
     return {str(name): value for name, value in state.items()}
 
