@@ -1,7 +1,7 @@
 """Points at which a test makes a process fail: kill -9, an exception, a full or a broken disk.
 
 `UNMASK_FAULT="checkpoint.rename:kill:2"` fails the second time that `checkpoint.rename` is reached. The
-kinds are kill, raise, enospc and eio. Without the variable a point is one comparison with None.
+kinds are kill, raise, enospc and eio. Without the variable a point costs one comparison with None.
 """
 
 import errno
@@ -14,6 +14,20 @@ from dataclasses import dataclass
 VARIABLE = "UNMASK_FAULT"
 DISK_ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO}
 KINDS = ("kill", "raise", *DISK_ERRORS)
+
+_FILE = ("write", "sync", "rename", "renamed")
+POINTS = {
+    "run": (*_FILE, "append"),
+    "checkpoint": ("mkdir", *_FILE, "remove", "removed", "read"),
+    "decode": ("open", "pixels"),
+    "step": ("forward", "backward", "update", "done"),
+    "model": _FILE,
+    "bad_images": _FILE,
+}
+"""Points of each part of a run: `decode.pixels` is behind the header of an image, in a loader
+process if there are any; `step.forward` is before each micro-batch, `step.update` before the optimizer's
+step."""
+NAMES = tuple(f"{part}.{point}" for part, points in POINTS.items() for point in points)
 
 
 class InjectedError(Exception):
@@ -29,7 +43,10 @@ class _Armed:
 
 def fault_point(name: str) -> None:
     """Fails here if a test has armed this point; otherwise does nothing."""
-    if _armed is None or _armed.point != name:
+    if _armed is None:
+        return
+    assert name in NAMES, f"the fault point {name} is missing in POINTS"
+    if _armed.point != name:
         return
     _armed.countdown -= 1
     if _armed.countdown == 0:
@@ -53,9 +70,10 @@ def armed(fault: str) -> Iterator[None]:
 def _parse(fault: str) -> _Armed:
     point, _, rest = fault.partition(":")
     kind, _, count = rest.partition(":")
-    if kind not in KINDS or not (count or "1").isdecimal():
+    if point not in NAMES or kind not in KINDS or not (count or "1").isdecimal():
         raise ValueError(
-            f"{VARIABLE} is {fault!r}: write point:kind:n, with a kind of {', '.join(KINDS)}"
+            f"{VARIABLE} is {fault!r}: write point:kind:n, with a kind of {', '.join(KINDS)} and a "
+            f"point of {', '.join(NAMES)}"
         )
     return _Armed(point, kind, int(count or "1"))
 

@@ -20,6 +20,7 @@ from unmask.data.decode.reading import AS_IT_SAYS, Reading
 from unmask.data.paths import PathList
 from unmask.data.reading import reading
 from unmask.errors import AnnotationError
+from unmask.faults import fault_point
 
 T = TypeVar("T")
 
@@ -69,7 +70,9 @@ class Images:
     def _take(self, index: int, wanted: PixelFormat, use: Callable[[Picture], T]) -> T | BadImage:
         """Raises OSError if it may be worth another try."""
         try:
+            fault_point("decode.open")
             with reading(self.paths[index]), self.open(index, Reading.of(wanted)) as picture:
+                fault_point("decode.pixels")
                 return use(picture)
         except AnnotationError:
             raise

@@ -22,6 +22,7 @@ from unmask.engine.session import Session, TrainingState, check_room, check_succ
 from unmask.engine.signals import StopRequest
 from unmask.engine.task import Draw, StepOutput, TrainingStep
 from unmask.errors import DataError, DivergenceError, Interrupted
+from unmask.faults import fault_point
 
 BAD_STEPS_IN_A_ROW = 10
 
@@ -130,10 +131,12 @@ def take_step(
     zero = torch.zeros_like(totals["loss"])
     known_here = (zero + x for x in (weight, float(stop.signal is not None)))
     shared = processes.sum(torch.stack([*totals.values(), *known_here]))
+    fault_point("step.update")
     norm = update_weights(state.optimizer, processes.size / shared[-2], plan.clip)
     if state.average:
         state.average.update(session.model)
     state.step += 1
+    fault_point("step.done")
     samples = [batch.samples for batch in micro_batches]
     return StepMetrics(state.step, tuple(totals), samples, torch.cat([shared, norm.to(shared)[None]]))
 
@@ -154,8 +157,10 @@ def accumulate(
                 draw = Draw(
                     plan=session.plan, device=session.processes.device, step=step, first=batch.first
                 )
+                fault_point("step.forward")
                 with autocast(session.training):
                     output: StepOutput = module(batch.content, draw)
+                fault_point("step.backward")
                 (output.loss * output.weight).backward()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
