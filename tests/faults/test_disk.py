@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 from unittest import mock
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import unmask
+from faults_support import KILLED, in_child
 from tests_support import contents
 from unmask import storage
 from unmask.engine import checkpoint
@@ -80,6 +82,16 @@ def test_14_those_of_each_so_many_steps_stay(tiny, tmp_path):
     said = [re.search(r"takes ([\d.]+) KiB, the run up to ([\d.]+) KiB", log_of(run)) for run in runs]
     (one, few), (_, many) = ([float(number) for number in found.groups()] for found in said)
     assert many - few == pytest.approx(2 * one, abs=3), "three digits are shown"
+
+
+def test_14_the_last_removal_is_made_up_for(tiny):
+    """A kill after the last save, before the older checkpoint went: the same command removes it."""
+    config = replace(tiny, run=replace(tiny.run, checkpoint_every=2, keep_checkpoints=1))
+    folder = Path(config.out) / "checkpoints"
+    assert in_child(partial(unmask.pretrain, config), "checkpoint.remove:kill:3") == KILLED
+    assert [step for step, _ in checkpoint.steps_in(folder)] == [6, 7]
+    unmask.pretrain(config)
+    assert [step for step, _ in checkpoint.steps_in(folder)] == [7]
 
 
 def log_of(run: Path) -> str:

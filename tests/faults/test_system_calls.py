@@ -1,251 +1,197 @@
-"""Faults 11 and 12 at each system call: killed, or failed by the disk, below the run directory.
+"""Faults 11 and 12 at each system call that changes something below the run directory, by the kernel."""
 
-A child process counts its calls that change something below the run directory, and fails at the nth.
-"""
-
-import builtins
 import errno
-import io
-import itertools
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import NamedTuple
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
-import unmask
+from faults.every_task import TASKS, EveryTask
 from faults.test_kills import assert_same
+from faults_calls import GO_ON, KILL, Call, watched
 from faults_support import KILLED, PASSED, in_child
 from unmask.config.output import MARKER
-from unmask.engine.checkpoint import STEP_NAME, UNFINISHED
+from unmask.engine.checkpoint import STEP_NAME, UNFINISHED, steps_in
 from unmask.engine.metrics import JSONL
 from unmask.errors import CheckpointError
 
-EVERY = int(os.environ.get("UNMASK_EVERY_CALL", "15"))
-"""Of so many calls one fails; UNMASK_EVERY_CALL=1 for all."""
-
-PATHS = (
-    "open",
-    "mkdir",
-    "rmdir",
-    "rename",
-    "replace",
-    "unlink",
-    "remove",
-    "truncate",
-    "link",
-    "symlink",
-)
-MOVES = ("rename", "replace")
-DESCRIPTORS = ("write", "fsync", "ftruncate")
+EVERY = int(os.environ.get("UNMASK_EVERY_CALL", "101"))
+"""Of so many faults one is tried; UNMASK_EVERY_CALL=1 for all."""
+TIMED = ("train.log", "env.json", "metrics.jsonl", "metrics.csv", "report.html")
+"""What holds times, and so is never twice the same."""
 
 
-class _File(io.FileIO):
-    """A file whose writes count."""
+class Fault(NamedTuple):
+    """What happens at a call."""
 
-    act: Callable[[Any], None]
-
-    def write(self, content: Any) -> int:
-        self.act(self.fileno())
-        return super().write(content)
+    fate: int
+    lasts: bool = False
+    """Whether it happens at all later calls, too."""
 
 
-@contextmanager
-def counted(folder: Path, fail: Callable[[int], None]) -> Iterator[itertools.count]:
-    """Calls `fail(n)` before the nth call that changes something in or below a folder."""
-    numbers, here = itertools.count(1), os.path.realpath(folder)
-
-    def act(place: Any) -> None:
-        if isinstance(place, int):
-            place = os.readlink(f"/proc/self/fd/{place}")
-        if os.path.abspath(os.fsdecode(place)).startswith(here):
-            fail(next(numbers))
-
-    def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(place: Any, *rest: Any, **named: Any) -> Any:
-            changes = original is not os.open or (
-                rest and rest[0] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            )
-            if changes and isinstance(place, str | bytes | os.PathLike | int):
-                act(place)
-            return original(place, *rest, **named)
-
-        return call
-
-    def opened(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
-        if not set(mode) & set("wax+") or "t" in mode or "b" not in mode:
-            if set(mode) & set("wax+"):
-                act(file)
-            return original_open(file, mode, *rest, **named)
-        act(file)
-        raw = _File(file, mode.replace("b", ""), closefd=named.get("closefd", True))
-        raw.act = act
-        return io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
-
-    original_open = builtins.open
-    patches = [mock.patch.object(os, name, wrapped(getattr(os, name))) for name in PATHS + DESCRIPTORS]
-    patches += [mock.patch.object(module, "open", opened) for module in (builtins, io)]
-    for patch in patches:
-        patch.start()
-    try:
-        yield numbers
-    finally:
-        for patch in patches:
-            patch.stop()
-
-
-def run(config: Any, fail: Callable[[int], None], say: Callable[[int], None] = lambda _: None) -> None:
-    with counted(Path(config.out), fail) as numbers:
-        unmask.pretrain(config)
-    say(next(numbers) - 1)
+FAULTS = {
+    "kill": Fault(KILL),
+    "a disk that is full": Fault(errno.ENOSPC, lasts=True),
+    "a disk that fails once": Fault(errno.EIO),
+    "a disk that is full for a moment": Fault(errno.ENOSPC),
+    "a disk that is broken": Fault(errno.EIO, lasts=True),
+}
 
 
 @pytest.fixture
-def short(tiny, tmp_path):
-    """Three steps, a checkpoint after each, one of them kept."""
-    return replace(
-        tiny,
-        data=replace(tiny.data, workers=0),
-        optim=replace(tiny.optim, steps=3, warmup_steps=1, ema=0.9),
-        run=replace(tiny.run, checkpoint_every=1, keep_checkpoints=1, log_every=1),
+def short(request, tiny, scratch, tmp_path, monkeypatch) -> Callable[[Path], Path]:
+    """Three steps with a checkpoint after each, one of them kept; empty pictures, which are fast."""
+    task = request.node.callspec.params["task"]
+    command, config = EveryTask(tiny, scratch, tmp_path).run_of(task, 3)
+    monkeypatch.setattr(Figure, "draw", lambda *_: None)
+    monkeypatch.setattr(Image.Image, "save", lambda _, file, **__: file.write(b"picture"))
+    often = {"checkpoint_every": 1, "log_every": 1, "evaluate_every": 3, "sample_every": 3}
+    config = replace(
+        config,
+        optim=replace(config.optim, warmup_steps=1),
+        run=replace(config.run, keep_checkpoints=1, **often),
     )
-
-
-def number_of_calls(config: Any, place: Path) -> int:
-    in_child(
-        partial(run, config, lambda n: None, lambda n: (place / "calls").write_text(str(n)) and None)
-    )
-    return int((place / "calls").read_text())
-
-
-def kill(at: int, n: int) -> None:
-    if n == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def break_disk(at: int, number: int, n: int) -> None:
-    """From that call on, until the process ends."""
-    if n >= at:
-        raise OSError(number, os.strerror(number))
+    return lambda folder: command(replace(config, out=str(folder)))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("fault", ["kill", "ENOSPC", "EIO"])
-def test_11_12_at_each_system_call(short, tmp_path, fault):
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("task", TASKS)
+def test_11_12_at_each_system_call(short, task, tmp_path):
     """The same command afterwards ends as a run that nothing happened to."""
-    whole = unmask.pretrain(replace(short, out=str(tmp_path / "whole")))
-    calls = number_of_calls(replace(short, out=str(tmp_path / "count")), tmp_path)
-    assert calls > 50
-    offset = {"kill": 0, "ENOSPC": EVERY // 3, "EIO": 2 * EVERY // 3}[fault]
-    for at in range(1 + offset, calls + 1, EVERY):
-        config = replace(short, out=str(tmp_path / f"run{at}"))
-        if fault == "kill":
-            assert in_child(partial(run, config, partial(kill, at))) == KILLED, at
-        else:
-            assert in_child(partial(fails, config, at, getattr(errno, fault))) == PASSED, at
-        said = in_child(partial(unmask.pretrain, config))
-        assert said == PASSED, f"after {fault} at call {at} of {calls}"
-        assert_same(Path(config.out), whole)
-        left = [p.name for p in Path(config.out).rglob(".*unfinished*")]
-        assert not left, f"after {fault} at call {at} of {calls}: {left}"
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    calls, ended = list[Call](), set[frozenset]()
+    run = partial(short, folder)
+    assert watched(run, folder, lambda call: calls.append(call) or GO_ON) == PASSED
+    folder.rename(whole)
+    assert len(calls) > 100
+    for at, fault in list(product(range(len(calls)), FAULTS))[::EVERY]:
+        print(f"{fault} at call {at} of {len(calls)}, {calls[at]}")
+        fails_at(run, folder, at, FAULTS[fault])
+        if (left := content_of(folder)) not in ended:
+            newest = newest_step(folder)
+            assert in_child(run) == PASSED
+            assert_ends_as(folder, whole, newest)
+            ended.add(left)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def order_of_calls(folder: Path) -> Iterator[list[str]]:
-    """What has a name in or below a folder though it is not whole on the disk: pictures and the
-    marker may be written in place.
+def fails_at(run: Callable[[], Path], folder: Path, at: int, fault: Fault) -> None:
+    """Killed, or ended by one sentence if at all; no checkpoint that was there is lost."""
+    made, there = 0, 0
+
+    def decide(_: Call) -> int:
+        nonlocal made, there
+        there = max(there, newest_step(folder))
+        made += 1
+        return fault.fate if made - 1 == at or (fault.lasts and made > at) else GO_ON
+
+    code = watched(partial(ends_in_a_sentence, run), folder, decide)
+    killed = fault.fate == KILL and made > at  # a message may depend on the time
+    assert code == (KILLED if killed else PASSED)
+    assert newest_step(folder) >= there
+
+
+def ends_in_a_sentence(run: Callable[[], Path]) -> None:
+    """The errors of which the command line makes one."""
+    with suppress(CheckpointError, OSError):
+        run()
+
+
+def assert_ends_as(run: Path, whole: Path, newest: int) -> None:
+    """After the step `newest`, with the same files in the end."""
+    assert_same(run, whole)
+    log = (run / "train.log").read_text()
+    assert newest in (0, 3) or f"resuming exactly after step {newest} of 3" in log
+    if "remove it yourself" not in log:
+        assert names_in(run) == names_in(whole)
+
+
+def newest_step(run: Path) -> int:
+    return max((step for step, _ in steps_in(run / "checkpoints")), default=0)
+
+
+def names_in(run: Path) -> set[Path]:
+    """But for a picture that each part of a run draws once."""
+    return {path.relative_to(run) for path in run.rglob("*") if not path.name.startswith("statistics")}
+
+
+def content_of(run: Path) -> frozenset[tuple[Path, bytes | int | None]]:
+    """All files, those that hold times by their number of lines: what is the same ends as the same."""
+
+    def content(path: Path) -> bytes | int | None:
+        if path.is_dir():
+            return None
+        read = path.read_bytes()
+        return read.count(b"\n") if path.name in TIMED else read
+
+    return frozenset((path.relative_to(run), content(path)) for path in run.rglob("*"))
+
+
+class Order:
+    """What has a name in or below a folder though it is not whole on the disk: the marker may be written
+    in place.
 
     A kill loses nothing that was written; a power cut loses what was not synced, in any order. So each
-    file is synced after it is written and before it gets its name, and then its folder.
+    file is synced after it is written and before it gets its name, and then its folder; and the records
+    are synced before the checkpoint that counts on them gets its name.
     """
-    broken, synced, unsure = list[str](), set[str](), set[str]()
-    here, sync, renames = os.path.realpath(folder), os.fsync, {n: getattr(os, n) for n in MOVES}
 
-    def fsync(descriptor: int) -> None:
-        sync(descriptor)
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        synced.add(path)
-        unsure.difference_update([one for one in unsure if os.path.dirname(one) == path])
+    def __init__(self) -> None:
+        self.broken, self.renamed = list[str](), list[str]()
+        self._synced, self._unsure, self._added = set[str](), set[str](), set[str]()
 
-    def moved(name: str, source: Any, target: Any) -> None:
-        one, other = os.path.realpath(source), os.path.abspath(target)
-        inside = [str(path) for path in Path(one).rglob("*")] + [one]
-        if one.startswith(here) and not Path(other).name.startswith(UNFINISHED):
-            broken.extend(f"{path} was not synced" for path in inside if path not in synced)
-            also = [path for path in unsure if os.path.dirname(path) == os.path.dirname(other)]
-            broken.extend(f"{path} was renamed, and its folder not synced" for path in also)
-            unsure.add(other)
-        synced.difference_update(inside)
-        renames[name](source, target)
+    def look(self, call: Call) -> int:
+        """Before it is carried out; it is."""
+        if call.name == "fsync":
+            self._sync(*call.paths)
+        elif call.name == "write":
+            self._added.update(path for path in call.paths if Path(path).name == JSONL)
+        elif call.name.startswith("rename"):
+            self._rename(*call.paths)
+        elif call.flags & (os.O_TRUNC | os.O_EXCL) and call.name == "openat":
+            self._open(Path(*call.paths))
+        return GO_ON
 
-    def opened(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
-        if set(mode) & set("wx") and not isinstance(file, int):
-            path = Path(os.path.abspath(os.fsdecode(file)))
-            aside = path.name == MARKER or any("unfinished" in part for part in path.parts)
-            if str(path).startswith(here) and not aside and path.suffix != ".png":
-                broken.append(f"{path} was written under its own name")
-        return original_open(file, mode, *rest, **named)
+    def end(self) -> list[str]:
+        """All that was found."""
+        return self.broken + [f"{path} was renamed, and its folder not synced" for path in self._unsure]
 
-    original_open = builtins.open
-    patches = [mock.patch.object(os, name, partial(moved, name)) for name in MOVES]
-    patches += [mock.patch.object(module, "open", opened) for module in (builtins, io)]
-    for patch in (patches := [*patches, mock.patch.object(os, "fsync", fsync)]):
-        patch.start()
-    try:
-        yield broken
-    finally:
-        for patch in patches:
-            patch.stop()
-        broken.extend(f"{path} was renamed, and its folder not synced" for path in unsure)
+    def _sync(self, path: str) -> None:
+        self._synced.add(path)
+        self._added.discard(path)
+        self._unsure -= {one for one in self._unsure if os.path.dirname(one) == path}
 
+    def _rename(self, source: str, target: str) -> None:
+        inside = [str(path) for path in Path(source).rglob("*")] + [source]
+        if not Path(target).name.startswith(UNFINISHED):
+            self.broken += [f"{path} was not synced" for path in inside if path not in self._synced]
+            also = [one for one in self._unsure if os.path.dirname(one) == os.path.dirname(target)]
+            self.broken += [f"{path} was renamed, and its folder not synced" for path in also]
+            if STEP_NAME.fullmatch(Path(target).name):
+                self.broken += [f"{path} was not synced before {target}" for path in self._added]
+            self._unsure.add(target)
+            self.renamed.append(Path(target).name)
+        self._synced -= set(inside)
 
-def test_11_what_has_its_name_is_on_the_disk(short):
-    """Of a run of three steps with its checkpoints, pages and final model."""
-    with order_of_calls(Path(short.out)) as broken:
-        unmask.pretrain(short)
-    assert not broken, "\n".join(broken)
+    def _open(self, path: Path) -> None:
+        if path.name != MARKER and not any("unfinished" in part for part in path.parts):
+            self.broken.append(f"{path} was written under its own name")
 
 
-def test_11_records_are_on_the_disk_before_their_checkpoint(short):
-    """As far as they were written: a resumed run counts on those up to its checkpoint."""
-    metrics = os.path.realpath(Path(short.out) / JSONL)
-    sync, rename, synced, unsynced = os.fsync, os.rename, dict[str, int](), list[int]()
-
-    def fsync(descriptor: int) -> None:
-        sync(descriptor)
-        synced[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
-
-    def renamed(source: Any, target: Any) -> None:
-        if STEP_NAME.fullmatch(Path(target).name):
-            unsynced.append(os.path.getsize(metrics) - synced.get(metrics, 0))
-        rename(source, target)
-
-    with mock.patch.object(os, "fsync", fsync), mock.patch.object(os, "rename", renamed):
-        unmask.pretrain(short)
-    assert unsynced == [0, 0, 0]
-
-
-def test_11_the_models_weights_come_last(short):
-    """Their presence means that everything else of the run is there."""
-    names, replace_ = list[str](), os.replace
-
-    def replaced(source: Any, target: Any) -> None:
-        names.append(Path(target).name)
-        replace_(source, target)
-
-    with mock.patch.object(os, "replace", replaced):
-        unmask.pretrain(short)
-    assert names[-2:] == ["model.json", "model.safetensors"]
-
-
-def fails(config: Any, at: int, number: int) -> None:
-    """One sentence, and what was announced is still whole."""
-    with pytest.raises((CheckpointError, OSError)):
-        run(config, partial(break_disk, at, number))
+@pytest.mark.parametrize("task", ["pretrain"])
+def test_11_what_has_its_name_is_on_the_disk(short, task, tmp_path):
+    """And the presence of the model's weights means that everything else of the run is there."""
+    order, folder = Order(), tmp_path / "run"
+    assert watched(partial(short, folder), folder, order.look) == PASSED
+    assert not order.end(), "\n".join(order.end())
+    assert order.renamed[-2:] == ["model.json", "model.safetensors"]

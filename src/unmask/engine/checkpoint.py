@@ -93,21 +93,11 @@ def save(
     final = folder / step_name(checkpoint.step)
     with disk_errors_named(f"the checkpoint of step {checkpoint.step}", folder, needed):
         folder.mkdir(exist_ok=True)
-        if os.path.lexists(final):
-            if _is_whole(final):
-                return final  # of the same run, and so of the same content
+        if os.path.lexists(final) and not _is_whole(final):
             say(f"set aside a broken checkpoint as {set_aside(final).name}")
-        need_space(folder, needed, f"the checkpoint of step {checkpoint.step} needs")
-        aside = folder / f"{UNFINISHED}{checkpoint.step:08d}"
-        try:
-            _write(aside, checkpoint)
-            fault_point("checkpoint.rename")
-            os.rename(aside, final)
-        except Exception:
-            remove(aside)
-            raise
-        fault_point("checkpoint.renamed")
-        sync_folder(folder)
+        if not os.path.lexists(final):  # or it is of the same run, and so of the same content
+            need_space(folder, needed, f"the checkpoint of step {checkpoint.step} needs")
+            _write_whole(folder, checkpoint)
     if stay is not None and free_space(folder) < needed:
         stay = None
     _retain(folder, keep, checkpoint.step, say, every=every, stay=stay)
@@ -218,6 +208,20 @@ def collect(
         "average": average.weights if average else {},
     }
     return Checkpoint(step, tensors, loop)
+
+
+def _write_whole(folder: Path, checkpoint: Checkpoint) -> None:
+    """Aside, and renamed when all of it is on the disk; what fails leaves nothing behind."""
+    aside = folder / f"{UNFINISHED}{checkpoint.step:08d}"
+    try:
+        _write(aside, checkpoint)
+        fault_point("checkpoint.rename")
+        os.rename(aside, folder / step_name(checkpoint.step))
+    except Exception:
+        remove(aside)
+        raise
+    fault_point("checkpoint.renamed")
+    sync_folder(folder)
 
 
 def _write(aside: Path, checkpoint: Checkpoint) -> None:

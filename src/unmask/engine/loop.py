@@ -48,8 +48,8 @@ def train(session: Session) -> TrainingState:
                 reported = report(session, state, metrics, state.unreported, stop)
             if not reported:
                 raise Interrupted(stop.signal or signal.SIGTERM, state.step)
-            if state.step:
-                save(session, state, metrics)
+        if state.step == plan.steps:  # a kill may have come before the older checkpoints were removed
+            save(session, state, metrics)
         stopped = session.batches.from_step(state.step, lambda: stop.signal is not None)
         with closing(stopped) as batches:
             while state.step < plan.steps:
