@@ -5,6 +5,14 @@ The command turns them into exit codes: ValueError 2, DataError 3, CheckpointErr
 
 import signal
 
+CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc")
+"""What torch's messages hold if an allocation on a CPU fails: it has no error of its own for that."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether the machine has too little memory, not counting that of a GPU."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in CPU_OUT_OF_MEMORY)
+
 
 def printable(text: str) -> str:
     """Text for a terminal: escapes stand for what it would obey, or what is not UTF-8."""

@@ -273,7 +273,7 @@ def test_masks_of_coco(tmp_path):
 def test_20_a_label_map_is_tried_again_as_an_image_is(tmp_path, monkeypatch, format_):
     """What fails for a moment ends no run; what goes on failing is a sentence."""
     import unmask.data.images as images
-    from unmask.data.sources import labelme, map_files
+    from unmask.data.sources import labelme, map_pictures
 
     for i in range(4):
         photo(tmp_path / "images" / f"{i}.png")
@@ -285,7 +285,7 @@ def test_20_a_label_map_is_tried_again_as_an_image_is(tmp_path, monkeypatch, for
             (tmp_path / "images" / f"{i}.json").write_text(json.dumps(content))
     training = find_label_maps((str(tmp_path),)).training
     wanted = training.labels(0)
-    module, name = (map_files, "_stored") if format_ == "pictures" else (labelme, "read_regular")
+    module, name = (map_pictures, "_stored") if format_ == "pictures" else (labelme, "read_regular")
     read, failures, calls = getattr(module, name), [errno.ESTALE, errno.EIO], list[str]()
 
     def shaky(path, *more):

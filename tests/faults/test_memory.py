@@ -22,7 +22,10 @@ from faults_support import PASSED, in_child
 from tests_support import PARTS, random_weights, spec_for
 from unmask.config.image import PixelFormat
 from unmask.data.decode import pictures
+from unmask.data.decode.file_sizes import BYTES_PER_PIXEL
 from unmask.data.decode.pictures import BadImage
+from unmask.data.images import Images
+from unmask.data.paths import PathList
 from unmask.data.sources.find import find_images
 from unmask.data.sources.idx import read_idx
 from unmask.engine.machine import is_out_of_memory
@@ -167,6 +170,11 @@ def write_rgba(file: Path, mode: str, color: Any, **options: Any) -> None:
     Image.new(mode, (SIDE, SIDE), color).save(file, **options)
 
 
+def write_webp(file: Path) -> None:
+    side = int(SIDE * (10 / 12) ** 0.5)  # of WebP a sixth less is allowed
+    Image.new("RGB", (side, side), (1, 2, 3)).save(file, lossless=True)
+
+
 def write_deep_png(file: Path) -> None:
     pixels = np.full((SIDE, SIDE, 4), 40_000, dtype=np.uint16)
     file.write_bytes(imagecodecs.png_encode(pixels, level=1))
@@ -174,9 +182,7 @@ def write_deep_png(file: Path) -> None:
 
 def write_tiff(file: Path, channels: int, dtype: str) -> None:
     value_bytes = max(4, np.dtype(dtype).itemsize)
-    pixels = np.zeros(
-        (SIDE, SIDE * pictures.BYTES_PER_PIXEL // channels // value_bytes, channels), dtype
-    )
+    pixels = np.zeros((SIDE, SIDE * BYTES_PER_PIXEL // channels // value_bytes, channels), dtype)
     tifffile.imwrite(file, pixels.squeeze(), photometric="minisblack", compression="zlib")
 
 
@@ -184,6 +190,12 @@ HEAVY: dict[str, tuple[str, Callable[[Path], None], dict[str, Any]]] = {
     "transparent": ("a.png", partial(write_rgba, mode="RGBA", color=(1, 2, 3, 128)), {"channels": 3}),
     "palette": ("a.png", partial(write_rgba, mode="P", color=0, transparency=0), {"channels": 3}),
     "inks": ("a.jpg", partial(write_rgba, mode="CMYK", color=0), {"channels": 3}),
+    "film": ("a.webp", write_webp, {"channels": 3}),
+    "progressive": (
+        "a.jpg",
+        partial(write_rgba, mode="CMYK", color=0, progressive=True),
+        {"channels": 3},
+    ),
     "deep": ("a.png", write_deep_png, {"channels": 3}),
     "bands with no-data": (
         "a.tif",
@@ -260,6 +272,19 @@ def test_26_out_of_memory_names_a_micro_batch(tiny, monkeypatch, error):
     monkeypatch.setattr(Pretrain, "step", step)
     with pytest.raises(ValueError, match=r"--optim\.micro-batch 2; the batch stays as it is"):
         unmask.pretrain(tiny)
+
+
+def test_26_too_little_memory_is_no_fault_of_an_image():
+    """But one that is refused memory though there is room for any image asks for too much."""
+    asked = {"numpy": partial(np.empty, 2**60, np.uint8), "torch": partial(torch.empty, 2**60)}
+    for allocate, error in zip(asked.values(), (MemoryError, RuntimeError), strict=True):
+
+        def opened(name, reading, allocate=allocate):
+            raise AssertionError(allocate())
+
+        images = Images("test", PathList(["a.png"]), opener=opened)
+        assert isinstance(images.decode(0, PixelFormat(channels=3)), BadImage)
+        assert with_little_room(partial(images.decode, 0, PixelFormat(channels=3)), error) == PASSED
 
 
 def test_26_torch_says_so_on_this_machine():

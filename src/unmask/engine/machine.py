@@ -13,6 +13,7 @@ import torch
 
 from unmask.config.plan import Machine, TrainingPlan
 from unmask.config.settings import Device
+from unmask.errors import lacks_memory
 from unmask.units import GIB, KIB
 
 FAST_BF16 = "UNMASK_FAST_BF16"
@@ -20,8 +21,6 @@ FAST_BF16 = "UNMASK_FAST_BF16"
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Constants of glibc's malloc.h."""
-CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc")
-"""What torch's messages hold if an allocation on a CPU fails."""
 
 
 def detect_machine(device: Device) -> Machine:
@@ -100,9 +99,8 @@ def _has_glibc() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device has too little memory; for CPUs torch has no error of its own."""
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_memory or any(sign in str(error) for sign in CPU_OUT_OF_MEMORY)
+    """Whether a device has too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
 def peak_memory_gib(device: torch.device) -> float:

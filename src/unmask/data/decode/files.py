@@ -11,23 +11,29 @@ import numpy as np
 from PIL import Image
 
 from unmask.data.decode.arrays import array_picture
+from unmask.data.decode.beside import refuse_much_beside_pixels
 from unmask.data.decode.dicom import is_dicom_image, open_dicom
+from unmask.data.decode.file_sizes import bytes_in, most_bytes
 from unmask.data.decode.jpeg import jpeg_picture
-from unmask.data.decode.pictures import Picture, most_bytes
+from unmask.data.decode.pictures import Picture
 from unmask.data.decode.pillow import FORMATS, PillowPicture, orientation_of
 from unmask.data.decode.png import SIGNATURE, DeepPng, is_deep, without_metadata
 from unmask.data.decode.quiet import WARNED, notes_on, quietly
 from unmask.data.decode.reading import AS_IT_SAYS, Reading
 from unmask.data.decode.tiff import open_tiff
+from unmask.data.decode.tiff_directories import TIFF_BEGINS
 from unmask.units import data_size
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SUFFIXES = (*PICTURES, ".npy", ".dcm", ".dicom")
 READ_IN_PARTS = (".npy", ".tif", ".tiff")
 """Files of which only what is wanted is read, however much lies beside it."""
-TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WITH_METADATA = (SIGNATURE, b"\xff\xd8")
 """How PNG and JPEG begin, from which damaged metadata can be taken away."""
+LONGEST_NPY_HEADER = 2**16
+"""Bytes; from version 2 on it may have four gigabytes, which NumPy reads before it refuses them."""
+MOST_COPIED = 2**29
+"""Bytes of a file of which a copy is made without damaged metadata."""
 START = 512
 """Bytes that tell what a file is."""
 
@@ -52,6 +58,7 @@ def open_file(path: str, reading: Reading = AS_IT_SAYS) -> AbstractContextManage
 @contextmanager
 def open_encoded(file: IO[bytes], reading: Reading = AS_IT_SAYS) -> Iterator[Picture]:
     """Opens an image in a stream of bytes, by what these are; raises almost anything if it is broken."""
+    refuse_much_beside_pixels(file)
     if (picture := jpeg_picture(file)) is not None:
         yield picture
         return
@@ -88,7 +95,11 @@ def _opened(file: IO[bytes]) -> tuple[Image.Image, bool]:
 
 def _plainer(file: IO[bytes]) -> Image.Image:
     """Without metadata; at last without EXIF, which may turn the image."""
-    file.seek(0)
+    if (size := bytes_in(file)) > MOST_COPIED:
+        raise ValueError(
+            f"its metadata are damaged and it has {data_size(size)}, of which no copy without them is "
+            f"made: save it again"
+        )
     content = file.read()
     try:
         return Image.open(io.BytesIO(without_metadata(content)), formats=FORMATS)
@@ -112,6 +123,10 @@ def _open_by_content(path: str, reading: Reading) -> Iterator[Picture]:
 
 @contextmanager
 def _open_numpy(path: str, reading: Reading) -> Iterator[Picture]:
+    with open(path, "rb") as file:
+        start = file.read(START)
+    if int.from_bytes(start[8:12], "little") > LONGEST_NPY_HEADER and start[6:7] > b"\1":
+        raise ValueError("its header is longer than that of any array: save it again")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     yield array_picture(array, kind="NPY", reading=reading)
 

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from unmask.config.image import PixelFormat, PixelType
 from unmask.core.spec import Size
+from unmask.data.decode.file_sizes import bytes_in, most_bytes
 from unmask.data.decode.pictures import (
     Box,
     Picture,
-    bytes_in,
     channels_first,
     decoded_box,
     decoded_share,
-    most_bytes,
     of_type,
     refuse_if_large,
 )

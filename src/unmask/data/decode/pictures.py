@@ -4,11 +4,10 @@ Legend: C channels, h x w pixels.
 """
 
 import math
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from unmask.config.image import PixelFormat, PixelType
 from unmask.core.spec import Size
+from unmask.data.decode.file_sizes import BYTES_PER_PIXEL
 from unmask.data.decode.quiet import quietly
+from unmask.errors import lacks_memory
 from unmask.units import counted, data_size
 
 SMALLER = 0.5
@@ -29,13 +30,11 @@ Box = tuple[int, int, int, int]
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue, as in Pillow's conversion to grey (ITU-R 601)."""
 
-BYTES_PER_PIXEL = 10
-"""What the largest images that --data.max-megapixels allows may take: 2 GB for its 200."""
-BESIDE_PIXELS = 2**26
-"""Bytes of a file that may be comments, profiles, or a film behind the photo, as phones write it."""
 STRIP_VALUES = 2**22
 """So many are converted at once: what exists on the way takes little memory beside the image."""
 
+ROOM = 2**32
+"""Bytes: the largest images that are usual, and as much again on the way to them."""
 HUGE = 1e30
 FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65_535}
 """What counts as 1 on the scale 0 to 1; numbers of other types are taken as they are."""
@@ -50,10 +49,25 @@ class BadImage:
 
     @classmethod
     def of(cls, path: str, error: Exception) -> "BadImage":
-        """By what was raised when it was read."""
+        """By what was raised when it was read.
+
+        Raises that if the machine lacks memory, which is no fault of the image: with room for the
+        largest one, it is.
+        """
+        if lacks_memory(error) and not _has_room():
+            raise error
         if isinstance(error, UnidentifiedImageError):  # its own words show a Python object
             return cls(path, "its content is no image of a kind that is read, or it is cut short")
         return cls(path, f"{type(error).__name__}: {error}")
+
+
+def _has_room() -> bool:
+    """Whether this process could have as much more memory as any image may take."""
+    try:
+        np.empty(ROOM, dtype=np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 class Picture(Protocol):
@@ -329,15 +343,3 @@ def refuse_if_large(size: Size, wanted: PixelFormat, channels: int, value_bytes:
             f"over the {data_size(most)} that --data.max-megapixels {wanted.max_pixels / 1e6:g} allows: "
             f"cut it, or raise that to {math.ceil(needed / BYTES_PER_PIXEL / 1e6)}"
         )
-
-
-def most_bytes(pixels: int) -> int:
-    """What a file of an image with so many pixels may hold; encoded, they take less than decoded."""
-    return BYTES_PER_PIXEL * pixels + BESIDE_PIXELS
-
-
-def bytes_in(file: IO[bytes]) -> int:
-    """How many bytes a file holds; leaves it at its start."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size

@@ -31,6 +31,8 @@ JPEGS = ("JPEG", "MPO")
 
 Image.MAX_IMAGE_PIXELS = None  # our own cap refuses with a sentence, before any pixel is decoded
 
+WEBP_BYTES = 4
+"""What its decoder takes for each value: it holds two frames of a film, and Pillow copies one."""
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 ALPHA_MODES = ("RGBA", "LA", "La", "PA", "RGBa")
 UPRIGHT = {
@@ -71,7 +73,7 @@ class PillowPicture(Picture):
 
     def pixels(self, wanted: PixelFormat, scale: float = 1.0, box: Box | None = None) -> Tensor:
         """See `Picture`. JPEG decodes at a half, a quarter or an eighth if that is enough."""
-        stored = 2 if self.pixel_type == "float32" else 1
+        stored = 2 if self.pixel_type == "float32" else WEBP_BYTES if self._image.format == "WEBP" else 1
         refuse_if_large(self.size, wanted, self.channels, stored)
         with quietly():
             return self._pixels(wanted, scale, box)

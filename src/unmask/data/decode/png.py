@@ -14,14 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from unmask.config.image import PixelFormat, PixelType
+from unmask.data.decode.file_sizes import bytes_in, most_bytes
 from unmask.data.decode.pictures import (
     Box,
     Picture,
     as_tensor,
-    bytes_in,
     in_strips,
     missing_in,
-    most_bytes,
     part_of,
     refuse_if_large,
     refuse_other_size,
@@ -99,26 +98,26 @@ def without_metadata(content: bytes, *, exif: bool = True) -> bytes:
     `exif`: keep that as well. Other content comes back as it is.
     """
     if content.startswith(SIGNATURE):
-        return SIGNATURE + b"".join(_needed_chunks(content, exif))
+        return b"".join((SIGNATURE, *_needed_chunks(memoryview(content), exif)))
     if content.startswith(b"\xff\xd8"):
-        return b"\xff\xd8" + b"".join(_needed_segments(content, exif))
+        return b"".join((b"\xff\xd8", *_needed_segments(memoryview(content), exif)))
     return content
 
 
-def _needed_chunks(content: bytes, exif: bool) -> Iterator[bytes]:
+def _needed_chunks(content: memoryview, exif: bool) -> Iterator[memoryview]:
     at = len(SIGNATURE)
     while at + 12 <= len(content):
-        (length,), name = struct.unpack_from(">I", content, at), content[at + 4 : at + 8]
+        (length,), name = struct.unpack_from(">I", content, at), bytes(content[at + 4 : at + 8])
         chunk = content[at : at + 12 + length]
         at += len(chunk)
         critical = name[:1].isupper()
-        whole = chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
-        if critical or (whole and name in KEPT_CHUNKS and (exif or name != b"eXIf")):
+        kept = name in KEPT_CHUNKS and (exif or name != b"eXIf")
+        if critical or (kept and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))):
             yield chunk
     yield content[at:]
 
 
-def _needed_segments(content: bytes, exif: bool) -> Iterator[bytes]:
+def _needed_segments(content: memoryview, exif: bool) -> Iterator[memoryview]:
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != SCAN:
         marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])

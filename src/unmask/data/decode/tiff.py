@@ -12,11 +12,13 @@ import numpy as np
 from PIL import Image
 
 from unmask.data.decode.arrays import Order, in_order, order_by_name, order_of, shape_in
+from unmask.data.decode.file_sizes import BESIDE_PIXELS
 from unmask.data.decode.pictures import ArrayPicture, Picture, can_hold
 from unmask.data.decode.pillow import ALPHA_MODES, PillowPicture
 from unmask.data.decode.quiet import notes_on, quietly
 from unmask.data.decode.reading import Reading
 from unmask.data.decode.turning import turned
+from unmask.units import data_size
 
 SUBFILE_TYPE, BITS, PHOTOMETRIC, ORIENTATION = 254, 258, 262, 274
 SAMPLES_PER_PIXEL, COLOUR_MAP, SAMPLE_FORMAT, NO_DATA = 277, 320, 339, 42113
@@ -27,6 +29,8 @@ WHITE_IS_ZERO, PALETTE, MASK, INKS = 0, 3, 4, 5
 
 ALPHA = "its alpha is laid over white (--data.channels 4 reads four bands as stored)"
 FIRST_PAGE = "of its {count} pages the first is read"
+PACKED_SHARE = 4
+"""Strips and tiles take at most so many times the image's own bytes, with what pads the last ones."""
 DEPTHS = {"Z": "depth", "T": "time"}
 
 
@@ -114,6 +118,8 @@ def _layers(tiff: Any) -> _Layers:
             f"its bands are of mixed sizes or types ({kinds}): resample them to one size and type"
         )
     series, pages, count = whole[0], full[0], sum(map(len, full))
+    for page in pages:
+        _refuse_long_segments(page)
     first, kind = pages[0], pages[0].keyframe
     if len(whole) > 1 or ("S" in series.axes and len(series.shape) > 3) or len(pages) == 1:
         if len(pages) == len(series.pages) == 1:  # which may hold more than one plane
@@ -123,6 +129,18 @@ def _layers(tiff: Any) -> _Layers:
         axes, shape = f"I{first.axes}", (len(pages), *first.shape)
         return _Layers(lambda: np.stack([page.asarray() for page in pages]), axes, shape, kind)
     return _Layers(series.asarray, series.axes, series.shape, series.keyframe)
+
+
+def _refuse_long_segments(page: Any) -> None:
+    """Raises ValueError if strips or tiles are, packed or unpacked, far larger than the image."""
+    image = math.prod(page.keyframe.shape) * page.dtype.itemsize
+    segment = math.prod(page.keyframe.chunks) * page.dtype.itemsize
+    needed, most = max(segment, sum(page.databytecounts)), PACKED_SHARE * image + BESIDE_PIXELS
+    if needed > most:
+        raise ValueError(
+            f"its strips or tiles take {data_size(needed)}, and {_times(page.keyframe.shape)} values of "
+            f"{page.dtype} at most {data_size(most)}: save it again"
+        )
 
 
 def _on_pages(count: int) -> tuple[str, ...]:

@@ -9,18 +9,17 @@ DATA/SegmentationClass is divided as DATA/ImageSets/Segmentation says. `cityscap
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.decode.files import SUFFIXES
 from unmask.data.findings import Finding, found
-from unmask.data.images import Images, tried_again
+from unmask.data.images import Images
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.paths import PathList
 from unmask.data.records import PART_NAMES, TEST, TRAINING, VALIDATION, some
@@ -28,118 +27,16 @@ from unmask.data.sources import cityscapes, voc
 from unmask.data.sources.class_lists import ClassList, class_list, class_list_in
 from unmask.data.sources.folder import images_below
 from unmask.data.sources.map_folders import ENDINGS, is_called_a_map, pairs_of_folders, part_folders
-from unmask.data.sources.sizes import most_pixels, refuse_large
+from unmask.data.sources.map_pictures import NO_CLASS, MapFiles, palette_of, values_of
+from unmask.data.sources.sizes import most_pixels
 from unmask.data.sources.source import MapSource
 from unmask.errors import DataError
 
 VOC_FOLDER = "SegmentationClass"
 """PASCAL VOC's, which holds maps for a few of its images."""
-FORMATS = ("PNG", "TIFF", "BMP")
-"""Image formats of label maps: JPEG would change the labels."""
-VALUE_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
-"""Modes of Pillow in which a pixel is one number."""
-NO_CLASS = -1
 SOFT_VALUES = 16
 """From so many values between 0 and 255 on, maps may be masks with soft edges."""
 VALUES = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapFiles:
-    """Reads label maps from pictures."""
-
-    paths: PathList
-    table: np.ndarray
-    """int16: from each value to its label, NO_CLASS for a value that is none."""
-    colours: np.ndarray | None
-    """uint8 [K, 3]: those of the classes in maps in colour; other maps hold values."""
-    values: tuple[int, ...]
-    """That of each class."""
-    expected: str
-    """What values there may be, for messages."""
-    most: int
-    """Pixels of a map; one with more is refused before it is decoded."""
-
-    def __call__(self, index: int) -> np.ndarray:
-        """int64 [H, W]; DataError if it cannot be read or holds a value that is no class."""
-        values = _values(self.paths[index], self.colours, self.values, self.most)
-        is_known = (values >= 0) & (values < len(self.table))
-        labels = self.table[np.where(is_known, values, 0)].astype(np.int64)
-        outside = ~is_known | (labels == NO_CLASS)
-        if outside.any():
-            raise DataError(
-                f"{self.paths[index]} holds the label {int(values[outside][0])} and {self.expected}: "
-                f"correct the map, or say --data.classes, --data.label-offset or --data.ignore-values"
-            )
-        return labels
-
-    def name(self, index: int) -> str:
-        """The file that holds it."""
-        return self.paths[index]
-
-    def subset(self, indices: np.ndarray) -> "MapFiles":
-        """Some of the maps, in the order given."""
-        return replace(self, paths=self.paths.take(indices))
-
-    def relabelled(self, indices: np.ndarray) -> "MapFiles":
-        """The same maps with `indices[label]` in place of each label."""
-        is_class = (self.table != NO_CLASS) & (self.table != IGNORE_INDEX)
-        new = indices[np.where(is_class, self.table, 0)]
-        return replace(self, table=np.where(is_class, new, self.table).astype(np.int16))
-
-
-def _values(path: str, colours: np.ndarray | None, of_classes: tuple[int, ...], most: int) -> np.ndarray:
-    """Integers [H, W] as they are stored: what a map holds, the indices of its palette if it has one.
-
-    Of a map in colour: for each pixel's colour the value of the class that has it.
-    """
-    try:
-        pixels = tried_again(lambda: _stored(path, most))
-    except DataError:
-        raise
-    except Exception as error:  # broken files raise almost anything out of their decoders
-        raise DataError(
-            f"the label map {path} cannot be read ({error}): store it as PNG with a value for each class"
-        ) from error
-    if pixels.ndim == 2:
-        return pixels.view(np.uint8) if pixels.dtype == np.bool_ else pixels
-    if colours is not None:
-        return np.array(of_classes, dtype=np.int64)[_places(path, pixels, colours)]
-    if (pixels == pixels[..., :1]).all():
-        return pixels[..., 0]
-    raise DataError(
-        f"the label map {path} is in colour: give the colours of the classes with --data.classes, a "
-        f".csv with the columns name, r, g and b"
-    )
-
-
-def _stored(path: str, most: int) -> np.ndarray:
-    """[H, W], or [H, W, 3] of a map in colour. Raises DataError if too large, or what Pillow raises."""
-    with Image.open(path, formats=FORMATS) as image:
-        refuse_large(f"the label map {path}", (image.height, image.width), most)
-        return np.asarray(image if image.mode in VALUE_MODES else image.convert("RGB"))
-
-
-def _places(path: str, pixels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    wanted, codes = _codes(colours), _codes(pixels)
-    order = np.argsort(wanted)
-    at = order[np.clip(np.searchsorted(wanted[order], codes), 0, len(wanted) - 1)]
-    if (unknown := wanted[at] != codes).any():
-        red, green, blue = pixels[unknown][0].tolist()
-        raise DataError(
-            f"{path} has the colour {red}, {green}, {blue}, which is that of no class: add it to the "
-            f"table of classes, or correct the map"
-        )
-    return at
-
-
-def _codes(colours: np.ndarray) -> np.ndarray:
-    """int32: red, green and blue, uint8 [..., 3], in one number each."""
-    codes = colours[..., 0].astype(np.int32)
-    for band in (1, 2):
-        codes <<= 8
-        codes |= colours[..., band]
-    return codes
 
 
 def _matches(word: str) -> bool:
@@ -201,7 +98,7 @@ def _read(word: str, options: MapOptions) -> AnnotatedParts[LabelMaps]:
     first = usual if options.label_offset is None else options.label_offset
     counts = _counts(all_maps, most_pixels(options)) if known is None else Counter[int]()
     reader, classes = _reader(word, counts, known, first, options)
-    palette = _palette(known, reader.table, all_maps)
+    palette = _palette(known, reader.table, all_maps, reader.most)
     name = Path(word).resolve().stem
 
     def made(part: str) -> LabelMaps | None:
@@ -237,7 +134,7 @@ def _counts(maps: Sequence[str], most: int) -> Counter[int]:
     """How many pixels of all maps have each value."""
     counts = Counter[int]()
     for path in maps:
-        values, pixels = np.unique(_values(path, None, (), most), return_counts=True)
+        values, pixels = np.unique(values_of(path, None, (), most), return_counts=True)
         counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
     return counts
 
@@ -291,15 +188,16 @@ def _reader(
     ), classes
 
 
-def _palette(known: ClassList | None, table: np.ndarray, maps: Sequence[str]) -> np.ndarray | None:
+def _palette(
+    known: ClassList | None, table: np.ndarray, maps: Sequence[str], most: int
+) -> np.ndarray | None:
     """uint8 [K, 3]: the listed colours, or else those of the first map's own palette.
 
     A palette that gives each value its own grey is a file format's, and no choice of colours.
     """
     if known is not None and known.palette is not None:
         return known.palette
-    with Image.open(maps[0], formats=FORMATS) as image:
-        colours = image.getpalette("RGB") if image.mode == "P" else None
+    colours = palette_of(maps[0], most)
     classes = np.flatnonzero((table != NO_CLASS) & (table != IGNORE_INDEX))
     if colours is None or len(colours) < 3 * (classes[-1] + 1):
         return None
