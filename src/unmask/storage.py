@@ -6,6 +6,7 @@ at any moment leaves the old file or the new one.
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
@@ -27,12 +28,16 @@ CHUNK = 2**24
 SMALL_FILE, LARGE_FILE, ANY_SIZE = 2**28, 2**32, 2**63 - 1
 """Bytes: more than any JSON file of ours holds; several times the 1 GB of LVIS's annotations; more than
 any file does."""
+MOST_JSON = 2**26
+"""Bytes of it that are read at once: as Python's objects they take up to 28 times as many."""
 NOT_ORDINARY = "it is no ordinary file"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def from_json(content: str | bytes) -> Any:
-    """What JSON holds. Raises ValueError if it is none, or nested deeper than Python reads."""
+    """What JSON holds. Raises ValueError if it is none, too long, or nested deeper than Python reads."""
+    if len(content) > MOST_JSON:
+        raise ValueError(f"it has {data_size(len(content))} and at most {data_size(MOST_JSON)} are read")
     try:
         return json.loads(content)
     except RecursionError as error:
@@ -128,11 +133,27 @@ def read_regular(path: Path, most: int = SMALL_FILE) -> bytes:
     Raises OSError: for a pipe or a device at once, instead of waiting for somebody to write.
     """
     with open_regular(path) as descriptor:
-        size = os.fstat(descriptor).st_size
-        if size > most:
-            raise OSError(errno.EFBIG, f"it has {size} bytes and at most {most} are read", str(path))
+        size = _refuse_larger(path, descriptor, most)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(size + 1)
+
+
+@contextmanager
+def open_text(
+    path: Path, most: int, encoding: str, errors: str = "strict", newline: str = ""
+) -> Iterator[IO[str]]:
+    """A text of at most `most` bytes, to be read in pieces; see `open`. Raises OSError."""
+    with open_regular(path) as descriptor:
+        _refuse_larger(path, descriptor, most)
+        with open(descriptor, "rb", closefd=False) as file:
+            yield io.TextIOWrapper(file, encoding, errors, newline)
+
+
+def _refuse_larger(path: Path, descriptor: int, most: int) -> int:
+    size = os.fstat(descriptor).st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"it has {size} bytes and at most {most} are read", str(path))
+    return size
 
 
 def start_of(path: Path, count: int) -> bytes:

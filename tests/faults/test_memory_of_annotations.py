@@ -1,5 +1,7 @@
 """Fault 18 in annotations: what they take is in proportion to their files and to one image."""
 
+import json
+import os
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,13 @@ from unmask.data.annotations import Annotations
 from unmask.data.detections import find_boxes
 from unmask.data.instances import Detections
 from unmask.data.masks import Polygons, pixels_of, run_lengths_of
+from unmask.data.sources import json_members
+from unmask.data.sources.class_lists import class_list
 from unmask.data.sources.coco_maps import ObjectMaps
+from unmask.data.sources.find import find_images
+from unmask.data.sources.lists import paths_in_list
+from unmask.errors import DataError
+from unmask.storage import MOST_JSON, from_json
 from unmask.tasks.detections import true_objects
 
 SIDE = 1000
@@ -84,3 +92,60 @@ def test_18_odd_lines_of_yolo_are_counted_not_kept(tmp_path, line):
     odd = next(each for each in parts.findings if each.what.startswith(("lines", "boxes with")))
     assert odd.count == count
     assert len(odd.examples) == min(count, 3)
+
+
+def test_18_annotations_in_cocos_format_are_read_piece_by_piece(tmp_path):
+    """One value at a time is held, and one without an end is refused with its length."""
+    Image.new("L", (64, 48)).save(tmp_path / "0.png")
+    images = [{"id": 0, "file_name": "0.png", "height": 48, "width": 64}]
+    head = json.dumps({"images": images, "categories": [{"id": 1, "name": "thing"}]})[:-1]
+    objects = [{"image_id": 0, "category_id": 1, "bbox": [i, 1, 2, 2], "area": 4} for i in range(40)]
+    spaces = " " * 2**18  # so that values end anywhere in a piece
+    annotations = ",".join(f"{spaces[: 2**18 - i]}{json.dumps(each)}" for i, each in enumerate(objects))
+    file = tmp_path / "a.json"
+    file.write_text(f'{head},"annotations": [{annotations}]}}')
+    with at_most(2**23):
+        parts = find_boxes((str(file),))
+    assert parts.training is not None
+    assert parts.training.instances.boxes[:, 0].tolist() == list(range(40))
+
+
+def test_18_one_value_of_gigabytes_in_cocos_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_members, "LONGEST", 2**20)
+    file = tmp_path / "a.json"
+    for value in ("[" + "0," * 2**20, '"' + "a" * 2**21):
+        file.write_text('{"images": [], "annotations": [' + value)
+        with at_most(2**26), pytest.raises(DataError, match="has more than 1 MiB, or does not end"):
+            find_boxes((str(file),))
+
+
+def test_18_json_of_gigabytes_is_refused():
+    with pytest.raises(ValueError, match="it has 64 MiB and at most 64 MiB are read"):
+        from_json(b"0" * (MOST_JSON + 1))
+
+
+def test_18_lists_are_read_line_by_line(tmp_path):
+    names = [f"images/{i:07}.png" for i in range(20_000)]
+    (tmp_path / "a.txt").write_text("\n".join(names))
+    (tmp_path / "a.csv").write_text("path\n" + "\n".join(names))
+    for name in ("a.txt", "a.csv"):
+        with at_most(2**18):
+            assert sum(1 for _ in paths_in_list(str(tmp_path / name))) == 20_000
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_18_an_endless_line_of_a_list_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("path\n" + "a" * 2**24)
+    with at_most(2**26), pytest.raises(DataError, match=r"of more than 4194304 characters|is not JSON"):
+        find_images((str(tmp_path / name),))
+
+
+def test_18_sheets_and_lists_of_classes_far_longer_than_any_are_refused(tmp_path):
+    sheet, classes = tmp_path / "a.xml", tmp_path / "classes.txt"
+    for file, start in ((sheet, "<annotation>"), (classes, "cat\n")):
+        file.write_text(start)
+        os.truncate(file, 2**25)
+    with pytest.raises(DataError, match="has 33554432 bytes and at most 16777216 are read"):
+        find_boxes((str(tmp_path),))
+    with pytest.raises(DataError, match="has 33554432 bytes and at most 16777216 are read"):
+        class_list(str(classes))

@@ -27,6 +27,8 @@ USUAL = (
     "objectInfo150.txt",
 )
 """What a list of classes beside the maps may be called; the last two are Roboflow's and ADE20K's."""
+MOST_TEXT = 2**24
+"""Bytes: a million classes take fewer."""
 BACKGROUND = "background"
 NAME_COLUMNS = ("name", "class", "label")
 VALUE_COLUMNS = ("value", "pixel value")
@@ -75,7 +77,7 @@ def class_list(file: str) -> ClassList:
 def _lines(file: str) -> list[str]:
     """Those that are not empty."""
     try:
-        lines = read_regular(Path(file)).decode("utf-8-sig").splitlines()
+        lines = read_regular(Path(file), MOST_TEXT).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"the list of classes {file} cannot be read ({error}): save it as UTF-8"

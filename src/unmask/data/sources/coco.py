@@ -21,9 +21,10 @@ from unmask.data.findings import SHOWN, found
 from unmask.data.instances import Detections
 from unmask.data.masks import Mask, Polygons, RunLengths, extent_of, run_lengths_of_text
 from unmask.data.records import TRAINING, part_named, some
+from unmask.data.sources.json_members import members
 from unmask.data.sources.source import BoxSource, Options
 from unmask.errors import DataError
-from unmask.storage import LARGE_FILE, read_regular, start_of
+from unmask.storage import LARGE_FILE, open_text, start_of
 
 OTHER_KINDS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
 """What COCO's own files for other uses begin with."""
@@ -32,7 +33,6 @@ SNIFFED = 65_536
 COCO_KEY = re.compile(rb'"(?:images|annotations|categories)"\s*:')
 OWN_KEY = re.compile(rb'"(?:images|annotations)"\s*:')
 LABELME_KEY = re.compile(rb'"shapes"\s*:')
-SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def coco_files(folder: str) -> list[str]:
@@ -207,49 +207,14 @@ def _part_of(file: str, root: str) -> str:
 def _entries(file: str) -> Iterator[tuple[str, Any]]:
     """Each member of each array at the top, one at a time: all at once would take ten times the file."""
     try:
-        text = read_regular(Path(file), LARGE_FILE).decode("utf-8-sig")
-        yield from _members(text)
+        with open_text(Path(file), LARGE_FILE, "utf-8-sig") as text:
+            yield from members(text)
     except OSError as error:
         raise DataError(
             f"{file} cannot be read: {error.strerror}: get a fresh copy, or divide it"
         ) from error
-    except (IndexError, ValueError, RecursionError) as error:  # among them JSONDecodeError
+    except (ValueError, RecursionError) as error:  # among them those of wrong UTF-8
         raise DataError(f"{file} is not JSON, or not whole ({error}): get a fresh copy") from error
-
-
-def _members(text: str) -> Iterator[tuple[str, Any]]:
-    decode = json.JSONDecoder().raw_decode
-
-    def after(at: int, wanted: str) -> int:
-        """Where something stands behind one of the wanted characters."""
-        at = _past_space(text, at)
-        if text[at] not in wanted:
-            raise ValueError(f"{text[at]!r} at character {at}, not {' or '.join(wanted)}")
-        return _past_space(text, at + 1)
-
-    at = after(0, "{")
-    while text[at] != "}":
-        key, at = decode(text, at)
-        at = after(at, ":")
-        if text[at] != "[":
-            _, at = decode(text, at)
-        else:
-            at = _past_space(text, at + 1)
-            while text[at] != "]":
-                value, at = decode(text, at)
-                yield key, value
-                at = _past_space(text, at)
-                if text[at] != "]":
-                    at = after(at, ",")
-            at += 1
-        at = _past_space(text, at)
-        if text[at] != "}":
-            at = after(at, ",")
-
-
-def _past_space(text: str, at: int) -> int:
-    match = SPACE.match(text, at)
-    return at if match is None else match.end()
 
 
 def _short(entry: Any) -> str:

@@ -32,6 +32,8 @@ WITHOUT_AREA = ("point", "points", "line", "linestrip")
 MASK_SHARE = 4
 """Pixels of a mask for each of its image: one may reach beyond it, and none of use is so large."""
 SNIFFED = 4096
+IMAGE_INSIDE = re.compile(rb'"imageData"\s*:\s*"[^"\\]+"')
+"""A copy of the image, which is far longer than what is read."""
 KEY, SHAPE = re.compile(rb'"(?:shapes|flags)"\s*:'), re.compile(rb'"shapes"\s*:\s*\[\s*\{')
 
 
@@ -125,7 +127,8 @@ def _with_area(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _content(file: str) -> dict[str, Any]:
     try:
-        content = from_json(tried_again(lambda: read_regular(Path(file))))
+        text = tried_again(lambda: read_regular(Path(file)))
+        content = from_json(IMAGE_INSIDE.sub(b'"imageData": "left out"', text))
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): get a fresh copy") from error
     shapes = content.get("shapes") if isinstance(content, dict) else None

@@ -2,11 +2,11 @@
 
 import codecs
 import csv
-import io
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,18 +25,20 @@ from unmask.data.records import (
 )
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
-from unmask.storage import LARGE_FILE, from_json, read_regular
+from unmask.storage import LARGE_FILE, from_json, open_text, start_of
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "image")
 """What a column of paths may be called."""
 SPLIT_COLUMN = "split"
 DELIMITERS = (",", ";", "\t")
+LONGEST_LINE = 2**22
+"""Characters of a row."""
 SPACES = " \t\u00a0"
 """What people leave around the cells of a table by accident; the last is the no-break space."""
 
 
-def paths_in_list(file: str) -> list[str]:
+def paths_in_list(file: str) -> Iterator[str]:
     """The paths that a list names, in its order; relative ones start at the list's own folder.
 
     A .txt file has one path per line, unless it is a table; .csv, .tsv and .jsonl have a column of
@@ -44,8 +46,8 @@ def paths_in_list(file: str) -> list[str]:
     """
     folder = os.path.dirname(file)
     if _has_a_path_per_line(file):
-        return [os.path.join(folder, line) for line in _lines(file) if line.strip()]
-    return [os.path.join(folder, path_in(file, row)) for row in rows_of(file)]
+        return (os.path.join(folder, line) for line in _lines(file) if line.strip())
+    return (os.path.join(folder, path_in(file, row)) for row in rows_of(file))
 
 
 def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str, Any]]:
@@ -59,9 +61,13 @@ def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str
         yield from _json_rows(file)
         return
     try:
-        delimiter, text = _delimiter(_text(file), "," if suffix == ".csv" else "\t", known)
-        lines = io.StringIO(text, newline="")  # a quoted field may hold ends of lines
-        rows = csv.reader(lines, delimiter=delimiter)
+        lines = _ended_lines(file, newline="")
+        first = next(lines, "")
+        if declared := re.match(r"sep=(.)\r?\n", first):  # in which Excel says so
+            delimiter, first = declared[1], next(lines, "")
+        else:
+            delimiter = _delimiter(first, "," if suffix == ".csv" else "\t", known)
+        rows = csv.reader(chain([first], lines), delimiter=delimiter)  # a field may hold ends of lines
         names = [name.strip(SPACES) for name in next(rows, [])]
         for number, cells in enumerate(rows, 2):
             if not any(cell.strip(SPACES) for cell in cells):
@@ -75,26 +81,20 @@ def rows_of(file: str, known: Sequence[str] = PATH_COLUMNS) -> Iterator[dict[str
         raise DataError(f"{file} cannot be read as {suffix} ({error}): close its quotes") from error
 
 
-def _delimiter(text: str, usual: str, known: Sequence[str]) -> tuple[str, str]:
-    """The character between columns, and the table without the line in which Excel says so.
-
-    It is the one by which the first row has a column of a known name.
-    """
-    if declared := re.match(r"sep=(.)\r?\n", text):
-        return declared[1], text[declared.end() :]
-    first = re.match(r"[^\r\n]*", text)
+def _delimiter(first: str, usual: str, known: Sequence[str]) -> str:
+    """The character between columns: the one by which the first row has a column of a known name."""
     for delimiter in (usual, *DELIMITERS):
-        names = next(csv.reader([first[0] if first else ""], delimiter=delimiter), [])
+        names = next(csv.reader([first.rstrip("\r\n")], delimiter=delimiter), [])
         if first_column(dict.fromkeys(name.strip(SPACES) for name in names), known):
-            return delimiter, text
-    return usual, text
+            return delimiter
+    return usual
 
 
 def _has_a_path_per_line(file: str) -> bool:
     """Lines of a .txt file; spreadsheets give tables with tabs that suffix as well."""
     if Path(file).suffix.lower() != ".txt":
         return False
-    names = _lines(file)[0].split("\t")
+    names = next(_lines(file), "").split("\t")
     return len(names) == 1 or not first_column({n.strip(SPACES): "" for n in names}, PATH_COLUMNS)
 
 
@@ -142,23 +142,29 @@ def _json_rows(file: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _lines(file: str) -> list[str]:
+def _lines(file: str) -> Iterator[str]:
     """Ended by line feeds alone: a name may hold what else Unicode calls an end of line."""
-    return [line.removesuffix("\r") for line in _text(file).split("\n")]
+    return (line.removesuffix("\n").removesuffix("\r") for line in _ended_lines(file, newline="\n"))
 
 
-def _text(file: str) -> str:
-    """UTF-8, or UTF-16 if its first bytes say so, as spreadsheets write it."""
+def _ended_lines(file: str, newline: str) -> Iterator[str]:
+    """One at a time, ended as `open` says.
+
+    They are UTF-8, or UTF-16 if the first bytes say so, as spreadsheets write it.
+    """
     try:
-        content = read_regular(Path(file), LARGE_FILE)
+        start = start_of(Path(file), 2)
+        wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+        with open_text(Path(file), LARGE_FILE, encoding, errors, newline) as text:
+            while line := text.readline(LONGEST_LINE + 1):
+                if len(line) > LONGEST_LINE:
+                    raise DataError(f"the list {file} has a line of more than {LONGEST_LINE} characters")
+                yield line
     except OSError as error:
         raise DataError(
             f"the list {file} cannot be read: {error.strerror}: correct or divide it"
         ) from error
-    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-8-sig", errors="surrogateescape")
-    try:
-        return content.decode("utf-16")
     except UnicodeDecodeError as error:
         raise DataError(
             f"the list {file} is not whole UTF-16 ({error.reason}): save it as UTF-8"
