@@ -441,7 +441,10 @@ def test_a_command_that_is_out_of_memory_ends_in_a_sentence(name, monkeypatch, c
             with pytest.raises(RuntimeError, match="shapes differ"):
                 run([name, "images"])
             return
-        assert run([name, "images"]) == main.FAILED
+        with monkeypatch.context() as patch:
+            if isinstance(error, MemoryError):  # then torch may not fit either
+                patch.setitem(sys.modules, "unmask.engine.machine", None)
+            assert run([name, "images"]) == main.FAILED
         said = capsys.readouterr().err
         assert said.startswith(f"unmask: unmask {name} needs more memory than there is: ")
         assert all(flag in known for flag in re.findall(r"--[a-z.-]+", said))

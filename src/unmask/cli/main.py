@@ -159,7 +159,7 @@ def run(argv: list[str]) -> int:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError):  # without torch, which may not fit
         return True
     from unmask.engine.machine import is_out_of_memory
 
