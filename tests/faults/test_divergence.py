@@ -1,17 +1,18 @@
 """Fault 25: a run that went wrong says so, and never replaces good weights by broken ones."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 import unmask
 from tests_support import stopped_after
 from unmask.engine import checkpoint
+from unmask.engine.ema import WeightAverage
 from unmask.errors import CheckpointError, DivergenceError
 from unmask.storage import unsealed
 from unmask.tasks.pretrain import Pretrain
@@ -55,20 +56,21 @@ def test_25_skipped_steps_in_a_row_count_across_a_stop(tiny, monkeypatch):
         unmask.pretrain(longer)
 
 
-def test_25_broken_weights_never_replace_good_ones(tiny, monkeypatch):
-    """The weights break between the checkpoints of steps 4 and 6."""
-    original = Pretrain.step
+@pytest.mark.parametrize("which", ["weights", "average"])
+def test_25_broken_weights_never_replace_good_ones(tiny, monkeypatch, which):
+    """The weights, or their average, break between the checkpoints of steps 4 and 6."""
+    update, calls = WeightAverage.update, itertools.count(1)
 
-    def step(self, model, batch, draw):
-        output = original(self, model, batch, draw)
-        if draw.step >= 5:
-            with torch.no_grad():
-                next(model.parameters()).fill_(math.inf)
-        return output
+    def broken(self, model):
+        update(self, model)
+        if next(calls) == 6:
+            values = dict(model.named_parameters()) if which == "weights" else self.weights
+            next(iter(values.values())).data.fill_(math.inf)
 
-    monkeypatch.setattr(Pretrain, "step", step)
-    with pytest.raises(DivergenceError, match="after step 6 the weights are not finite"):
-        unmask.pretrain(tiny)
+    monkeypatch.setattr(WeightAverage, "update", broken)
+    first = "encoder" if which == "weights" else "average of encoder"
+    with pytest.raises(DivergenceError, match=rf"after step 6 the weights .*the first is the {first}"):
+        unmask.pretrain(replace(tiny, optim=replace(tiny.optim, ema=0.9)))
     assert kept_steps(tiny.out) == [2, 4]
     assert not (Path(tiny.out) / "model.safetensors").exists()
 
