@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import unmask
 from cli.test_commands import pretrain
+from faults.test_checkpoints import as_format_1
 from faults_support import KILLED, in_child
 from tasks.test_segment import tiny_segmenter
 from tasks.test_segment import write_scenes as write_maps
@@ -245,6 +246,14 @@ def test_08_changed_label_maps_are_said(tmp_path, monkeypatch, capsys):
     os.utime(tmp_path / "maps" / "labels" / "03.png", ns=(0, 0))
     unmask.segment(segment)
     assert "image files or label maps were written again since the run" in capsys.readouterr().out
+
+
+def test_13_a_checkpoint_without_the_sums_of_the_log_is_skipped(tiny, monkeypatch, capsys):
+    """Of the format without a checksum."""
+    _, newest = steps_in(stopped(tiny, monkeypatch) / "checkpoints")[-1]
+    as_format_1(newest, loop={})
+    unmask.pretrain(tiny)
+    assert f"set aside as broken-{newest.name}: the state of step 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["mean", "empty", "list"])

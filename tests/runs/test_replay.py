@@ -12,6 +12,7 @@ import tifffile
 import torch
 
 import unmask
+from faults.test_checkpoints import as_format_1
 from tasks.test_detect import tiny_detector
 from tasks.test_detect import write_scenes as write_objects
 from tasks.test_segment import tiny_segmenter
@@ -230,10 +231,14 @@ def test_25_a_spike_within_a_record_is_found(tiny, look, monkeypatch):
     assert any(one.endswith(f"unmask replay {run} --step 21") for one in done.sentences())
 
 
-def test_a_broken_checkpoint_is_skipped_and_left(tiny, look):
+@pytest.mark.parametrize("what", ["weights", "sums of the log"])
+def test_a_broken_checkpoint_is_skipped_and_left(tiny, look, what):
     run = unmask.pretrain(replace(tiny, run=replace(tiny.run, keep_checkpoints=9)))
-    weights = run / "checkpoints" / "step-00000004" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
+    broken = run / "checkpoints" / "step-00000004"
+    if what == "weights":
+        (broken / "model.safetensors").write_bytes(b"short")
+    else:
+        as_format_1(broken, loop={})
     before = contents(run)
     done = unmask.replay(run, step=6, out=look)
     assert (done.start, done.walked.equal) == (2, True)
