@@ -22,9 +22,11 @@ from unmask.cli.main import run as command
 from unmask.config.commands import PretrainConfig, PretrainData, ProbeConfig
 from unmask.config.settings import Autoencoder, Optim, PlainRun, Run
 from unmask.config.tokenizer import TokenizerConfig, TokenizerData, TokenizerModel
+from unmask.data.sampler import SampleKey
 from unmask.engine import checkpoint
 from unmask.errors import CheckpointError
 from unmask.runs import replay
+from unmask.runs.inside import OneImage
 from unmask.tasks.pretrain import Pretrain
 
 
@@ -212,6 +214,14 @@ def test_25_an_image_of_bad_pixels_is_named(tiny, look, tmp_path, value, says):
     else:
         assert ("7.tif" in entries) == bool(np.isnan(value))
         assert value == np.inf or entries["7.tif"]["nan"] == 1
+
+
+def test_25_infinite_pixels_are_named_without_a_loss():
+    """Of a task that takes no single images."""
+    known = {"key": SampleKey(0, 0), "image": 0, "bad": (), "crop": None, "nan": 0.0}
+    one = OneImage(**known, loss=None, gradient_norm=None, infinite=0.5)
+    assert not one.is_finite
+    assert replace(one, infinite=0.0).is_finite
 
 
 def test_25_a_spike_within_a_record_is_found(tiny, look, monkeypatch):
