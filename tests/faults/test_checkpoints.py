@@ -86,6 +86,12 @@ def test_12_a_disk_that_fails_at_any_point_changes_nothing(tmp_path, point, kind
     assert newest(tmp_path) == 1
 
 
+def test_12_a_removed_run_does_not_come_back(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be written: No such file or directory"):
+        save(tmp_path / "gone" / "checkpoints", 1)
+    assert not (tmp_path / "gone").exists()
+
+
 def test_13_every_bit_of_the_state_counts(tmp_path):
     save(tmp_path, 20, 30)
     for name in (checkpoint.STATE, checkpoint.STATE_CHECKSUM):
