@@ -16,7 +16,8 @@ import unmask
 from cli.test_commands import pretrain
 from faults.test_checkpoints import as_format_1
 from faults_support import KILLED, in_child
-from tasks.test_segment import tiny_segmenter
+from tasks.test_detect import write_scenes as write_objects
+from tasks.test_segment import CLASSES, tiny_segmenter
 from tasks.test_segment import write_scenes as write_maps
 from unmask.cli.main import run as command
 from unmask.data.loader import Batches
@@ -57,6 +58,15 @@ def signal_at(monkeypatch, step: int, number: int) -> None:
     monkeypatch.setattr(Batches, "from_step", from_step)
 
 
+def stopped(call, config, monkeypatch, at: int) -> Path:
+    """A run that a signal stops after the step `at`, counted from 0."""
+    with monkeypatch.context() as patch:
+        signal_at(patch, at, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            call(config)
+    return Path(config.out)
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 @pytest.mark.parametrize("stop_at", [0, 1, 2, 3, 5])
 def test_01_bit_for_bit(tiny, tmp_path, monkeypatch, stop_at, ema):
@@ -76,10 +86,7 @@ def test_01_bit_for_bit_in_bf16(tiny, tmp_path, monkeypatch):
     """Also where bf16 is emulated."""
     tiny = replace(tiny, run=replace(tiny.run, precision="bf16"))
     whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
-    with monkeypatch.context() as patch:
-        signal_at(patch, 3, signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            unmask.pretrain(tiny)
+    stopped(unmask.pretrain, tiny, monkeypatch, at=3)
     assert_same_run(unmask.pretrain(tiny), whole)
 
 
@@ -153,10 +160,7 @@ def test_10_the_command_that_resumes_is_printed(photos, tmp_path, monkeypatch, c
 def test_07_one_header_no_doubled_step(tiny, monkeypatch, stop):
     """The kill comes when the records of steps 3 and 4 are written and their checkpoint is not."""
     if stop == "signal":
-        with monkeypatch.context() as patch:
-            signal_at(patch, 4, signal.SIGTERM)
-            with pytest.raises(Interrupted):
-                unmask.pretrain(tiny)
+        stopped(unmask.pretrain, tiny, monkeypatch, at=4)
     else:
         assert in_child(lambda: unmask.pretrain(tiny), "checkpoint.rename:kill:2") == KILLED
         assert [record["step"] for record in learned(Path(tiny.out))] == [0, 2, 3, 4]
@@ -174,10 +178,7 @@ def test_08_changed_data_stop_a_resume(tiny, photos, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(photos, copy)
     tiny = replace(tiny, data=replace(tiny.data, source=(str(copy),)))
-    with monkeypatch.context() as patch:
-        signal_at(patch, 2, signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            unmask.pretrain(tiny)
+    stopped(unmask.pretrain, tiny, monkeypatch, at=2)
     next(copy.rglob("*.png")).unlink()
     with pytest.raises(DataError, match=r"then 24 images.*now 23 images"):
         unmask.pretrain(tiny)
@@ -192,10 +193,7 @@ def test_08_changed_files_under_the_same_names_are_said(
     copy = tmp_path / "copy"
     shutil.copytree(photos, copy)
     tiny = replace(tiny, data=replace(tiny.data, source=(str(copy),)))
-    with monkeypatch.context() as patch:
-        signal_at(patch, 2, signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            unmask.pretrain(tiny)
+    stopped(unmask.pretrain, tiny, monkeypatch, at=2)
     changed = next(copy.rglob("*.png"))
     if size == "another":
         changed.write_bytes(changed.read_bytes() + b"more")
@@ -220,17 +218,8 @@ def test_08_other_files_than_a_finished_runs(tiny, photos, tmp_path):
         unmask.pretrain(other)
 
 
-def stopped(tiny, monkeypatch) -> Path:
-    """A run that a signal stopped."""
-    with monkeypatch.context() as patch:
-        signal_at(patch, 2, signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            unmask.pretrain(tiny)
-    return Path(tiny.out)
-
-
 def test_08_what_rounds_otherwise_is_said(tiny, monkeypatch, capsys):
-    stopped(tiny, monkeypatch)
+    stopped(unmask.pretrain, tiny, monkeypatch, at=2)
     unmask.pretrain(replace(tiny, optim=replace(tiny.optim, micro_batch=2)))
     said = capsys.readouterr().out
     assert "the same up to rounding, not exactly (images at once 4 then, 2 now)" in said
@@ -239,10 +228,7 @@ def test_08_what_rounds_otherwise_is_said(tiny, monkeypatch, capsys):
 
 def test_08_changed_label_maps_are_said(tmp_path, monkeypatch, capsys):
     segment = tiny_segmenter(write_maps(tmp_path / "maps"), tmp_path / "run")
-    with monkeypatch.context() as patch:
-        signal_at(patch, 1, signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            unmask.segment(segment)
+    stopped(unmask.segment, segment, monkeypatch, at=1)
     os.utime(tmp_path / "maps" / "labels" / "03.png", ns=(0, 0))
     unmask.segment(segment)
     assert "image files or label maps were written again since the run" in capsys.readouterr().out
@@ -250,16 +236,41 @@ def test_08_changed_label_maps_are_said(tmp_path, monkeypatch, capsys):
 
 def test_13_a_checkpoint_without_the_sums_of_the_log_is_skipped(tiny, monkeypatch, capsys):
     """Of the format without a checksum."""
-    _, newest = steps_in(stopped(tiny, monkeypatch) / "checkpoints")[-1]
+    _, newest = steps_in(stopped(unmask.pretrain, tiny, monkeypatch, at=2) / "checkpoints")[-1]
     as_format_1(newest, loop={})
     unmask.pretrain(tiny)
     assert f"set aside as broken-{newest.name}: the state of step 3" in capsys.readouterr().out
 
 
+def test_08_other_objects_below_drawn_label_maps_stop_a_resume(tmp_path, monkeypatch):
+    """All of COCO's label maps are drawn from one file."""
+    folder = write_objects(tmp_path / "objects", {"train": 14, "val": 4})
+    segment = tiny_segmenter(folder, tmp_path / "run")
+    stopped(unmask.segment, segment, monkeypatch, at=1)
+    file = folder / "train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="have changed since the run began"):
+        unmask.segment(segment)
+
+
+def test_08_other_values_of_the_classes_stop_a_resume(tmp_path, monkeypatch):
+    """The same label maps then mean other classes."""
+    names, listed = CLASSES, tmp_path / "classes.csv"
+    listed.write_text(f"name,value\n{names[0]},0\n{names[1]},1\n{names[2]},2\n")
+    segment = tiny_segmenter(write_maps(tmp_path / "maps"), tmp_path / "run")
+    segment = replace(segment, data=replace(segment.data, classes=str(listed)))
+    stopped(unmask.segment, segment, monkeypatch, at=1)
+    listed.write_text(f"name,value\n{names[0]},0\n{names[1]},2\n{names[2]},1\n")
+    with pytest.raises(DataError, match="have changed since the run began"):
+        unmask.segment(segment)
+
+
 @pytest.mark.parametrize("damage", ["mean", "empty", "list"])
 def test_13_a_damaged_plan_stops_a_resume(tiny, monkeypatch, damage):
     """It says what was learned of the images."""
-    file = stopped(tiny, monkeypatch) / "plan.json"
+    file = stopped(unmask.pretrain, tiny, monkeypatch, at=2) / "plan.json"
     text = file.read_text()
     first = re.search(r'"mean": \[\s*0\.(\d)', text)
     flipped = text[: first.start(1)] + str((int(first[1]) + 1) % 10) + text[first.end(1) :]

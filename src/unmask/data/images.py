@@ -136,6 +136,14 @@ def tried_again(read: Callable[[], T]) -> T:
     return read()
 
 
+def checksum(*parts: bytes | np.ndarray) -> str:
+    """8 hexadecimal digits that change with any of these."""
+    digest = hashlib.blake2b(digest_size=4)
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else part.tobytes())
+    return digest.hexdigest()
+
+
 def name_hash(name: str) -> int:
     """64 bits that are the same on every machine."""
     return int.from_bytes(_digest(name.encode("utf-8", "surrogateescape")), "big")

@@ -3,7 +3,6 @@
 Boxes are left, top, right, bottom in pixels of the upright image, the right and bottom edges excluded.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from unmask.core.spec import Size
 from unmask.data.annotated import only_in_validation
-from unmask.data.images import Images
+from unmask.data.images import Images, checksum
 from unmask.data.masks import Mask, pixels_of, unpacked
 from unmask.data.paths import PathList
 
@@ -92,6 +91,10 @@ class InstanceTable(Sequence[Instances]):
             spans=self.spans[chosen],
         )
 
+    def checksum(self) -> str:
+        """Changes when an object does."""
+        return checksum(self.starts, self.boxes, self.labels, self.crowd, self.masks)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
@@ -132,11 +135,7 @@ class Detections:
 
     def fingerprint(self) -> str:
         """Changes when an image or an object does."""
-        i = self.instances
-        digest = hashlib.blake2b(digest_size=4)
-        for part in (i.starts, i.boxes, i.labels, i.crowd, i.masks):
-            digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
-        return f"{self.images.fingerprint()}, objects {digest.hexdigest()}"
+        return f"{self.images.fingerprint()}, objects {self.instances.checksum()}"
 
     def joined(self, others: Sequence["Detections"]) -> "Detections":
         """With the images and objects of others, which have the same classes and kind of images."""

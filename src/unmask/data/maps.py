@@ -30,6 +30,10 @@ class MapReader(Protocol):
         """The file that holds it."""
         ...
 
+    def meaning(self) -> str:
+        """Changes when the same files mean other labels: what they hold is not looked at."""
+        ...
+
     def subset(self, indices: np.ndarray) -> "MapReader":
         """Some of the maps, in the order given."""
         ...
@@ -63,6 +67,10 @@ class LabelMaps:
     def labels(self, index: int) -> np.ndarray:
         """int64 [H, W], as its reader gives it; DataError, with the file's name, if it is bad."""
         return self.maps(index)
+
+    def fingerprint(self) -> str:
+        """Changes when an image does, or the meaning of the maps."""
+        return f"{self.images.fingerprint()}, maps {self.maps.meaning()}"
 
     def subset(self, indices: np.ndarray) -> "LabelMaps":
         """Some of the images, in the order given."""

@@ -1,6 +1,5 @@
 """Labelled images as classification trains on them, and what of the settings does not fit together."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from unmask.config.plan import Plan
 from unmask.data.augment import rand_augment, random_erasing
 from unmask.data.crops import Crops, pack
 from unmask.data.decode.pictures import Picture
+from unmask.data.images import checksum
 from unmask.data.labels import find_labelled
 from unmask.data.records import Labelled, Split
 from unmask.data.sampler import SampleKey
@@ -81,8 +81,7 @@ def find_split(d: Any) -> Split:
 
 def fingerprint_of(labelled: Labelled) -> str:
     """Changes when an image or a label does."""
-    labels = hashlib.blake2b(labelled.labels.tobytes(), digest_size=4).hexdigest()
-    return f"{labelled.images.fingerprint()}, labels {labels}"
+    return f"{labelled.images.fingerprint()}, labels {checksum(labelled.labels)}"
 
 
 def sample_weights(training: Labelled, *, balance: bool) -> np.ndarray:

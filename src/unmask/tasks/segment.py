@@ -87,7 +87,7 @@ class Segment(EncoderTask):
             maps=training,
             validation=validation,
             fingerprint=(
-                f"{training.images.fingerprint()}; validation {validation.images.fingerprint()}; "
+                f"{training.fingerprint()}; validation {validation.fingerprint()}; "
                 f"classes {' '.join(training.classes)}"
             ),
             messages=(*map(str, split.findings), *split.notes),

@@ -7,6 +7,7 @@ import numpy as np
 from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.findings import Finding
+from unmask.data.images import checksum
 from unmask.data.instances import Detections
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.sources import coco
@@ -44,6 +45,10 @@ class ObjectMaps:
     def name(self, index: int) -> str:
         """The image that it is of: one file holds all annotations."""
         return f"the annotation of {self.detections.images.paths[index]}"
+
+    def meaning(self) -> str:
+        """Changes when an object does, or the label of a class."""
+        return checksum(self.detections.instances.checksum().encode(), self.labels)
 
     def subset(self, indices: np.ndarray) -> "ObjectMaps":
         """Some of the maps, in the order given."""

@@ -8,7 +8,7 @@ import numpy as np
 from unmask.config.annotations import MapOptions
 from unmask.data.annotated import AnnotatedParts
 from unmask.data.findings import found
-from unmask.data.images import Images
+from unmask.data.images import Images, checksum
 from unmask.data.maps import IGNORE_INDEX, LabelMaps
 from unmask.data.paths import PathList
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order
@@ -52,6 +52,10 @@ class LabelmeMaps:
     def name(self, index: int) -> str:
         """The file that holds it."""
         return self.paths[index]
+
+    def meaning(self) -> str:
+        """Changes when a name means another label."""
+        return checksum(str(sorted(self.labels.items())).encode())
 
     def subset(self, indices: np.ndarray) -> "LabelmeMaps":
         """Some of the maps, in the order given."""

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from unmask.data.decode.beside import refuse_much_beside_pixels
-from unmask.data.images import tried_again
+from unmask.data.images import checksum, tried_again
 from unmask.data.maps import IGNORE_INDEX
 from unmask.data.paths import PathList
 from unmask.data.sources.sizes import refuse_large
@@ -55,6 +55,11 @@ class MapFiles:
     def name(self, index: int) -> str:
         """The file that holds it."""
         return self.paths[index]
+
+    def meaning(self) -> str:
+        """Changes when a value or a colour means another label."""
+        colours = b"" if self.colours is None else self.colours
+        return checksum(self.table, colours, str(self.values).encode())
 
     def subset(self, indices: np.ndarray) -> "MapFiles":
         """Some of the maps, in the order given."""
