@@ -179,6 +179,17 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
         os.close(descriptor)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if there is none. Raises OSError if it cannot be read.
+
+    `is_dir` would not do: from Python 3.14 on it gives False for a folder on a disk that fails.
+    """
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def remove(path: Path) -> None:
     """A file, a folder with what is in it, or a link itself; nothing if it is not there.
 

@@ -1,5 +1,6 @@
 """Faults 9, 11 to 14 and 25: a checkpoint is verified whole, or it is not there."""
 
+import errno
 import json
 import math
 import os
@@ -90,6 +91,15 @@ def test_12_a_removed_run_does_not_come_back(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be written: No such file or directory"):
         save(tmp_path / "gone" / "checkpoints", 1)
     assert not (tmp_path / "gone").exists()
+
+
+def test_13_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path):
+    """A run would begin again from step 0."""
+    save(tmp_path, 1)
+    no_folder = mock.patch.object(Path, "is_dir", return_value=False)  # as Python 3.14 answers then
+    broken = mock.patch.object(Path, "iterdir", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
+    with no_folder, broken, pytest.raises(OSError, match="Input/output error"):
+        checkpoint.load_newest(tmp_path, silent)
 
 
 def test_13_every_bit_of_the_state_counts(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmask.errors import CheckpointError
+from unmask.storage import entries
 
 MARKER = ".unmask"
 CONTENT = "unmask wrote this folder: it looks for no images in it, unless the folder itself is named.\n"
@@ -38,7 +39,7 @@ class Before:
     def of(cls, folder: Path) -> "Before":
         """As it is now."""
         missing = tuple(place for place in (folder, *folder.parents) if not place.exists())
-        return cls(folder, missing, frozenset(folder.iterdir() if folder.is_dir() else ()))
+        return cls(folder, missing, frozenset(entries(folder)))
 
     def restore(self) -> None:
         """Removes what has come since, unless others have put files into the folders above."""
@@ -53,7 +54,7 @@ class Before:
 
     def new(self) -> set[Path]:
         """What has come since."""
-        return set(self.folder.iterdir() if self.folder.is_dir() else ()) - self.content
+        return set(entries(self.folder)) - self.content
 
 
 def claim_output(folder: Path) -> None:
@@ -62,7 +63,7 @@ def claim_output(folder: Path) -> None:
     It is empty, or ours, or inside a run, or holds runs. Raises CheckpointError if it is another's,
     OSError if it cannot be written.
     """
-    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    found = sorted(path.name for path in entries(folder))
     names = [name for name in found if name not in NOBODYS]
     if names and not _is_ours(folder, names):
         raise CheckpointError(

@@ -27,6 +27,7 @@ from unmask.models.finite import first_not_finite
 from unmask.storage import (
     ANY_SIZE,
     disk_errors_named,
+    entries,
     free_space,
     from_json,
     need_space,
@@ -164,10 +165,8 @@ def step_name(step: int) -> str:
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
-    """Finished checkpoints by rising step."""
-    if not folder.is_dir():
-        return []
-    matches = ((STEP_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    """Finished checkpoints by rising step. Raises OSError if the folder cannot be read."""
+    matches = ((STEP_NAME.fullmatch(path.name), path) for path in entries(folder))
     steps = ((int(match[1]), path) for match, path in matches if match)
     return sorted((step, path) for step, path in steps if path.name == step_name(step))
 
