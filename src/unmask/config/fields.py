@@ -1,6 +1,7 @@
 """What is known of a setting beside its value: its range, and whether a resumed run may change it."""
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
@@ -51,12 +52,16 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[Setting]:
 def check_types(config: Any) -> None:
     """Raises ValueError if a value is not of its field's type, or none of its choices."""
     for one in settings_of(config):
-        if not _fits(one.field.type, one.value):
-            choices = [choice for kind in options_of(one.field.type) for choice in _choices(kind)]
-            must = f": choose one of {', '.join(choices)}" if choices else None
-            raise ValueError(
-                f"{one.flag} is {one.value!r}{must or f' and must be {_named(one.field.type)}'}"
-            )
+        check_type(one.flag, one.field.type, one.value)
+
+
+def check_type(name: str, kind: Any, value: Any) -> None:
+    """Raises ValueError that names the value and what it must be, if it is not of this type."""
+    if _fits(kind, value):
+        return
+    choices = [choice for option in options_of(kind) for choice in _choices(option)]
+    must = f": choose one of {', '.join(choices)}" if choices else f" and must be {_named(kind)}"
+    raise ValueError(f"{name} is {value!r}{must}")
 
 
 def options_of(kind: Any) -> tuple[Any, ...]:
@@ -65,6 +70,9 @@ def options_of(kind: Any) -> tuple[Any, ...]:
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
+    """Those of a Literal, or of each value of a tuple."""
+    if get_origin(kind) is tuple:
+        return _choices(get_args(kind)[0])
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 
@@ -85,6 +93,8 @@ def _is_one(kind: Any, value: Any) -> bool:
         return len(value) == len(kinds) and all(map(_fits, kinds, value))
     if isinstance(value, bool) and kind is not bool:
         return kind not in ACCEPTED
+    if kind is float and isinstance(value, int):
+        return abs(value) <= sys.float_info.max
     return isinstance(value, ACCEPTED.get(kind, object))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import unmask.models
+from unmask.config.fields import check_type
 from unmask.core.spec import SPECS, ModelSpec
 from unmask.storage import from_json, read_regular
 
@@ -33,31 +34,41 @@ def plain(value: Any) -> Any:
     return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+def from_dict(cls: type[T], values: dict[str, Any], place: str = "") -> T:
     """Builds the dataclass `cls`, nested ones included; lists become tuples if it has tuples.
 
-    Raises ValueError for names that it does not have, and if there are no names and values.
+    Raises ValueError for names that it does not have, for those that it needs and misses, for values of
+    another type, and if there are no names and values. `place` is where it stands, as in "data.".
     """
     if not isinstance(values, dict):
         raise ValueError(f"{cls.__name__} wants names and values, not {values!r}: get a fresh copy")
     hints = typing.get_type_hints(cls)
-    known = {field.name for field in dataclasses.fields(typing.cast(Any, cls))}
-    if unknown := sorted(set(values) - known):
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
+    if unknown := sorted(values.keys() - fields):
         raise ValueError(
             f"{cls.__name__} has no {', '.join(unknown)}: correct or remove these names, or use the "
             f"version of unmask that wrote the file"
         )
-    return cls(**{name: _convert(hints[name], value) for name, value in values.items()})
+    if missing := [name for name in fields if _is_needed(fields[name]) and name not in values]:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}: get a fresh copy")
+    converted = {name: _convert(hints[name], one, f"{place}{name}") for name, one in values.items()}
+    for name, value in converted.items():
+        check_type(f"{place}{name}", hints[name], value)
+    return cls(**converted)
 
 
-def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+def spec_from_dict(values: dict[str, Any], place: str = "") -> ModelSpec:
     """The spec that a file holds. Raises ValueError if it is none, or of an unknown type."""
     if not isinstance(values, dict):
         raise ValueError(
             f"a model is described by names and values, not by {values!r}: get a fresh copy"
         )
     others = {name: value for name, value in values.items() if name != TYPE}
-    return from_dict(_spec_class(values.get(TYPE)), others)
+    return from_dict(_spec_class(values.get(TYPE)), others, place)
 
 
 def read_json(path: Path) -> Any:
@@ -70,6 +81,8 @@ def read_json(path: Path) -> Any:
 
 def _spec_class(tag: Any) -> type[Any]:
     """Ours are in models/ under names that end in _spec, and are imported only now."""
+    if not isinstance(tag, str):
+        raise ValueError(f"the type of a model is text, not {tag!r}: get a fresh copy")
     for module in pkgutil.iter_modules(unmask.models.__path__) if tag not in SPECS else ():
         if module.name.endswith("_spec"):
             importlib.import_module(f"unmask.models.{module.name}")
@@ -81,11 +94,11 @@ def _spec_class(tag: Any) -> type[Any]:
     return SPECS[tag]
 
 
-def _convert(hint: Any, value: Any) -> Any:
+def _convert(hint: Any, value: Any, place: str) -> Any:
     if hint is ModelSpec and not dataclasses.is_dataclass(value):
-        return spec_from_dict(value)
+        return spec_from_dict(value, f"{place}.")
     if dataclasses.is_dataclass(hint) and not dataclasses.is_dataclass(value):
-        return from_dict(typing.cast(type, hint), value)
+        return from_dict(typing.cast(type, hint), value, f"{place}.")
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     wants_tuple = any((typing.get_origin(option) or option) is tuple for option in options)
     if not wants_tuple or not isinstance(value, list):

@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from unmask.config.io import from_dict, plain
+from unmask.config.plan import PLAN_FORMAT, EarlierPlan
 
 CONFIG_FORMAT, MODEL_FORMAT = 2, 2
 T = TypeVar("T")
@@ -26,12 +27,14 @@ def config_record(config: Any, command: str) -> dict[str, Any]:
     return {"format": CONFIG_FORMAT, "command": command, **plain(config)}
 
 
-def read_config(values: dict[str, Any], cls: type[T]) -> T:
+def read_config(values: Any, cls: type[T]) -> T:
     """The configuration that a config.json holds.
 
-    Settings that did nothing are left out. Raises ValueError if a newer version wrote
-    it, or for names that the configuration does not have.
+    Settings that did nothing are left out. Raises ValueError if a newer version wrote it, and as
+    `from_dict` does.
     """
+    if not isinstance(values, dict):
+        raise ValueError("it holds no names and values")
     written = values.get("format", 1)
     if not isinstance(written, int) or written > CONFIG_FORMAT:
         raise ValueError(
@@ -39,29 +42,37 @@ def read_config(values: dict[str, Any], cls: type[T]) -> T:
             f"install the newer version that wrote it"
         )
     asked = {name: value for name, value in values.items() if name not in ("format", "command")}
-    section, setting = WITHOUT_EFFECT.get(values.get("command", ""), ("", ""))
+    section, setting = WITHOUT_EFFECT.get(str(values.get("command")), ("", ""))
     if isinstance(asked.get(section), dict):
         asked[section] = {name: one for name, one in asked[section].items() if name != setting}
-    return from_dict(cls, _known(asked, cls) if written == 1 else asked)
+    return from_dict(cls, known(asked, cls) if written == 1 else asked)
 
 
-def _is_section(hint: Any) -> bool:
-    return isinstance(hint, type) and is_dataclass(hint)
+def known(values: Any, kind: Any) -> Any:
+    """Values without the names that a section does not have today, nested ones included."""
+    if not (isinstance(kind, type) and is_dataclass(kind) and isinstance(values, dict)):
+        return values
+    hints, names = get_type_hints(kind), [field.name for field in fields(kind)]
+    return {name: known(values[name], hints[name]) for name in names if name in values}
 
 
-def _known(values: dict[str, Any], cls: type) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    kept = {}
-    for name in (field.name for field in fields(cls) if field.name in values):
-        value, section = values[name], hints[name]
-        nested = _is_section(section) and isinstance(value, dict)
-        kept[name] = _known(value, section) if nested else value
-    return kept
+def read_plan(values: Any) -> EarlierPlan:
+    """What plan.json holds. Raises ValueError if it is none, or if a newer version wrote it."""
+    try:
+        return from_dict(EarlierPlan, known(_migrated_plan(values), EarlierPlan))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it is no plan of a run: {type(error).__name__}, {error}") from error
 
 
-def migrate_plan(values: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run takes from plan.json, as written today: model, image, facts, training."""
-    if values.get("format", 1) > 1:
+def _migrated_plan(values: dict[str, Any]) -> dict[str, Any]:
+    """As written today."""
+    written = values.get("format", 1)
+    if written > PLAN_FORMAT:
+        raise ValueError(
+            f"it has format {written} and this unmask reads up to {PLAN_FORMAT}: install the newer "
+            f"version that wrote it"
+        )
+    if written > 1:
         return values
     facts, head = values["facts"], values.get("head")
     description = {"architecture": values["architecture"], "mean": facts["mean"], "std": facts["std"]}

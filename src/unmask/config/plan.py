@@ -107,3 +107,28 @@ class Plan:
     """What the licences of data and initial weights say of the weights to come."""
     notes: tuple[str, ...] = ()
     """Choices that a user should hear about, in sentences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierTraining:
+    """See `TrainingPlan`; None is not known."""
+
+    steps: int
+    warmup_steps: int
+    log_every: int
+    device: str | None = None
+    precision: str | None = None
+    compile: bool | None = None
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierPlan:
+    """What is used of plan.json, by whichever version it was written."""
+
+    model: ModelSpec
+    image: ImageSpec
+    facts: DataFacts
+    training: EarlierTraining
+    processes: int | None = None
+    licence_note: str | None = None

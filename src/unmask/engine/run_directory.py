@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -43,6 +43,7 @@ ENVIRONMENT = {
 }
 """What changes the rounding of sums, by its key in env.json."""
 MOST_PARTS = 10**6
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,23 @@ class RunDirectory:
                 f"{path} is not valid JSON ({error}): restore it, or start a new run with another --out"
             ) from error
         try:
+            if values is None:
+                raise ValueError("it holds nothing")
             return unsealed(values)
         except ValueError as error:
             raise CheckpointError(
                 f"{path} cannot be used ({error}): restore it, or start a new run with another --out"
+            ) from error
+
+    def asked(self, kind: type[T]) -> T:
+        """The configuration in config.json. Raises CheckpointError if it is none of this kind."""
+        values = self.read("config.json")
+        try:
+            return read_config(values, kind)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.path / 'config.json'} cannot be used ({error}): restore it, or start a new run "
+                f"with another --out"
             ) from error
 
     def check_present(self) -> None:
@@ -225,9 +239,7 @@ def check_settings(run: RunDirectory, config: Any, command: str) -> None:
         raise CheckpointError(f"{run.path} holds a run of unmask {other}: choose another --out")
     changed = [
         f"{now.flag} was {_shown(was.value)} and is {_shown(now.value)}"
-        for was, now in zip(
-            settings_of(read_config(earlier, type(config))), settings_of(config), strict=True
-        )
+        for was, now in zip(settings_of(run.asked(type(config))), settings_of(config), strict=True)
         if not now.may_change and not _same(was, now)
     ]
     if changed:

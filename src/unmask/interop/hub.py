@@ -39,11 +39,16 @@ def is_hub_file(name: str) -> bool:
 
 def read_hub(folder: Path, config: dict[str, Any]) -> Weights:
     """Weights and settings of a folder. Raises CheckpointError with a fix."""
-    state = _state(folder)
-    if "model_type" not in config:
-        return read_timm(state, config)
-    settings = read_settings(folder / PREPROCESSOR)
-    return _as_processed(read_hf(state, config, settings), settings)
+    state, settings = _state(folder), read_settings(folder / PREPROCESSOR)
+    try:
+        if "model_type" not in config:
+            return read_timm(state, config)
+        return _as_processed(read_hf(state, config, settings), settings)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} or {PREPROCESSOR} has a value that no model has "
+            f"({type(error).__name__}: {error}): get a fresh copy"
+        ) from error
 
 
 def _as_processed(weights: Weights, settings: dict[str, Any]) -> Weights:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from unmask.config.fields import check_types
 from unmask.config.io import read_json
 from unmask.config.migrate import read_config
 
@@ -43,11 +42,9 @@ def _from_file(path: Path, kind: type[C], command: str) -> C:
             f"of unmask {command}"
         )
     try:
-        config = read_config({**values, "out": None}, kind)
-        check_types(config)
+        return read_config({**values, "out": None}, kind)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return config
 
 
 @contextmanager

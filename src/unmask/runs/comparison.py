@@ -243,7 +243,7 @@ def _facts(
         ("Reconstruction", last_summary(Pretrain(asked.pretraining), run, plan)),
         ("Probe, random encoder", f"{100 * linear[RANDOM]:.1f} %: the same encoder before any training"),
         ("Majority-class baseline", f"{100 * chance:.1f} %: {constant}"),
-        ("Licence of the images", run.read("model.json")["licence_note"] or "not known"),
+        ("Licence of the images", plan.licence_note or "not known"),
     ]
 
 

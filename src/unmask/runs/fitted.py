@@ -9,11 +9,10 @@ from unmask.config.advice import Advice
 from unmask.config.commands import FITTED, PretrainConfig
 from unmask.config.fields import check, settings_of
 from unmask.config.keywords import with_setting
-from unmask.config.migrate import read_config
 from unmask.data.sources.find import find_images
 from unmask.distributed.processes import Processes
 from unmask.engine.run_directory import RunDirectory, check_settings
-from unmask.errors import DataError
+from unmask.errors import CheckpointError, DataError
 from unmask.tasks.base import BaseTask
 from unmask.use.advise import fit_to_images, fit_to_machine, plan_here, reading_here, usual_patches
 
@@ -29,7 +28,7 @@ def fitted(task: BaseTask, path: Path | None, processes: Processes) -> tuple[Bas
     check(config)
     directory = RunDirectory(path) if path and path.exists() else None
     if directory and (directory.has_begun or directory.model.exists()):
-        return type(task)(_as_before(config, directory.read("config.json"))), ()
+        return type(task)(_as_before(config, directory)), ()
     if directory:
         check_settings(directory, config, task.name)  # a foreign folder is refused without a look
     config = replace(config, fit=_left_open(task))
@@ -57,11 +56,11 @@ def _with_steps(task: BaseTask, steps: int) -> BaseTask:
     return type(task)(with_setting(replace(task.config, fit=fit), "optim.steps", steps))
 
 
-def _as_before(config: Any, earlier: Any) -> Any:
+def _as_before(config: Any, directory: RunDirectory) -> Any:
     """With what an earlier part of the run chose; as it is if that is no run of this command."""
     try:
-        theirs = {one.name: one.value for one in settings_of(read_config(earlier, type(config)))}
-    except (ValueError, TypeError, AttributeError):
+        theirs = {one.name: one.value for one in settings_of(directory.asked(type(config)))}
+    except CheckpointError:
         return config  # whoever compares the settings says what is wrong with the file
     for name in (one for part in config.fit for one in FITTED[part]):
         config = with_setting(config, name, theirs[name])

@@ -1,12 +1,10 @@
 """What a run knows of its model and images: learned when it begins, remembered when it resumes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from unmask.config.image import ImageSpec
-from unmask.config.io import from_dict, spec_from_dict
-from unmask.config.migrate import migrate_plan, read_config
-from unmask.config.plan import DataFacts, Plan
+from unmask.config.migrate import read_plan
+from unmask.config.plan import DataFacts, EarlierPlan, Plan
 from unmask.core.spec import ModelSpec
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError, DataError
@@ -54,23 +52,25 @@ def _licence(data: Data, init: str | None, of_init: str = "") -> str:
     return "; ".join(dict.fromkeys(filter(None, [data.training.licence_note, origin])))
 
 
-def remember(earlier: dict[str, Any], data: Data, init: str | None) -> Known:
-    """What an earlier part of the run learned; raises DataError if the images have changed since.
-
-    CheckpointError if `earlier` is no plan.
-    """
+def earlier_plan(directory: RunDirectory) -> EarlierPlan | None:
+    """What plan.json says; None if it is not there. Raises CheckpointError if it cannot be used."""
+    values = directory.read("plan.json")
     try:
-        plan = migrate_plan(earlier)
-        model, image = spec_from_dict(plan["model"]), from_dict(ImageSpec, plan["image"])
-        facts = from_dict(DataFacts, plan["facts"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return None if values is None else read_plan(values)
+    except ValueError as error:
         raise CheckpointError(
-            f"plan.json of this run is damaged ({type(error).__name__}: {error}): restore it, or start "
-            f"a new run with another --out"
+            f"{directory.path / 'plan.json'} cannot be used ({error}): restore it, or start a new run "
+            f"with another --out"
         ) from error
-    licence = plan.get("licence_note", _licence(data, init))  # plans of format 1 had none
-    _refuse_other_images(facts, data)
-    return Known(model, image, facts, licence)
+
+
+def remember(earlier: EarlierPlan, data: Data, init: str | None) -> Known:
+    """What an earlier part of the run learned; raises DataError if the images have changed since."""
+    licence = earlier.licence_note
+    if licence is None:  # plans of format 1 had none
+        licence = _licence(data, init)
+    _refuse_other_images(earlier.facts, data)
+    return Known(earlier.model, earlier.image, earlier.facts, licence)
 
 
 def finished_on(task: BaseTask, directory: RunDirectory) -> str:
@@ -79,13 +79,13 @@ def finished_on(task: BaseTask, directory: RunDirectory) -> str:
     Raises DataError if the images of that other source are not the run's, by number, name and size. The
     run's own source is not looked for: it may be gone.
     """
-    config, plan = directory.read("config.json"), directory.read("plan.json")
-    if config is None or plan is None:
+    plan = earlier_plan(directory)
+    if directory.read("config.json") is None or plan is None:
         return ""
-    source = read_config(config, type(task.config)).data.source
+    source = directory.asked(type(task.config)).data.source
     if source == task.config.data.source:
         return ""
-    facts, data = from_dict(DataFacts, migrate_plan(plan)["facts"]), task.find()
+    facts, data = plan.facts, task.find()
     _refuse_other_images(facts, data)
     if facts.sizes not in ("", _stamps(data)["sizes"]):
         raise DataError(
@@ -120,13 +120,12 @@ def changed(facts: DataFacts, data: Data) -> str:
     return ""
 
 
-def rounding_of(earlier: dict[str, Any], plan: Plan) -> tuple[str, ...]:
-    """What sums in another order than when the run last went on, in words, by its plan.json."""
-    then = migrate_plan(earlier)
+def rounding_of(earlier: EarlierPlan, plan: Plan) -> tuple[str, ...]:
+    """What sums in another order than when the run last went on, in words."""
     pairs = {
-        "images at once": (then["training"].get("micro_batch"), plan.training.micro_batch),
-        "processes": (then.get("processes"), plan.processes),
-        "compilation": (then["training"].get("compile"), plan.training.compile),
+        "images at once": (earlier.training.micro_batch, plan.training.micro_batch),
+        "processes": (earlier.processes, plan.processes),
+        "compilation": (earlier.training.compile, plan.training.compile),
     }
     return tuple(
         f"{name} {was} then, {now} now" for name, (was, now) in pairs.items() if was not in (None, now)

@@ -22,6 +22,7 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
 from unmask.runs.comparison import NAMES, Comparison, compare, write_page
 from unmask.runs.examples import EXAMPLES, Example, Quickstart
+from unmask.runs.known import earlier_plan
 from unmask.runs.run import run as run_task
 from unmask.runs.study import SEED, Stage, run_stages
 from unmask.tasks import find_recipe, find_task
@@ -95,8 +96,9 @@ def run_quickstart(asked: Quickstart, say: Callable[[str], None]) -> Comparison:
         tell = say if processes.is_main else _nothing
         tell("1 of 4: pre-training, without labels")
         run_task(Pretrain(asked.pretraining))
-        pages = RunDirectory(asked.out / "pretrain")
-        steps = processes.from_main(pages.read("plan.json")["training"]["steps"])
+        plan = processes.from_main(earlier_plan(RunDirectory(asked.out / "pretrain")))
+        assert plan, "it is written when a run begins"
+        steps = plan.training.steps
         tell("2 of 4: linear probes, of the frozen encoder and of pixels")
         linear = processes.from_main(_linear(asked.knn) if processes.is_main else None)
         scores = {}

@@ -11,10 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from unmask.config.commands import ReplayConfig
-from unmask.config.fields import check, check_types
+from unmask.config.fields import check
 from unmask.config.keywords import with_setting
-from unmask.config.migrate import read_config
-from unmask.config.plan import Plan
+from unmask.config.plan import EarlierPlan, Plan
 from unmask.config.resolve import resolve
 from unmask.data.workers import lost_workers_named, never
 from unmask.distributed.processes import Processes, connected
@@ -29,7 +28,7 @@ from unmask.engine.session import Session, TrainingState, check_loop, first_stat
 from unmask.engine.signals import StopRequest
 from unmask.errors import CheckpointError
 from unmask.runs.inside import look_inside
-from unmask.runs.known import changed, remember
+from unmask.runs.known import changed, earlier_plan, remember
 from unmask.runs.replayed import Replayed, StepLoss, Walked, names_of, write_replay
 from unmask.runs.run import Prepared, assemble
 from unmask.runs.timed import length_of, with_length
@@ -117,17 +116,13 @@ def task_of_run(directory: RunDirectory, config: ReplayConfig) -> BaseTask:
     """The task of a run as its config.json says. Raises CheckpointError if it holds no whole one."""
     values = directory.read("config.json")
     command = values.get("command") if isinstance(values, dict) else None
-    if command not in TASKS:
+    if not isinstance(command, str) or command not in TASKS:
         what = "there is no config.json" if values is None else "its config.json names no command"
         raise CheckpointError(
             f"{directory.path} is no run that can be replayed ({what}): give the run directory of a "
             f"training command"
         )
-    try:
-        asked = read_config(values, find_task(command).config_class)
-        check_types(asked)
-    except ValueError as error:
-        raise CheckpointError(f"{directory.path / 'config.json'}: {error}; restore the file") from error
+    asked = directory.asked(find_task(command).config_class)
     if not asked.data.source:
         raise CheckpointError(f"{directory.path / 'config.json'} names no images: restore the file")
     if config.device is not None:
@@ -135,12 +130,10 @@ def task_of_run(directory: RunDirectory, config: ReplayConfig) -> BaseTask:
     return find_task(command)(replace(asked, out=str(directory.path)))
 
 
-def _plan_of(directory: RunDirectory) -> dict[str, Any]:
+def _plan_of(directory: RunDirectory) -> EarlierPlan:
     """What plan.json holds. Raises CheckpointError if the run never began."""
-    plan = directory.read("plan.json")
-    training = plan.get("training") if isinstance(plan, dict) else None
-    known = training if isinstance(training, dict) else {}
-    if not all(type(known.get(name)) is int and known[name] > 0 for name in ("steps", "log_every")):
+    plan = earlier_plan(directory)
+    if plan is None:
         raise CheckpointError(
             f"{directory.path} has no plan.json that says how long it trains: the run never began, or "
             f"the file is to be restored"
@@ -149,11 +142,11 @@ def _plan_of(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _asked_step(
-    config: ReplayConfig, directory: RunDirectory, records: Records, plan: dict[str, Any]
+    config: ReplayConfig, directory: RunDirectory, records: Records, plan: EarlierPlan
 ) -> tuple[int, str]:
     """The step and, if it was captured, why. Raises ValueError if the run has no such step."""
-    steps, every = plan["training"]["steps"], plan["training"]["log_every"]
-    captured = captured_in(directory, records, every)
+    steps, every = plan.training.steps, plan.training.log_every
+    captured = [one for one in captured_in(directory, records, every) if one.step <= steps]
     if config.step is None:
         newest = newest_captured(captured)
         if newest is None:
@@ -171,17 +164,12 @@ def _asked_step(
 
 
 def _prepared(
-    task: BaseTask, directory: RunDirectory, earlier: dict[str, Any], here: Processes
+    task: BaseTask, directory: RunDirectory, earlier: EarlierPlan, here: Processes
 ) -> tuple[Prepared, tuple[str, ...]]:
     """The run as it was planned, and what is not as it was then, in sentences."""
     check(task.config)
     data = task.find()
-    try:
-        known = remember(earlier, data, task.init)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{directory.path / 'plan.json'} does not say what the run is ({error!r}): restore the file"
-        ) from error
+    known = remember(earlier, data, task.init)
     config = with_length(task.config, length_of(earlier) if task.config.run.time else None)
     machine = detect_machine(config.run.device)
     plan = resolve(config, **vars(known), machine=machine, world_size=here.size)
@@ -195,16 +183,16 @@ def _prepared(
     return Prepared(data, plan, None), tuple(notes)
 
 
-def _other_plan(earlier: dict[str, Any], plan: Plan) -> list[str]:
+def _other_plan(earlier: EarlierPlan, plan: Plan) -> list[str]:
     """What rounds otherwise than in the run, in words."""
-    was, now = earlier["training"], vars(plan.training)
+    was, now = vars(earlier.training), vars(plan.training)
     found = [
         f"{name.replace('_', ' ')} {was[name]} then, {now[name]} now"
         for name in ("device", "precision", "compile", "micro_batch")
-        if name in was and was[name] != now[name]
+        if was[name] not in (None, now[name])
     ]
-    if (processes := earlier.get("processes", 1)) > 1:
-        found.append(f"{processes} processes then, one now")
+    if earlier.processes not in (None, 1):
+        found.append(f"{earlier.processes} processes then, one now")
     return found
 
 

@@ -27,7 +27,7 @@ from unmask.errors import Interrupted
 from unmask.interop.description import Description, Weights
 from unmask.interop.weights import check_model, write_model
 from unmask.runs.fitted import fitted
-from unmask.runs.known import changed, finished_on, learn, remember, rounding_of
+from unmask.runs.known import changed, earlier_plan, finished_on, learn, remember, rounding_of
 from unmask.runs.pages import last_summary, newest_values, write_pages
 from unmask.runs.timed import Length, length_in_time, length_of, remove_leftovers, with_length
 from unmask.storage import sealed
@@ -111,7 +111,7 @@ def prepare(
     machine have decided.
     """
     check(task.config)
-    earlier = directory.read("plan.json") if directory and directory.has_begun else None
+    earlier = earlier_plan(directory) if directory and directory.has_begun else None
     if earlier is None:
         task.check_start()
     init = task.read_init() if task.init and earlier is None else None

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from unmask.config.budget import Layout, seconds_in, steps_within
-from unmask.config.plan import Plan
+from unmask.config.plan import EarlierPlan, Plan
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.session import Session
 from unmask.engine.task import Scheduled
@@ -98,9 +98,9 @@ def remove_leftovers(folder: Path) -> None:
         remove(leftover)
 
 
-def length_of(plan: Any) -> Length:
+def length_of(plan: EarlierPlan) -> Length:
     """As an earlier part of the run laid it out in its plan.json."""
-    return Length(plan["training"]["steps"], plan["training"]["warmup_steps"])
+    return Length(plan.training.steps, plan.training.warmup_steps)
 
 
 def _layout(evaluators: Sequence[Scheduled], drawn: Plan, plan: Plan) -> Layout:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unmask.config.annotations import ObjectOptions
 from unmask.config.commands import EvaluateConfig, PredictConfig
 from unmask.config.fields import check
 from unmask.core.spec import Size
@@ -33,7 +34,7 @@ from unmask.use.evaluate import PARTS
 from unmask.use.predict import whole
 from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
 from unmask.use.segment import file_names
-from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
+from unmask.use.trained import Trained, as_in_training, data_of_run, read_trained, refuse_if_given
 from unmask.viz.detections import SHOWN_SCORE, objects_figure
 from unmask.viz.report import Table
 from unmask.viz.saving import save_picture
@@ -109,7 +110,7 @@ def _detector(trained: Trained) -> Detector:
 def _find(config: EvaluateConfig, classes: tuple[str, ...]) -> tuple[Detections, list[str]]:
     """The images to evaluate, with the labels of the detector's classes, and what was decided."""
     d, notes, single = config.data, list[str](), config.data.single_class
-    if single is None and (single := _setting_of(config.init, "single_class")) is not None:
+    if single is None and (single := data_of_run(config.init, ObjectOptions).single_class) is not None:
         notes.append(f"as in training, all objects are taken as {single!r}")
     if config.split == "all":
         parts = find_boxes(
@@ -134,11 +135,6 @@ def _find(config: EvaluateConfig, classes: tuple[str, ...]) -> tuple[Detections,
     notes += [*map(str, split.findings), *split.notes, split.counts, *divided]
     part = split.validation if config.split == "val" else split.training
     return _as_known(part, classes), notes
-
-
-def _setting_of(init: str, name: str) -> Any:
-    """A setting of the data in the training of a run; None if it is not known."""
-    return of_run(init, "config.json").get("data", {}).get(name)
 
 
 def _as_known(data: Detections, classes: tuple[str, ...]) -> Detections:

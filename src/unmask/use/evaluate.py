@@ -10,6 +10,7 @@ import numpy as np
 
 from unmask.config.commands import EvaluateConfig, Part
 from unmask.config.fields import check
+from unmask.config.settings import Subset
 from unmask.data.centre_crops import CentreCrops
 from unmask.data.decode.pictures import Picture
 from unmask.data.decode.reading import Reading
@@ -36,7 +37,14 @@ from unmask.use.results import (
 )
 from unmask.use.robustness import evaluate_corruptions, find_variant
 from unmask.use.rows import write_rows
-from unmask.use.trained import Trained, as_in_training, notes_on_labels, read_trained, refuse_if_given
+from unmask.use.trained import (
+    Trained,
+    as_in_training,
+    data_of_run,
+    notes_on_labels,
+    read_trained,
+    refuse_if_given,
+)
 
 PARTS: dict[Part, str] = {"val": "validation", "train": "training", "all": "all"}
 """What the images of each part are called."""
@@ -123,7 +131,7 @@ def _find(config: EvaluateConfig) -> tuple[Labelled, list[str]]:
             d.source, root=d.root, download=d.download, label_column=d.label_column
         )
         return reduce(joined, parts), [*notes_on_labels(d, ("label_column",)), *found]
-    d, run, as_trained = as_in_training(config.init, d)
+    d, its_own, as_trained = as_in_training(config.init, d)
     split = find_split(d)
     notes = [*split.notes, split.counts, *as_trained]
     if config.split == "val":
@@ -131,11 +139,12 @@ def _find(config: EvaluateConfig) -> tuple[Labelled, list[str]]:
             total = len(split.training) + len(split.validation)
             notes.append(f"evaluated on the validation images; --split all takes all {total}")
         return split.validation, notes
+    used = data_of_run(config.init, Subset) if its_own else Subset()
     part = take_fraction(
         split.training,
-        fraction=run.get("fraction"),
-        per_class=run.get("per_class"),
-        seed=run.get("subset_seed", 0),
+        fraction=used.fraction,
+        per_class=used.per_class,
+        seed=used.subset_seed,
     )
     return part, notes
 

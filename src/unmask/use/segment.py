@@ -44,7 +44,7 @@ from unmask.tasks.reconstruction import display_of
 from unmask.use.evaluate import PARTS
 from unmask.use.predict import cell, whole
 from unmask.use.results import Result, log_bad_images, rate, results_in, write_result
-from unmask.use.trained import Trained, as_in_training, of_run, read_trained, refuse_if_given
+from unmask.use.trained import Trained, as_in_training, data_of_run, read_trained, refuse_if_given
 from unmask.viz.report import Table
 from unmask.viz.saving import save_picture
 from unmask.viz.segmentation import (
@@ -147,13 +147,7 @@ class _MapReading(Reading, MapOptions):
 
 def options_of(init: str, max_megapixels: float) -> MapOptions:
     """What the values in label maps meant in the training of a run; the usual if it is not known."""
-    d, usual = of_run(init, "config.json").get("data", {}), MapOptions()
-    return _MapReading(
-        max_megapixels=max_megapixels,
-        classes=d.get("classes", usual.classes),
-        label_offset=d.get("label_offset", usual.label_offset),
-        ignore_values=tuple(d.get("ignore_values", usual.ignore_values)),
-    )
+    return _MapReading(max_megapixels=max_megapixels, **vars(data_of_run(init, MapOptions)))
 
 
 def _result(

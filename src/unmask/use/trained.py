@@ -5,15 +5,17 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from unmask.config.fields import pair
 from unmask.config.image import ImageSpec, usual_crop
+from unmask.config.io import from_dict
+from unmask.config.migrate import known
 from unmask.config.plan import LoadingPlan, Machine
 from unmask.config.resolve import default_workers, display_bands, either
-from unmask.config.settings import Device, Labels, View
+from unmask.config.settings import Device, Labels, Source, View
 from unmask.core.spec import MAESpec
 from unmask.data.workers import READ_SECONDS
 from unmask.engine.machine import arithmetic, detect_machine, threads
@@ -26,6 +28,8 @@ from unmask.interop.weights import read_asked, run_folder
 from unmask.models.classifier import Classifier
 from unmask.models.classifier_spec import EncoderSpec
 from unmask.models.tokenizer_spec import TokenizerSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -136,19 +140,17 @@ def _image(d: Description, view: View, *, resized: bool) -> ImageSpec:
     return replace(d.image, eval_crop=crop, display=display)
 
 
-def as_in_training(init: str, d: Any) -> tuple[Any, dict[str, Any], list[str]]:
+def as_in_training(init: str, d: Any) -> tuple[Any, bool, list[str]]:
     """The sections Source and Labels, dividing the data of a run as it was divided in its training.
 
-    Also the run's own settings of the data, if these are its data, and notes. What the settings say
-    themselves stays.
+    Also whether these are its data, and notes. What the settings say themselves stays.
     """
-    trained = of_run(init, "config.json").get("data", {})
-    if list(map(os.path.abspath, trained.get("source", ()))) != list(map(os.path.abspath, d.source)):
-        return d, {}, []
-    usual, changes, notes = Labels(), dict[str, Any](), list[str]()
+    source = data_of_run(init, Source).source
+    if list(map(os.path.abspath, source)) != list(map(os.path.abspath, d.source)):
+        return d, False, []
+    trained, usual, changes, notes = data_of_run(init, Labels), Labels(), dict[str, Any](), list[str]()
     for name in (field.name for field in fields(Labels)):
-        was = trained.get(name, getattr(usual, name))
-        was = tuple(was) if isinstance(was, list) else was
+        was = getattr(trained, name)
         flag = f"--data.{name.replace('_', '-')}"
         if getattr(d, name) == getattr(usual, name) != was:
             changes[name] = was
@@ -157,7 +159,7 @@ def as_in_training(init: str, d: Any) -> tuple[Any, dict[str, Any], list[str]]:
             notes.append(
                 f"the training was with {flag} {_words(was)}: it may have seen some of these images"
             )
-    return replace(d, **changes), trained, notes
+    return replace(d, **changes), True, notes
 
 
 def _words(value: object) -> str:
@@ -178,11 +180,21 @@ def refuse_if_given(flag: str, value: object, *, of: str, init: str, kind: str) 
         raise ValueError(f"{flag} {value} is of {of}, and {init} is a {kind}: leave it out")
 
 
-def of_run(init: str, name: str) -> dict[str, Any]:
-    """A JSON file of the run that a model belongs to; empty if there is none."""
+def data_of_run(init: str, section: type[T]) -> T:
+    """Settings of the data in the training of a model; the usual ones if they are not known.
+
+    Raises CheckpointError if the config.json of its run is damaged.
+    """
     run = run_folder(init)
-    found = RunDirectory(run).read(name) if run is not None else None
-    return found if isinstance(found, dict) else {}
+    asked = RunDirectory(run).read("config.json") if run is not None else None
+    data = asked.get("data", {}) if isinstance(asked, dict) else {}
+    try:
+        return from_dict(section, known(data, section), "data.")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{run}/config.json cannot be used ({error}): restore it, or remove it if the data are not "
+            f"those of the training"
+        ) from error
 
 
 def _threads_of(init: str, machine: Machine) -> int | None:
