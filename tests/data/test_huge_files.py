@@ -4,13 +4,14 @@ import io
 import os
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.makers import RGB, reason, values, write_png
+from data.makers import RGB, reason, values, write_dicom, write_png
 from unmask.data.detections import find_boxes
 from unmask.data.labels import find_labelled
 from unmask.data.sources.find import find_images
@@ -170,3 +171,31 @@ def test_18_a_tiff_of_endless_pages_is_refused(tmp_path):
 def test_18_an_array_with_a_header_of_gigabytes_is_refused(tmp_path):
     file = sparse(tmp_path / "a.npy", b"\x93NUMPY\2\0" + struct.pack("<I", 2**30), 2**31)
     assert "its header is longer than that of any array" in reason(file)
+
+
+def test_18_of_a_dicom_file_only_header_and_pixels_are_read(tmp_path):
+    stored = np.arange(20, dtype=np.uint16).reshape(4, 5) * 200
+    write_dicom(tmp_path / "a.dcm", stored)
+    whole = (tmp_path / "a.dcm").read_bytes()
+    wanted = values(tmp_path / "a.dcm", channels=1)
+    assert np.array_equal(values(sparse(tmp_path / "a.dcm", whole, 2**30), channels=1), wanted)
+    at = whole.index(struct.pack("<HH", 0x28, 2))
+    private = whole[:at] + struct.pack("<HH2sHI", 0x19, 0x10, b"OB", 0, 2**29)
+    found = reason(sparse(tmp_path / "a.dcm", private, 2**30), channels=1)
+    assert "16 MiB of it or more come before its pixels" in found
+
+
+def test_18_a_deflated_dicom_file_is_refused_before_it_is_unpacked(tmp_path):
+    """300 kB that hold 300 MiB."""
+    write_dicom(tmp_path / "a.dcm", np.zeros((4, 5), dtype=np.uint16))
+    whole = (tmp_path / "a.dcm").read_bytes()
+    plain, deflated = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
+    at = whole.index(plain) - 2
+    meta = whole[:at] + struct.pack("<H", len(deflated)) + deflated
+    engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    block = engine.compress(bytes(2**20)) + engine.flush(zlib.Z_FULL_FLUSH)
+    rest = whole[at + 2 + len(plain) : 144 + int.from_bytes(whole[140:144], "little")]
+    length = int.from_bytes(whole[140:144], "little") + len(deflated) - len(plain)
+    meta = meta[:140] + struct.pack("<I", length) + meta[144:] + rest
+    (tmp_path / "a.dcm").write_bytes(meta + 300 * block)
+    assert "it is deflated, and has more than 256 MiB unpacked" in reason(tmp_path / "a.dcm", channels=1)

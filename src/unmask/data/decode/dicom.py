@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unmask.data.decode.arrays import in_order, order_by_name
+from unmask.data.decode.dicom_header import read_header
 from unmask.data.decode.pictures import ArrayPicture, Picture
 from unmask.data.decode.quiet import notes_on, quietly
 from unmask.data.decode.reading import Reading
@@ -37,11 +38,11 @@ def is_dicom_image(start: bytes) -> bool:
 def open_dicom(path: str, reading: Reading) -> Iterator[Picture]:
     """With or without the standard's preamble; raises ValueError if it has no image, and pydicom's."""
     try:
-        import pydicom
+        import pydicom  # noqa: F401  # what follows needs it
     except ImportError as error:
         raise ValueError("DICOM files need a library: pip install 'unmask[dicom]'") from error
     with quietly() as messages:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        header = read_header(path)
     if header.get("Rows") is None or header.get("Columns") is None:
         raise ValueError("it holds no image")
     yield _picture(path, header, reading, notes_on(messages))
@@ -62,7 +63,7 @@ def _picture(path: str, header: Any, reading: Reading, notes: tuple[str, ...]) -
     order = order_by_name(reading.axes or "CYX", 3) if as_channels else None
 
     def load() -> np.ndarray:
-        stored = _decoded(path, frame)
+        stored = _decoded(path, header, frame)
         if order is not None:
             return in_order(stored, order)
         return stored[..., None] if stored.ndim == 2 else stored
@@ -82,18 +83,26 @@ def _picture(path: str, header: Any, reading: Reading, notes: tuple[str, ...]) -
     )
 
 
-def _decoded(path: str, frame: int | None) -> np.ndarray:
+def _decoded(path: str, header: Any, frame: int | None) -> np.ndarray:
     """[h, w], [h, w, 3], or frames of either; pydicom has turned YBR into RGB."""
     import pydicom
     from pydicom.pixels import pixel_array
+
+    syntax = _syntax_of(header)
+    if syntax.is_deflated:
+        return pixel_array(pydicom.dcmread(path, force=True), index=frame)
+    return pixel_array(path, index=frame, transfer_syntax_uid=syntax)
+
+
+def _syntax_of(header: Any) -> Any:
+    """How the file is encoded, as it says, or as pydicom found."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    dataset = pydicom.dcmread(path, force=True)
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return pixel_array(dataset, index=frame)
+    if "TransferSyntaxUID" in header.file_meta:
+        return header.file_meta.TransferSyntaxUID
+    implicit, little = header.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else explicit
 
 
 def _rescaling(header: Any, frame: int) -> tuple[float, float] | None:
