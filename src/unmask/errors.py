@@ -5,8 +5,8 @@ The command turns them into exit codes: ValueError 2, DataError 3, CheckpointErr
 
 import signal
 
-CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc")
-"""What torch's messages hold if an allocation on a CPU fails: it has no error of its own for that."""
+CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "failed to map segment")
+"""What messages hold if an allocation on a CPU fails, or a library as large as torch finds no room."""
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -422,6 +422,18 @@ def test_a_reader_that_has_enough_gets_no_complaint(words, tmp_path):
     assert not done.stderr
 
 
+def test_a_command_without_memory_for_its_libraries_ends_in_a_sentence(tmp_path):
+    """A quarter of what torch's own libraries take."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 300000; exec {shlex.quote(sys.executable)} -m unmask check ."],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr.startswith("unmask: unmask check needs more memory than there is: ")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", commands())
 def test_a_command_that_is_out_of_memory_ends_in_a_sentence(name, monkeypatch, capsys):
     """With flags that it has."""

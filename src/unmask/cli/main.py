@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unmask.cli.processes import is_main_process, process_count
-from unmask.errors import CheckpointError, DataError, Interrupted, PeerError, printable
+from unmask.errors import CheckpointError, DataError, Interrupted, PeerError, lacks_memory, printable
 from unmask.storage import FULL, free_space
 from unmask.tasks import TASKS
 from unmask.units import data_size
@@ -123,8 +123,8 @@ def run(argv: list[str]) -> int:
         complain(f"unmask {name} runs in one process, and torchrun started {count}: leave torchrun out")
         return USAGE
     debug = "--debug" in rest
-    command = _function(name, known[name].place)
     try:
+        command = _function(name, known[name].place)
         command([word for word in rest if word != "--debug"])
     except Interrupted as stop:
         complain(f"{stop}. Resume with: {shlex.join(['unmask', *argv])}")
@@ -137,7 +137,7 @@ def run(argv: list[str]) -> int:
             raise
         complain(str(error), everywhere=True)
         return FAILED
-    except (MemoryError, RuntimeError) as error:
+    except (ImportError, MemoryError, RuntimeError) as error:
         if debug or not _lacks_memory(error):
             raise
         complain(f"unmask {name} needs more memory than there is: {_spared(name)}", everywhere=True)
@@ -159,8 +159,8 @@ def run(argv: list[str]) -> int:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):  # without torch, which may not fit
-        return True
+    if isinstance(error, ImportError | MemoryError):  # torch may not fit, or may have failed to load
+        return lacks_memory(error)
     from unmask.engine.machine import is_out_of_memory
 
     return is_out_of_memory(error)
