@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from unmask.core.mae import MaskedAutoencoder
-from unmask.core.spec import ModelSpec, ViTSpec
+from unmask.core.spec import DecoderSpec, MAESpec, ModelSpec, ViTSpec
 from unmask.core.vit import VisionTransformer
 from unmask.errors import CheckpointError
 from unmask.interop.description import Weights
 from unmask.models.classifier import Classifier
-from unmask.models.classifier_spec import EncoderSpec
+from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec
 
 Model = MaskedAutoencoder | VisionTransformer | Classifier
 """With a decoder, an encoder alone, or an encoder with a head."""
@@ -29,7 +29,7 @@ def build(weights: Weights) -> Any:
     _check_sizes(d.model, state)
     try:
         # A sketch takes no memory, but a second of imports.
-        if _seems_larger(_encoder_of(d.model), state):
+        if _seems_larger(d.model, state):
             with torch.device("meta"):
                 check_state(d.model.build(), state)
         model = d.model.build()
@@ -67,12 +67,20 @@ def _encoder_of(model: ModelSpec) -> ViTSpec | None:
         return None
 
 
-def _seems_larger(e: ViTSpec | None, state: dict[str, Tensor]) -> bool:
-    """Whether a model may have more than a few times the values of its weights, roughly."""
-    if e is None:
+def _seems_larger(model: ModelSpec, state: dict[str, Tensor]) -> bool:
+    """Whether a model may have more than a few times the values of its weights, roughly.
+
+    True of a model with other parts than blocks, which are not counted here.
+    """
+    if not isinstance(model, MAESpec | EncoderSpec | ClassifierSpec):
         return True
-    tokens = e.patches + e.class_tokens + e.values_per_patch
-    size = e.width * (tokens + e.depth * e.width * (4 + 2 * e.mlp_ratio))
+    e = model.encoder
+    stacks: list[ViTSpec | DecoderSpec] = [e]
+    rows = e.patches + e.class_tokens + e.values_per_patch
+    if isinstance(model, MAESpec):
+        stacks.append(model.decoder)
+        rows += model.outputs
+    size = sum(s.width * (rows + s.depth * s.width * (4 + 2 * s.mlp_ratio)) for s in stacks)
     return size > 100_000_000 + 10 * sum(value.numel() for value in state.values())
 
 
