@@ -235,6 +235,22 @@ def test_33_hugging_face_without_a_network(local_hub, tmp_path, monkeypatch):
         find_images((f"hf:{tmp_path / 'empty'}",))
 
 
+def test_33_an_answer_of_the_hub_is_left_to_the_library(local_hub, monkeypatch):
+    """It knows what a refusal means; without a network it is asked for its copy alone."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def refused(self, name, timeout):
+        raise HfHubHTTPError.__new__(HfHubHTTPError)
+
+    def load(name):
+        raise RuntimeError("asked" if not local_hub.config.HF_HUB_OFFLINE else "not asked")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refused)
+    monkeypatch.setattr(local_hub, "load_dataset", load)
+    with pytest.raises(DataError, match=r"cannot be loaded \(asked\)"):
+        find_images(("hf:someone/photos",))
+
+
 def test_row_of_json_is_a_path_only_if_it_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"url": "x.png"}))
     with pytest.raises(DataError, match="call one of"):

@@ -115,12 +115,14 @@ def test_pictures_enlarge_without_a_script():
 
 def test_opening_then_commands_then_numbers():
     table = Table("numbers", ["a"], [["1"]])
-    commands = Commands("what next", [("look " + EVIL, "unmask check path " + EVIL)])
+    commands = Commands("what next " + EVIL, [("look " + EVIL, "unmask check path " + EVIL)])
     html = report_html(
         "run", facts=[], pictures=[], summary=table, opening=[("chart", png())], commands=commands
     )
     page = Page(html)
     places = [html.index(part) for part in ("<figcaption>chart", "what next", "numbers</caption>")]
     assert places == sorted(places)
-    assert f"unmask check path {EVIL}" in page.text
+    assert not page.all("script")
+    for words in ("what next", "look", "unmask check path"):
+        assert f"{words} {EVIL}" in page.text
     assert len(page.all("code")) == 1
