@@ -149,9 +149,10 @@ def test_17_too_many_bad_files_stop_the_run(photos, tmp_path):
         list(batches(folder, tmp_path).from_step(0))
 
 
-def test_17_list_of_bad_files_cut_short_by_a_kill(tmp_path):
+@pytest.mark.parametrize("rest", ["", '\n{"path": "b.p'])
+def test_17_list_of_bad_files_cut_short_by_a_kill(tmp_path, rest):
     file = tmp_path / "bad_images.jsonl"
-    file.write_text('{"path": "a.png", "reason": "x"}\n{"path": "b.p')
+    file.write_text('{"path": "a.png", "reason": "x"}' + rest)
     log = BadImageLog(file, images=100, max_share=0.5)
     assert log.known == {"a.png"}
     log.add([BadImage("c.png", "y")])

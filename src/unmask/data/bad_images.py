@@ -96,7 +96,7 @@ def _entries_in(file: Path) -> list[dict[str, str]]:
         with file.with_name(f"{file.stem}.damaged.jsonl").open("ab") as aside:
             aside.writelines(line + b"\n" for line in damaged)
     whole = b"".join(line + b"\n" for line, _ in entries)
-    if damaged or (lines[-1] and entries):
+    if damaged or lines[-1]:  # or a last line without its end
         replace_file(file, whole, "bad_images")
     return [entry for _, entry in entries]
 
