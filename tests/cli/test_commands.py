@@ -197,8 +197,14 @@ def edited(command: str, section: str, name: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (edited("pretrain", "model", "size", "gigantic"), "my.json: model.size is 'gigantic': choose one of"),
-        (edited("pretrain", "optim", "batch", "many"), "my.json: optim.batch is 'many' and must be a whole"),
+        (
+            edited("pretrain", "model", "size", "gigantic"),
+            "my.json: model.size is 'gigantic': choose one of",
+        ),
+        (
+            edited("pretrain", "optim", "batch", "many"),
+            "my.json: optim.batch is 'many' and must be a whole",
+        ),
         (edited("finetune", "optim", "batch", 8), "is of unmask finetune, and this is unmask pretrain"),
         ("[1]", "holds no names and values"),
         ('{"data": 5}', "wants names and values, not 5"),
