@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from unmask.data.sources import folder as module
+from unmask.data.sources import index
 from unmask.data.sources.folder import images_below
 from unmask.data.sources.index import VARIABLE, read_index, write_index
 
@@ -202,6 +203,19 @@ def test_22_an_index_of_another_folder_or_with_objects_is_ignored(photos, cache,
     for name in (b"../x.jpg\0", b"/etc/x.jpg\0", b"a.jpg\0/x.jpg\0", b"a/../../x.jpg\0"):
         np.savez(other, **{**parts, "names": np.frombuffer(name, dtype=np.uint8)})
         assert read_index(str(tmp_path / "other")) is None, name
+
+
+def test_22_an_index_far_larger_unpacked_is_ignored(photos, cache, monkeypatch):
+    images_below(str(photos))
+    (file,) = cache.iterdir()
+    with np.load(file) as stored:
+        parts = dict(stored)
+    names = parts["names"].tobytes() + b"a.jpg\0" * 2**19
+    np.savez_compressed(file, **{**parts, "names": np.frombuffer(names, dtype=np.uint8)})
+    assert file.stat().st_size < 2**15
+    assert read_index(str(photos)) is not None
+    monkeypatch.setattr(index, "MOST_UNPACKED", 2**20)
+    assert read_index(str(photos)) is None
 
 
 @pytest.mark.timeout(20)

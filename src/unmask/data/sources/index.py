@@ -21,6 +21,8 @@ from unmask.storage import from_json, open_regular
 
 VERSION = 2
 """Version of the file's layout; another one is another file."""
+MOST_UNPACKED = 2**30
+"""Bytes: that of ten million files has as many."""
 VARIABLE = "UNMASK_CACHE"
 
 
@@ -101,6 +103,8 @@ def read_index(folder: str) -> Listing | None:
             open(descriptor, "rb", closefd=False) as file,
             np.load(file, allow_pickle=False) as stored,
         ):
+            if sum(entry.file_size for entry in stored.zip.infolist()) > MOST_UNPACKED:
+                return None
             parts = {name: stored[name] for name in stored.files}
         if parts["folder"].tobytes() != _absolute(folder) or _leads_elsewhere(parts["names"].tobytes()):
             return None
