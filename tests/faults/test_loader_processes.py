@@ -17,6 +17,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
@@ -413,3 +414,18 @@ def test_10_a_signal_a_while_after_the_first_stops_at_once():
         "    time.sleep(60)\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 130
+
+
+def test_21_a_process_begins_when_the_threads_of_gloo_are_idle(monkeypatch):
+    """Of Python before 3.12: forked in the midst of their last work, it may hang for ever."""
+    monkeypatch.setattr(sys, "version_info", (3, 11))
+    sleep, fork, done = time.sleep, os.fork, list[object]()
+    monkeypatch.setattr(time, "sleep", lambda seconds: done.append(seconds) or sleep(seconds))
+    monkeypatch.setattr(os, "fork", lambda: done.append(fork) or fork())
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with closing(numbers(workers=1)) as batches:
+            next(batches)
+    finally:
+        dist.destroy_process_group()
+    assert done.index(workers.SETTLE_SECONDS) < done.index(fork)

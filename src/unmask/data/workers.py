@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.data.reading import Board, limit_reads, reads_limited
@@ -35,6 +36,12 @@ GRACE_SECONDS = 2.0
 KILL_SECONDS = 4.0
 """After these it is killed: it is stopped, or waits for a disk."""
 POLL_SECONDS = 0.25
+SETTLE_SECONDS = 0.05
+"""For gloo's threads to release the tensors of the last collective before a process is forked.
+
+They make themselves known to Python for that, under a lock that Python before 3.12 takes again in the
+forked process (CPython's `_PyThreadState_DeleteExcept`): held there at the fork, it is never released.
+"""
 SHARED_MEMORY = "/dev/shm"
 BATCHES_AHEAD = 3
 """Batches of each process: two that wait, and the one that it makes."""
@@ -233,6 +240,8 @@ def _started(loader: DataLoader) -> Iterator[Any]:
     """Its processes begin with these signals blocked, until they are prepared for them."""
     if loader.multiprocessing_context is None:
         return iter(loader)
+    if sys.version_info < (3, 12) and dist.is_available() and dist.is_initialized():
+        time.sleep(SETTLE_SECONDS)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return iter(loader)
