@@ -1,10 +1,13 @@
 """What the documents say is so: commands run, paths and tests exist."""
 
+import ast
+import itertools
 import json
 import re
 import shlex
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +159,39 @@ def test_reliability_names_tests_that_exist():
     assert len(named) > 20
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / file).read_text(), test
+
+
+def test_reliability_names_guards_that_exist():
+    table = (ROOT / "docs" / "reliability.md").read_text()
+    cells = re.findall(r"^\| \d.*::\w+` \| (.*)\|$", table, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    assert len(named) > 20
+    modules = set(map(module_of, named))
+    assert not named - {f"{module}.{name}" for module in modules for name in defined(module)}
+
+
+def module_of(name: str) -> str:
+    """The longest beginning of a dotted name below `unmask` that is a module."""
+    beginnings = itertools.accumulate(name.split("."), "{}.{}".format)
+    return max((b for b in beginnings if module_file(b).exists()), key=len)
+
+
+def module_file(module: str) -> Path:
+    return ROOT / "src" / "unmask" / (module.replace(".", "/") + ".py")
+
+
+@cache
+def defined(module: str) -> set[str]:
+    """Names of a module's functions, classes, methods and constants."""
+    names = set()
+    for node in ast.parse(module_file(module).read_text()).body:
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{m.name}" for m in node.body if isinstance(m, ast.FunctionDef)}
+    return names
 
 
 def test_the_tree_of_the_readme_is_the_tree():
