@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests_support import resolved
@@ -50,6 +50,16 @@ def opened(name, reading):
     return nullcontext(ReducedPicture(torch.tensor(int(name), dtype=torch.uint8).view(1, 1, 1), (1, 1)))
 
 
+def settings_of(*, repeats: int, batch: int, steps: int, seed: int) -> PretrainConfig:
+    config = PretrainConfig()
+    return replace(
+        config,
+        data=replace(config.data, repeats=repeats),
+        optim=replace(config.optim, batch=batch, steps=steps, warmup_steps=0),
+        run=replace(config.run, seed=seed),
+    )
+
+
 NONE = st.just(0)
 
 
@@ -59,13 +69,8 @@ def interrupted(draw, workers=NONE) -> tuple[PretrainConfig, int, list[Part]]:
     images, repeats = draw(st.integers(1, 24)), draw(st.integers(1, 3))
     batch = repeats * draw(st.integers(1, images))
     steps = draw(st.integers(1, 3 * images * repeats // batch + 1))
-    config = PretrainConfig()
-    config = replace(
-        config,
-        data=replace(config.data, repeats=repeats),
-        optim=replace(config.optim, batch=batch, steps=steps, warmup_steps=0),
-        run=replace(config.run, seed=draw(st.integers(0, 2**32 - 1))),
-    )
+    seed = draw(st.integers(0, 2**32 - 1))
+    config = settings_of(repeats=repeats, batch=batch, steps=steps, seed=seed)
     sizes = [n for n in range(1, batch // repeats + 1) if batch % (n * repeats) == 0]
     parts = st.builds(
         Part,
@@ -130,8 +135,16 @@ def test_01_any_interruptions_change_nothing(run):
     check(*run)
 
 
+SURELY_INTERRUPTED = [
+    Part(steps=2, lost=1, processes=2, micro_batch=2, workers=1),
+    Part(steps=2, lost=0, processes=1, micro_batch=4, workers=2),
+]
+"""Few examples are tried, and some of them lose all that loader processes do."""
+
+
 @pytest.mark.slow
 @settings(max_examples=8)
+@example((settings_of(repeats=2, batch=4, steps=5, seed=3), 5, SURELY_INTERRUPTED))
 @given(interrupted(workers=st.integers(0, 2)))
 def test_02_any_interruptions_and_loader_processes_change_nothing(run):
     check(*run)
