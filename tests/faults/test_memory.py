@@ -170,6 +170,14 @@ def test_18_bands_count_as_pixels(tmp_path, shape, pixel_type, sentence):
     assert with_little_room(refused, DataError) == PASSED
 
 
+def test_18_of_webp_a_sixth_less_is_allowed(tmp_path):
+    """Its decoder holds two frames of a film, and another copy is made."""
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.webp")
+    found = decoded(tmp_path, channels=3, max_pixels=100 * 100)
+    assert isinstance(found, BadImage)
+    assert "3 channels of 100 x 100 pixels take 117 KiB, over the 97.7 KiB" in found.reason
+
+
 SIDE, PART = 4472, 10
 """An image of 20 megapixels, a tenth of what is allowed, may take a tenth of 2 GiB on the way."""
 LIBRARIES = 2**25
