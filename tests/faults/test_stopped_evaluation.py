@@ -4,12 +4,14 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from torch.nn.modules.module import register_module_forward_hook
 
 import unmask
 from faults.test_kills import assert_same
+from faults_support import KILLED, in_child
 from tasks.test_segment import tiny_segmenter, write_scenes
 from unmask.engine import report
 from unmask.errors import Interrupted
@@ -53,6 +55,18 @@ def test_10_an_evaluation_is_left_and_measured_on_resume(tiny, tmp_path, monkeyp
     whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
     assert f"saved after step {at}" in stopped(unmask.pretrain, tiny, monkeypatch, at)
     stopped(unmask.pretrain, tiny, monkeypatch, at)
+    assert_same(unmask.pretrain(tiny), whole)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("at", "point"), [(3, "step.update"), (7, "model.write")])
+def test_10_killed_between_that_evaluation_and_the_next_checkpoint(
+    tiny, tmp_path, monkeypatch, at, point
+):
+    """Its record is written, and the checkpoint still says that it is to be measured."""
+    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+    stopped(unmask.pretrain, tiny, monkeypatch, at)
+    assert in_child(partial(unmask.pretrain, tiny), f"{point}:kill") == KILLED
     assert_same(unmask.pretrain(tiny), whole)
 
 
