@@ -274,7 +274,6 @@ def _remove_old(path: Path) -> None:
     """First out of sight: a kill in the midst leaves no broken checkpoint behind, but an orphan."""
     fault_point("checkpoint.remove")
     orphan = path.with_name(f"{UNFINISHED}{path.name}")
-    remove(orphan)
     os.rename(path, orphan)
     fault_point("checkpoint.removed")
     remove(orphan)
