@@ -109,7 +109,7 @@ def _name_of_one(kind: Any) -> str:
     several = {bool: "values", int: "whole numbers", float: "numbers", str: "texts"}
     first, *others = get_args(kind)
     count = "" if others == [Ellipsis] else f"{len(others) + 1} "
-    return f"{count}{several[first]}"
+    return f"{count}{several[first] if first in several else f'lists of {_named(first)}'}"
 
 
 def check(config: Any) -> None:
