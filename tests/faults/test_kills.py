@@ -14,17 +14,11 @@ from safetensors.torch import load_file
 
 from faults.every_task import TASKS, EveryTask
 from faults_support import KILLED, in_child, started
+from unmask.faults import POINTS
 
 KILLS = int(os.environ.get("UNMASK_KILLS", "5"))
 TIMING = ("images_per_second", "data_wait", "memory_gib")
-POINTS = (
-    *(
-        f"checkpoint.{point}"
-        for point in ("mkdir", "write", "sync", "rename", "renamed", "remove", "removed")
-    ),
-    *(f"run.{point}" for point in ("write", "sync", "rename", "renamed", "append")),
-    *(f"model.{point}" for point in ("write", "sync", "rename")),
-)
+PLACES = [f"{part}.{point}" for part in ("checkpoint", "run", "model") for point in POINTS[part]]
 
 
 def steps(run: Path) -> list[dict]:
@@ -77,7 +71,7 @@ def test_11_random_kills(tiny, scratch, tmp_path, task, workers):
     while kills < KILLS:
         one = partial(call, replace(longer, out=str(tmp_path / f"run{count}")))
         if rng.random() < 0.5:
-            fault = f"{rng.choice(POINTS)}:kill:{rng.randint(1, 12)}"
+            fault = f"{rng.choice(PLACES)}:kill:{rng.randint(1, 12)}"
             killed = in_child(one, fault) == KILLED
         else:
             killed = killed_after(one, rng.uniform(0.05, seconds))
