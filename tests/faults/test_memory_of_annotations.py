@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faults.test_memory import memory_pages
+from faults_support import PASSED, in_child
 from unmask.data import masks
 from unmask.data.annotations import Annotations
 from unmask.data.detections import find_boxes
 from unmask.data.instances import Detections
 from unmask.data.masks import Polygons, pixels_of, run_lengths_of
+from unmask.data.placement import Placement
 from unmask.data.sources import json_members
 from unmask.data.sources.class_lists import class_list
 from unmask.data.sources.coco_maps import ObjectMaps
@@ -24,6 +28,7 @@ from unmask.data.sources.lists import paths_in_list
 from unmask.errors import DataError
 from unmask.storage import MOST_JSON, from_json
 from unmask.tasks.detections import true_objects
+from unmask.tasks.objects import placed
 
 SIDE = 1000
 
@@ -65,6 +70,22 @@ def test_18_masks_of_many_objects_are_drawn_one_at_a_time(tmp_path):
     assert truth.masks is not None
     assert len(truth.masks) == 60
     assert np.unique(drawn).tolist() == [0, 1, 255]
+
+
+def test_18_training_keeps_of_each_mask_what_its_object_needs(tmp_path):
+    """120 triangles of 20 x 900 pixels enlarged to 2400 x 2400, with room for 90 masks of that size."""
+    objects = crowded(tmp_path, 121).instances[0]
+    whole = (2400, 2400)
+    placement = Placement(source=(SIDE, SIDE), resized=whole, crop=(0, 0, *whole), canvas=whole)
+
+    def limited() -> None:
+        used = memory_pages()[0] * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+        target = placed(objects, placement, masks=True)
+        assert len(target["masks"]) == 121
+        assert target["masks"].pixels.numel() <= 120 * 50 * 2165
+
+    assert in_child(limited) == PASSED
 
 
 def test_18_a_polygon_as_large_as_its_image_takes_little_more_than_that(monkeypatch):

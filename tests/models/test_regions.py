@@ -8,6 +8,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 from torchvision.ops.poolers import LevelMapper
 
+from unmask.data.cropped_masks import CroppedMasks, cropped
 from unmask.models.proposals import anchor_shapes, anchors_of, match, sample
 from unmask.models.regions import (
     Drawn,
@@ -86,11 +87,13 @@ def test_losses_of_an_image_equal_torchvisions():
     theirs = fastrcnn_loss(logits, deltas.flatten(1), [labels], [torch.cat([wanted, torch.zeros(6, 4)])])
     for ours, expected in zip(_region_losses(logits, deltas, drawn), theirs, strict=True):
         torch.testing.assert_close(ours, expected)
-    masks = torch.ones(2, 48, 48)  # where every pixel is 1 theirs, without threshold, is the same
+    masks = torch.ones(2, 48, 48, dtype=torch.bool)  # so theirs, without threshold, is the same
     predicted = torch.randn(3, 4, 28, 28)
     ours = _mask_loss(predicted, drawn, {"masks": masks})
+    within = CroppedMasks.of([cropped(mask) for mask in masks], (48, 48))
+    assert _mask_loss(predicted, drawn, {"masks": within}).equal(ours)
     of_objects = torch.tensor([1, 3])
-    theirs = maskrcnn_loss(predicted, [regions[:3]], [masks], [of_objects], [objects])
+    theirs = maskrcnn_loss(predicted, [regions[:3]], [masks.float()], [of_objects], [objects])
     torch.testing.assert_close(ours, theirs)
 
 

@@ -7,7 +7,7 @@ on its padding nor on the others in the batch, but for the BatchNorm of the head
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class Detector(nn.Module):
         self,
         images: Float[Tensor, "B C H W"],
         sizes: Sequence[Size],
-        targets: Sequence[dict[str, Tensor]] | None = None,
+        targets: Sequence[dict[str, Any]] | None = None,
         rngs: Sequence[np.random.Generator] | None = None,
         *,
         keep: Float[Tensor, "depth 2 B"] | None = None,
@@ -75,8 +75,9 @@ class Detector(nn.Module):
             sizes: the height and width in pixels of each image.
             targets: for each image "boxes" [G, 4] (left, top, right, bottom in pixels; not empty),
                 "labels" [G] (indices of the classes) and, if the spec has masks, "masks"
-                [G, height, width], empty for an object whose mask is not known; and optionally "ignored"
-                [I, 4], regions, such as crowds, that are no background.
+                [G, height, width], empty for an object whose mask is not known, as a tensor or as
+                `data.cropped_masks.CroppedMasks`; and optionally "ignored" [I, 4], regions, such as
+                crowds, that are no background.
             rngs: for each image, what draws its anchors and proposals.
             keep: drop path.
 

@@ -7,6 +7,7 @@ neither padding nor its neighbours in a batch change its anchors, draws or loss.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ class ProposalNetwork(nn.Module):
         return found[kept[: self.spec.proposals]]
 
     def losses(
-        self, image: list[Level], target: dict[str, Tensor], rng: np.random.Generator
+        self, image: list[Level], target: dict[str, Any], rng: np.random.Generator
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """One image's loss of objectness and of boxes, both per sampled anchor."""
         truth = target["boxes"].float()

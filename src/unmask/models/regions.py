@@ -6,6 +6,7 @@ Boxes are left, top, right, bottom in pixels. An image sees the part of each lev
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class RegionHeads(nn.Module):
         self,
         levels: list[list[Float[Tensor, "1 C _ _"]]],
         proposals: list[Float[Tensor, "_ 4"]],
-        targets: Sequence[dict[str, Tensor]],
+        targets: Sequence[dict[str, Any]],
         rngs: Sequence[np.random.Generator],
     ) -> dict[str, Float[Tensor, "B"]]:
         """Each image's losses: of classes and boxes per sampled region, of masks per positive one."""
@@ -118,7 +119,7 @@ class RegionHeads(nn.Module):
         pooled = [pool(image, b, self.strides, side) for image, b in zip(levels, boxes, strict=True)]
         return torch.cat(pooled)
 
-    def _draw(self, proposals: Tensor, target: dict[str, Tensor], rng: np.random.Generator) -> Drawn:
+    def _draw(self, proposals: Tensor, target: dict[str, Any], rng: np.random.Generator) -> Drawn:
         truth = target["boxes"].float()
         boxes = torch.cat([proposals, truth])
         matched = match(self.matcher, truth, boxes, target.get("ignored"))
@@ -194,7 +195,7 @@ def _region_losses(logits: Tensor, deltas: Tensor, drawn: Drawn) -> tuple[Tensor
     return classes, box_loss(deltas[index, drawn.labels[:positives]], drawn.deltas) / count
 
 
-def _mask_loss(masks: Tensor, drawn: Drawn, target: dict[str, Tensor]) -> Tensor:
+def _mask_loss(masks: Tensor, drawn: Drawn, target: dict[str, Any]) -> Tensor:
     """Mean over the pixels of the positive regions' own class; 0 without any.
 
     An object whose mask is empty has none that is known: only its box and class are learnt.
@@ -202,19 +203,20 @@ def _mask_loss(masks: Tensor, drawn: Drawn, target: dict[str, Tensor]) -> Tensor
     positives = len(drawn.objects)
     index = torch.arange(positives, device=masks.device)
     predicted = masks[index, drawn.labels[:positives]]
-    wanted = cut_masks(target["masks"], drawn.objects, drawn.boxes[:positives], masks.shape[-1])
-    known = target["masks"].flatten(1).any(dim=1)[drawn.objects]
+    used, position = drawn.objects.unique(return_inverse=True)
+    whole = target["masks"][used]
+    known = whole.flatten(1).any(dim=1)[position]
+    wanted = cut_masks(whole, position, drawn.boxes[:positives], masks.shape[-1])
     loss = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="none").flatten(1)
     return (loss * known[:, None]).sum() / (known.sum() * loss.shape[1]).clamp(min=1)
 
 
 def cut_masks(
-    masks: Tensor, objects: Int[Tensor, "n"], boxes: Float[Tensor, "n 4"], side: int
+    masks: Bool[Tensor, "G H W"], objects: Int[Tensor, "n"], boxes: Float[Tensor, "n 4"], side: int
 ) -> Float[Tensor, "n {side} {side}"]:
-    """The part of each object's mask [G, H, W] within its box, resized and thresholded."""
-    used, position = objects.unique(return_inverse=True)
-    regions = torch.cat([position[:, None].to(boxes.dtype), boxes], dim=1)
-    cut = roi_align(masks[used, None].to(boxes.dtype), regions, side, aligned=True)
+    """The part of each object's mask within its box, resized and thresholded."""
+    regions = torch.cat([objects[:, None].to(boxes.dtype), boxes], dim=1)
+    cut = roi_align(masks[:, None].to(boxes.dtype), regions, side, aligned=True)
     return (cut[:, 0] >= 0.5).to(boxes.dtype)
 
 

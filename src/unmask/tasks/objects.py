@@ -9,6 +9,7 @@ from torch import Tensor
 from unmask.config.detect import DetectConfig
 from unmask.config.plan import Plan
 from unmask.core.spec import Size
+from unmask.data.cropped_masks import NO_MASK, CroppedMask, CroppedMasks, cropped
 from unmask.data.decode.pictures import Picture
 from unmask.data.dense import random_jitter_placement
 from unmask.data.instances import Detections, Instances
@@ -16,7 +17,7 @@ from unmask.data.masks import Mask, pixels_of
 from unmask.data.placement import Placement, cut_image, padded, placed_boxes, placed_objects
 from unmask.data.sampler import SampleKey
 
-Target = dict[str, Tensor]
+Target = dict[str, Any]
 """As `Detector` takes it: "boxes", "labels", "ignored" and, if there are any, "masks"."""
 
 
@@ -75,7 +76,7 @@ def placed(instances: Instances, placement: Placement, masks: bool) -> Target:
     h, w = placement.crop[2:]
     boxes, crowd = torch.from_numpy(instances.boxes), instances.crowd
     ignored = placed_boxes(boxes[torch.from_numpy(crowd)], placement)
-    kept, placed_there, drawn = list[int](), [boxes[:0]], [torch.zeros(0, h, w, dtype=torch.bool)]
+    kept, placed_there, drawn = list[int](), [boxes[:0]], list[CroppedMask]()
     stored = instances.masks if masks else None
     for i in np.flatnonzero(~crowd).tolist():  # one by one: a large image has no room for all
         mask = None if stored is None else stored[i]
@@ -84,10 +85,10 @@ def placed(instances: Instances, placement: Placement, masks: bool) -> Target:
         if len(left.kept):
             kept.append(i)
             placed_there.append(left.boxes)
-            drawn.append(drawn[0].new_zeros(1, h, w) if left.masks is None else left.masks[:, :h, :w])
+            drawn.append(NO_MASK if left.masks is None else cropped(left.masks[0, :h, :w]))
     labels = torch.from_numpy(instances.labels[kept])
     target = {"boxes": torch.cat(placed_there), "labels": labels, "ignored": ignored}
-    return {**target, "masks": torch.cat(drawn)} if masks else target
+    return {**target, "masks": CroppedMasks.of(drawn, (h, w))} if masks else target
 
 
 def _pixels(mask: Mask, size: Size) -> Tensor:
