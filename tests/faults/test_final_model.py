@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 import re
 import stat
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from faults_support import KILLED, PASSED, in_child
 from tests_support import random_weights, spec_for
 from unmask.errors import CheckpointError
 from unmask.faults import armed
+from unmask.interop.files import MOST_PICKLED
 from unmask.interop.weights import check_model, read_weights, write_model
 
 
@@ -116,6 +119,10 @@ def test_files_follow_the_umask(tmp_path, weights):
     assert modes == {0o640}
 
 
+EMPTY_LISTS = b"\x80\x02(" + b"]" * MOST_PICKLED + b"t."
+"""A pickled tuple that would be as many lists."""
+
+
 def zeros_of_no_size(folder: Path) -> None:
     torch.save({"model": {"w": torch.zeros(1).expand(30_000_000_000)}}, folder / "a.pth")
 
@@ -125,8 +132,6 @@ def sparse(folder: Path) -> None:
 
 
 def compressed(folder: Path) -> None:
-    import zipfile
-
     torch.save({"model": {"w": torch.zeros(100_000)}}, folder / "plain.pth")
     with (
         zipfile.ZipFile(folder / "plain.pth") as plain,
@@ -134,6 +139,21 @@ def compressed(folder: Path) -> None:
     ):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
+
+
+def endless_lists(folder: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(1)}}, folder / "plain.pth")
+    with zipfile.ZipFile(folder / "plain.pth") as plain, zipfile.ZipFile(folder / "a.pth", "w") as other:
+        for name in plain.namelist():
+            other.writestr(name, EMPTY_LISTS if name.endswith(".pkl") else plain.read(name))
+
+
+def endless_lists_of_old(folder: Path) -> None:
+    """As torch.save wrote until 1.6."""
+    with (folder / "a.pth").open("wb") as file:
+        for begin in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            pickle.dump(begin, file, protocol=2)
+        file.write(EMPTY_LISTS)
 
 
 def long_header(folder: Path) -> None:
@@ -156,6 +176,8 @@ def other_pipe(folder: Path) -> None:
         (zeros_of_no_size, "w as 30000000000 values that are not all in the file"),
         (sparse, "w as 100 values that are not all in the file"),
         (compressed, "is compressed"),
+        (endless_lists, "more than 8 MiB of Python objects"),
+        (endless_lists_of_old, "more than 8 MiB of Python objects"),
         (long_header, "its header has 90000000 bytes"),
         (pipe, "no ordinary file"),
         (other_pipe, "no ordinary file"),

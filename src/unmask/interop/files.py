@@ -2,15 +2,18 @@
 
 import argparse
 import hashlib
+import io
 import os
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PosixPath
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +23,7 @@ from torch import Tensor
 from unmask.config.io import read_json
 from unmask.errors import CheckpointError
 from unmask.storage import disk_errors_named, need_space, open_regular, replace_file, sha256_of, unsealed
+from unmask.units import data_size
 
 METADATA = {"format": "pt"}
 """Transformers refuses safetensors that do not say so."""
@@ -30,6 +34,11 @@ CONTAINERS = ("model", "state_dict")
 """Entries of a checkpoint that hold its weights."""
 LONGEST_HEADER = 2**24
 """Bytes: a model of 100,000 tensors has half of it."""
+MOST_PICKLED = 2**23
+"""Bytes beside the weights: a model of 10,000 tensors has a quarter of it, and as Python's objects they
+take up to 100 times as much."""
+PICKLES_OF_OLD_FILES = 5
+"""What torch.save wrote before the weights until torch 1.6: one of them is the dictionary."""
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -183,13 +192,16 @@ def _check_header(path: Path) -> None:
 
 
 def _check_pth(path: Path) -> None:
-    """Refuses pipes, and archives whose content is larger than they are: torch compresses nothing."""
+    """Refuses pipes, what is larger unpacked, since torch compresses nothing, and endless objects."""
     try:
         with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
-            if not zipfile.is_zipfile(file):
-                return
-            with zipfile.ZipFile(file) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    entries = archive.infolist()
+                unpacked = sum(entry.file_size for entry in entries)
+                pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+            else:
+                unpacked, pickled = 0, _pickled_before_weights(file)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise cannot_be_read(path, error) from error
     if unpacked > path.stat().st_size:
@@ -197,3 +209,18 @@ def _check_pth(path: Path) -> None:
             f"{path} is compressed ({unpacked} bytes in {path.stat().st_size}) and torch.save "
             f"compresses nothing: get a fresh copy"
         )
+    if pickled > MOST_PICKLED:
+        raise CheckpointError(
+            f"{path} holds more than {data_size(MOST_PICKLED)} of Python objects beside its weights: "
+            f"save the weights alone where the file comes from"
+        )
+
+
+def _pickled_before_weights(file: IO[bytes]) -> int:
+    """Bytes; one more than are allowed if they go on after these. Nothing is made of them."""
+    file.seek(0)
+    start = io.BytesIO(file.read(MOST_PICKLED + 1))
+    with suppress(Exception):  # what is no pickle raises almost anything: torch's reader reports it
+        for _ in range(PICKLES_OF_OLD_FILES):
+            deque(pickletools.genops(start), maxlen=0)
+    return start.tell()
