@@ -25,12 +25,12 @@ def signal_in_evaluation(monkeypatch, step: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
-    def evaluate(session, evaluator, now):
+    def evaluate(session, evaluator, now, processes):
         if now != step:
-            return original(session, evaluator, now)
+            return original(session, evaluator, now, processes)
         hook = register_module_forward_hook(hang)
         try:
-            return original(session, evaluator, now)
+            return original(session, evaluator, now, processes)
         finally:
             hook.remove()
 

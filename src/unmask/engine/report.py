@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from unmask.distributed.processes import Processes
 from unmask.engine.captured import replay_command
 from unmask.engine.machine import autocast, peak_memory_gib
 from unmask.engine.metrics import MetricsLog
@@ -16,6 +17,7 @@ from unmask.engine.optim import learning_rate
 from unmask.engine.session import Session, TrainingState
 from unmask.engine.signals import SignalReceived, StopRequest
 from unmask.engine.spikes import newest_spike
+from unmask.engine.stoppable import stopped_together
 from unmask.engine.task import Evaluator, Scheduled
 
 
@@ -76,8 +78,8 @@ def report(
 ) -> bool:
     """Evaluates what is due on all processes; the main one writes it down.
 
-    False if all processes are stopping, or a signal stops the evaluation of the only one: the record
-    then stays in `state.unreported`.
+    False if all processes are stopping, or a signal to one of them stops the evaluation: the record then
+    stays in `state.unreported`.
     """
     step, last = state.step, state.step == session.training.steps
     due = [s for s in session.evaluators if step == 0 or last or step % s.every == 0]
@@ -107,23 +109,25 @@ def _scores(
 ) -> dict[str, float]:
     """Scores of what a run leaves behind: the average of the weights, if there is one.
 
-    Raises SignalReceived; not with several processes, which would wait for the one that stops.
+    Raises SignalReceived on all processes if one of them got a signal.
     """
     scores: dict[str, float] = {}
     average = state.average.applied(session.model) if state.average else nullcontext()
-    with average, stop.at_once() if session.processes.size == 1 else nullcontext():
+    with average, stopped_together(session.processes, stop) as processes:
         for scheduled in due:
-            scores |= _evaluate(session, scheduled.evaluator, state.step)
+            scores |= _evaluate(session, scheduled.evaluator, state.step, processes)
     return scores
 
 
-def _evaluate(session: Session, evaluator: Evaluator, step: int) -> dict[str, float]:
+def _evaluate(
+    session: Session, evaluator: Evaluator, step: int, processes: Processes
+) -> dict[str, float]:
     """Scores are returned; the main process saves pictures under samples/."""
     scores = {}
     with torch.inference_mode(), autocast(session.training):
-        for name, value in evaluator.run(session.model, session.processes):
+        for name, value in evaluator.run(session.model, processes):
             if isinstance(value, Image):
-                if not session.processes.is_main:
+                if not processes.is_main:
                     continue
                 value.save(png := io.BytesIO(), format="png")
                 session.run.write(f"samples/{name}-{step:08d}.png", png.getvalue())

@@ -49,6 +49,17 @@ class StopRequest:
         finally:
             self._at_once = False
 
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """What no signal may leave in the midst of `at_once`. Raises SignalReceived when it is done."""
+        self._at_once = False
+        try:
+            yield
+        finally:
+            self._at_once = True
+        if self.signal is not None:
+            raise SignalReceived
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()

@@ -90,7 +90,8 @@ class Evaluator(Protocol):
     def run(self, model: Any, processes: Processes) -> Iterator[tuple[str, float | Image]]:
         """Yields named scores, for the metrics, and named pictures, for samples/.
 
-        All processes call it, each for its share of the images; what the main one yields counts.
+        All processes call it, each for its share of the images, and then add up what they found;
+        what the main one yields counts.
         """
 
 
