@@ -57,6 +57,26 @@ CALLS: dict[int, tuple[str, str]] = {
     280: ("utimensat", "folder name"),
 }
 """What changes something on a disk, by its number on x86-64, and which of its arguments tell where."""
+READS: dict[int, tuple[str, str]] = {
+    0: ("read", "descriptor"),
+    17: ("pread64", "descriptor"),
+    19: ("readv", "descriptor"),
+    9: ("mmap", "- - - - descriptor"),
+    5: ("fstat", "descriptor"),
+    217: ("getdents64", "descriptor"),
+    2: ("open", "name"),
+    4: ("stat", "name"),
+    6: ("lstat", "name"),
+    21: ("access", "name"),
+    89: ("readlink", "name"),
+    257: ("openat", "folder name"),
+    262: ("newfstatat", "folder name"),
+    332: ("statx", "folder name"),
+    269: ("faccessat", "folder name"),
+    439: ("faccessat2", "folder name"),
+    267: ("readlinkat", "folder name"),
+}
+"""What looks at a disk."""
 FLAGS = {"open": 1, "openat": 2}
 """Which argument tells whether a call that opens a file may change it."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -79,15 +99,21 @@ class Call(NamedTuple):
     """Of a call that opens a file."""
 
 
-def watched(call: Callable[[], object], folder: Path, decide: Callable[[Call], int]) -> int:
-    """Calls in a forked process, and asks what becomes of each system call that changes a folder.
+def watched(
+    call: Callable[[], object],
+    folder: Path,
+    decide: Callable[[Call], int],
+    calls: dict[int, tuple[str, str]] = CALLS,
+) -> int:
+    """Calls in a forked process, and asks what becomes of each system call that changes, or with READS
+    looks at, what is in or below a folder.
 
     Returns what `in_child` does.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("calls are known by their numbers on Linux and x86-64")
     ours, its = socket.socketpair()
-    child = started(lambda: (_ask(its), call()))
+    child = started(lambda: (_ask(its, calls), call()))
     its.close()
     with closing(ours):
         _, listeners, *_ = socket.recv_fds(ours, 1, 1)
@@ -95,7 +121,7 @@ def watched(call: Callable[[], object], folder: Path, decide: Callable[[Call], i
         os.waitpid(child, 0)
         pytest.skip("this kernel, or its container, lets no process ask before a call")
     try:
-        for number, one in _asked(*listeners):
+        for number, one in _asked(*listeners, calls):
             inside = any(path.startswith(os.path.realpath(folder)) for path in one.paths)
             fate = decide(one) if inside else GO_ON
             if fate == KILL:
@@ -110,10 +136,10 @@ def watched(call: Callable[[], object], folder: Path, decide: Callable[[Call], i
     return os.waitstatus_to_exitcode(status)
 
 
-def _ask(parent: socket.socket) -> None:
+def _ask(parent: socket.socket, calls: dict[int, tuple[str, str]]) -> None:
     """From now on this process, and what it starts, waits for an answer before each of the calls."""
     steps = [(LOAD, 0, 0, 0)]
-    for number in CALLS:
+    for number in calls:
         steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ASK)]
     code = b"".join(struct.pack("HBBI", *step) for step in [*steps, (RETURN, 0, 0, ALLOW)])
     held = ctypes.create_string_buffer(code)
@@ -128,7 +154,7 @@ def _ask(parent: socket.socket) -> None:
     os.close(listener)  # if the parent ends, calls fail instead of waiting for ever
 
 
-def _asked(listener: int) -> Iterator[tuple[int, Call]]:
+def _asked(listener: int, calls: dict[int, tuple[str, str]]) -> Iterator[tuple[int, Call]]:
     """Each call that waits, and the number by which to answer, until no process is left to ask."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
@@ -139,9 +165,10 @@ def _asked(listener: int) -> Iterator[tuple[int, Call]]:
         except FileNotFoundError:  # it was killed meanwhile
             continue
         number, process, _, kind, _, _, *arguments = NOTIFICATION.unpack(content)
-        name, where = CALLS[kind]
-        flags = arguments[FLAGS[name]] if name in FLAGS else WRITES
-        paths = _paths(process, where.split(), arguments) if flags & WRITES else ()
+        name, where = calls[kind]
+        flags = arguments[FLAGS[name]] if name in FLAGS else 0
+        concerned = bool(flags & WRITES) == (calls is CALLS) if name in FLAGS else True
+        paths = _paths(process, where.split(), arguments) if concerned else ()
         yield number, Call(name, tuple(paths), flags)
 
 

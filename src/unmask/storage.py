@@ -179,6 +179,18 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
         os.close(descriptor)
 
 
+def is_there(path: Path) -> bool:
+    """Whether something has this name, a link that leads nowhere included.
+
+    Raises OSError if a disk does not say: `os.path` takes that for no.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def entries(folder: Path) -> list[Path]:
     """What is in a folder; nothing if there is none. Raises OSError if it cannot be read.
 
@@ -204,7 +216,7 @@ def remove(path: Path) -> None:
 def set_aside(path: Path) -> Path:
     """Renames to `broken-<name>`, with a number behind it if that is taken; returns the new path."""
     target, number = path.with_name(f"broken-{path.name}"), 1
-    while os.path.lexists(target):
+    while is_there(target):
         number += 1
         target = path.with_name(f"broken-{path.name}-{number}")
     os.rename(path, target)

@@ -18,6 +18,7 @@ from unmask.engine.optim import (
     decay_groups,
     layer_decay_groups,
     learning_rate,
+    restore_optimizer,
     update_weights,
 )
 
@@ -141,7 +142,7 @@ def test_state_survives_a_checkpoint(tmp_path, kind):
     again, restored = fresh()
     found = checkpoint.load_newest(tmp_path, print)
     again.load_state_dict(found.tensors["model"])
-    checkpoint.restore_optimizer(restored, again, found.tensors["optimizer"])
+    restore_optimizer(restored, again, found.tensors["optimizer"])
     assert {name.split(":")[1] for name in found.tensors["optimizer"]} == (
         {"step", "exp_avg", "exp_avg_sq"} if kind == "adamw" else {"momentum_buffer"}
     )

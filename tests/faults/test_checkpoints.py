@@ -1,6 +1,7 @@
 """Faults 9, 11 to 14 and 25: a checkpoint is verified whole, or it is not there."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -100,6 +101,37 @@ def test_13_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path):
     broken = mock.patch.object(Path, "iterdir", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
     with no_folder, broken, pytest.raises(OSError, match="Input/output error"):
         checkpoint.load_newest(tmp_path, silent)
+
+
+@pytest.mark.parametrize(
+    ("call", "file"),
+    [
+        ("lstat", checkpoint.STATE_CHECKSUM),
+        ("open", checkpoint.STATE_CHECKSUM),
+        *itertools.product(("open", "fstat"), (checkpoint.STATE, "model.safetensors")),
+    ],
+)
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_12_a_checkpoint_that_the_disk_does_not_give_is_not_a_broken_one(tmp_path, call, file, number):
+    """A run would go on from an older one; a save does not count it, and leaves it where it is."""
+    save(tmp_path, 1, 2)
+    given, original = tmp_path / "step-00000002" / file, getattr(os, call)
+
+    def failing(place, *rest, **keywords):
+        path = Path(os.readlink(f"/proc/self/fd/{place}") if type(place) is int else place)
+        if path == given:
+            raise OSError(number, os.strerror(number), str(path))
+        return original(place, *rest, **keywords)
+
+    said = list[str]()
+    with mock.patch.object(os, call, failing):
+        with pytest.raises(CheckpointError, match=rf"cannot be read now \({os.strerror(number)}\)"):
+            checkpoint.load_newest(tmp_path, silent)
+        checkpoint.save(tmp_path, at_step(3), 2, said.append)
+    assert f"step-00000002 cannot be read ({os.strerror(number)})" in "".join(said)
+    assert names(tmp_path) == ["step-00000001", "step-00000002", "step-00000003"]
+    save(tmp_path, 3)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
 
 
 def test_13_every_bit_of_the_state_counts(tmp_path):

@@ -17,12 +17,12 @@ from PIL import Image
 
 from faults.every_task import TASKS, EveryTask
 from faults.test_kills import assert_same
-from faults_calls import GO_ON, KILL, Call, watched
+from faults_calls import CALLS, GO_ON, KILL, READS, Call, watched
 from faults_support import KILLED, PASSED, in_child
 from unmask.config.output import MARKER
 from unmask.engine.checkpoint import STEP_NAME, UNFINISHED, steps_in
 from unmask.engine.metrics import JSONL
-from unmask.errors import CheckpointError
+from unmask.errors import CheckpointError, DataError
 
 EVERY = int(os.environ.get("UNMASK_EVERY_CALL", "101"))
 """Of so many faults one is tried; UNMASK_EVERY_CALL=1 for all."""
@@ -43,6 +43,10 @@ FAULTS = {
     "a disk that is full": Fault(errno.ENOSPC, lasts=True),
     "a disk that fails once": Fault(errno.EIO),
     "a disk that is full for a moment": Fault(errno.ENOSPC),
+    "a disk that is broken": Fault(errno.EIO, lasts=True),
+}
+READ_FAULTS = {
+    "a disk that fails once": Fault(errno.EIO),
     "a disk that is broken": Fault(errno.EIO, lasts=True),
 }
 
@@ -85,7 +89,39 @@ def test_11_12_at_each_system_call(short, task, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fails_at(run: Callable[[], Path], folder: Path, at: int, fault: Fault) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("task", TASKS)
+def test_12_a_resume_from_a_disk_that_does_not_read(short, task, tmp_path):
+    """What cannot be read is neither damaged nor absent: nothing is set aside, nothing begins anew."""
+    folder, begun, whole = tmp_path / "run", tmp_path / "begun", tmp_path / "whole"
+    run, calls = partial(short, folder), list[Call]()
+    run().rename(whole)
+    assert in_child(run, "checkpoint.remove:kill") == KILLED
+    shutil.copytree(folder, begun)
+    assert watched(run, folder, lambda call: calls.append(call) or GO_ON, READS) == PASSED
+    assert len(calls) > 100
+    ended = set[frozenset]()
+    for at, fault in list(product(range(len(calls)), READ_FAULTS))[::EVERY]:
+        print(f"{fault} at call {at} of {len(calls)}, {calls[at]}")
+        shutil.rmtree(folder)
+        shutil.copytree(begun, folder)
+        fails_at(run, folder, at, READ_FAULTS[fault], READS)
+        newest = newest_step(folder)
+        assert newest >= 2
+        if (left := content_of(folder)) not in ended:
+            assert in_child(run) == PASSED
+            assert_ends_as(folder, whole, newest)
+            ended.add(left)
+
+
+def fails_at(
+    run: Callable[[], Path],
+    folder: Path,
+    at: int,
+    fault: Fault,
+    calls: dict[int, tuple[str, str]] = CALLS,
+) -> None:
     """Killed, or ended by one sentence if at all; no checkpoint that was there is lost."""
     made, there = 0, 0
 
@@ -95,7 +131,7 @@ def fails_at(run: Callable[[], Path], folder: Path, at: int, fault: Fault) -> No
         made += 1
         return fault.fate if made - 1 == at or (fault.lasts and made > at) else GO_ON
 
-    code = watched(partial(ends_in_a_sentence, run), folder, decide)
+    code = watched(partial(ends_in_a_sentence, run), folder, decide, calls)
     killed = fault.fate == KILL and made > at  # a message may depend on the time
     assert code == (KILLED if killed else PASSED)
     assert newest_step(folder) >= there
@@ -103,7 +139,7 @@ def fails_at(run: Callable[[], Path], folder: Path, at: int, fault: Fault) -> No
 
 def ends_in_a_sentence(run: Callable[[], Path]) -> None:
     """The errors of which the command line makes one."""
-    with suppress(CheckpointError, OSError):
+    with suppress(CheckpointError, DataError, OSError):
         run()
 
 

@@ -5,6 +5,7 @@ and the checksum of each file; `state.sha256` holds the checksum of `state.json`
 writes it. Nothing is pickled. Format 1, without `state.sha256`, is still read.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from unmask.engine.ema import WeightAverage
+from unmask.engine.optim import optimizer_tensors
 from unmask.errors import CheckpointError
 from unmask.faults import fault_point
 from unmask.models.finite import first_not_finite
@@ -30,6 +32,7 @@ from unmask.storage import (
     entries,
     free_space,
     from_json,
+    is_there,
     need_space,
     read_regular,
     remove,
@@ -50,8 +53,20 @@ WEIGHTS = ("model", "average")
 Say = Callable[[str], None]
 
 
-class NewerFormatError(CheckpointError):
-    """A checkpoint of a later version: nothing is wrong with it, and nothing may replace it."""
+DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.EFBIG)
+"""Errors that say what is there instead of a checkpoint's file, not that a disk does not give it."""
+
+
+class NotOursToJudgeError(CheckpointError):
+    """A checkpoint with which nothing is known to be wrong, and which nothing may replace."""
+
+
+class NewerFormatError(NotOursToJudgeError):
+    """One of a later version."""
+
+
+class UnreadableError(NotOursToJudgeError):
+    """One that a disk, or another machine, does not give."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +109,9 @@ def save(
     final = folder / step_name(checkpoint.step)
     with disk_errors_named(f"the checkpoint of step {checkpoint.step}", folder, needed):
         folder.mkdir(exist_ok=True)
-        if os.path.lexists(final) and not _is_whole(final):
+        if is_there(final) and not _is_whole(final):
             say(f"set aside a broken checkpoint as {set_aside(final).name}")
-        if not os.path.lexists(final):  # or it is of the same run, and so of the same content
+        if not is_there(final):  # or it is of the same run, and so of the same content
             need_space(folder, needed, f"the checkpoint of step {checkpoint.step} needs")
             _write_whole(folder, checkpoint)
     if stay is not None and free_space(folder) < needed:
@@ -112,7 +127,7 @@ def load_newest(
 
     Broken ones that are newer are renamed to `broken-step-...`, and it says so. `usable` raises
     CheckpointError for a `loop` that does not fit. Raises CheckpointError if all are broken, or if the
-    newest is of a later format.
+    newest is of a later format, or on a disk that does not give it.
     """
     for orphan in folder.glob(f"{UNFINISHED}*"):
         remove(orphan)
@@ -122,7 +137,7 @@ def load_newest(
         try:
             found = read(path)
             usable(found)
-        except NewerFormatError:
+        except NotOursToJudgeError:
             raise
         except CheckpointError as error:
             broken.append((path, error))
@@ -152,6 +167,11 @@ def read(path: Path) -> Checkpoint:
     except CheckpointError:
         raise
     except (OSError, ValueError, TypeError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in DAMAGE:
+            raise UnreadableError(
+                f"{path} cannot be read now ({error.strerror}): give the same command again when the "
+                f"disk works; if it never does, move that folder away to go on from the one before"
+            ) from error
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
     for part in WEIGHTS:
         if name := first_not_finite(tensors.get(part, {})):
@@ -169,28 +189,6 @@ def steps_in(folder: Path) -> list[tuple[int, Path]]:
     matches = ((STEP_NAME.fullmatch(path.name), path) for path in entries(folder))
     steps = ((int(match[1]), path) for match, path in matches if match)
     return sorted((step, path) for step, path in steps if path.name == step_name(step))
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state, keyed by parameter name and state name."""
-    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
-    return {
-        f"{names[p]}:{key}": value.detach().contiguous()
-        for p, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
-) -> None:
-    """The inverse of `optimizer_tensors`."""
-    parameters = dict(model.named_parameters())
-    for full_name, value in tensors.items():
-        name, key = full_name.rsplit(":", 1)
-        parameter = parameters[name]
-        on_device = key != "step" or parameter.device.type == "cuda"
-        optimizer.state[parameter][key] = value.to(parameter.device if on_device else "cpu")
 
 
 def collect(
@@ -254,20 +252,23 @@ def _retain(
 
     Those of each `every` steps and that of step `stay` are left.
 
-    What cannot be removed stays: a run does not end for that.
+    What cannot be read or removed stays, and does not count: a run does not end for that.
     """
     whole = 0
     for step, path in reversed(steps_in(folder)):
+        removed = step != newest and whole >= keep
+        if removed and (step == stay or (every and step % every == 0)):
+            continue
         try:
-            if step != newest and whole >= keep:
-                if step != stay and (not every or step % every):
-                    _remove_old(path)
+            if removed:
+                _remove_old(path)
             elif step == newest or _is_whole(path):
                 whole += 1
             else:
                 say(f"set aside a broken checkpoint as {set_aside(path).name}")
         except OSError as error:
-            say(f"{path} cannot be removed ({error.strerror}): remove it yourself")
+            what = "removed" if removed else "read"
+            say(f"{path} cannot be {what} ({error.strerror}): remove it yourself")
 
 
 def _remove_old(path: Path) -> None:
@@ -280,19 +281,26 @@ def _remove_old(path: Path) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether every file has its checksum; a later format counts, since it is not ours to judge."""
+    """Whether every file has its checksum; a later format counts, since it is not ours to judge.
+
+    Raises OSError if the disk does not give a file.
+    """
     try:
         return all(sha256_of(path / name) == x for name, x in _read_state(path)["sha256"].items())
     except NewerFormatError:
         return True
-    except (OSError, ValueError, TypeError):
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        return False
+    except (ValueError, TypeError):
         return False
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     """state.json, with every entry of the right type. Raises CheckpointError and what reading raises."""
     content = read_regular(path / STATE)
-    has_checksum = os.path.lexists(path / STATE_CHECKSUM)
+    has_checksum = is_there(path / STATE_CHECKSUM)
     if has_checksum and read_regular(path / STATE_CHECKSUM) != _checksum_line(content):
         raise CheckpointError(f"{path / STATE} does not match its checksum")
     state = from_json(content)

@@ -140,3 +140,25 @@ def update_weights(optimizer: torch.optim.Optimizer, scale: Tensor, clip: float 
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state, keyed by parameter name and state name."""
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+    return {
+        f"{names[p]}:{key}": value.detach().contiguous()
+        for p, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
+) -> None:
+    """The inverse of `optimizer_tensors`."""
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        name, key = full_name.rsplit(":", 1)
+        parameter = parameters[name]
+        on_device = key != "step" or parameter.device.type == "cuda"
+        optimizer.state[parameter][key] = value.to(parameter.device if on_device else "cpu")

@@ -14,7 +14,7 @@ from unmask.engine.captured import to_keep
 from unmask.engine.console import RunConsole
 from unmask.engine.ema import WeightAverage
 from unmask.engine.metrics import Meter, MetricsLog, finite, is_record
-from unmask.engine.optim import build_optimizer
+from unmask.engine.optim import build_optimizer, restore_optimizer
 from unmask.engine.run_directory import RunDirectory
 from unmask.engine.task import Scheduled, Task
 from unmask.errors import CheckpointError, DivergenceError
@@ -95,7 +95,7 @@ def go_on_from(found: checkpoint.Checkpoint, session: Session, state: TrainingSt
     model = session.model
     try:
         model.load_state_dict(found.tensors["model"])
-        checkpoint.restore_optimizer(state.optimizer, model, found.tensors.get("optimizer", {}))
+        restore_optimizer(state.optimizer, model, found.tensors.get("optimizer", {}))
         if state.average:
             state.average.load(found.tensors["average"])
     except (KeyError, RuntimeError, ValueError) as error:
