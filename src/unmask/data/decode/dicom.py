@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unmask.data.decode.arrays import in_order, order_by_name
+from unmask.data.decode.dicom_frames import decoded_frame
 from unmask.data.decode.dicom_header import read_header
 from unmask.data.decode.pictures import ArrayPicture, Picture
 from unmask.data.decode.quiet import notes_on, quietly
@@ -42,13 +43,13 @@ def open_dicom(path: str, reading: Reading) -> Iterator[Picture]:
     except ImportError as error:
         raise ValueError("DICOM files need a library: pip install 'unmask[dicom]'") from error
     with quietly() as messages:
-        header = read_header(path)
+        header, at = read_header(path)
     if header.get("Rows") is None or header.get("Columns") is None:
         raise ValueError("it holds no image")
-    yield _picture(path, header, reading, notes_on(messages))
+    yield _picture(path, header, at, reading, notes_on(messages))
 
 
-def _picture(path: str, header: Any, reading: Reading, notes: tuple[str, ...]) -> ArrayPicture:
+def _picture(path: str, header: Any, at: int, reading: Reading, notes: tuple[str, ...]) -> ArrayPicture:
     frames = int(header.get("NumberOfFrames") or 1)
     palette = header.PhotometricInterpretation == "PALETTE COLOR"
     grey = int(header.get("SamplesPerPixel") or 1) == 1 and not palette
@@ -63,7 +64,7 @@ def _picture(path: str, header: Any, reading: Reading, notes: tuple[str, ...]) -
     order = order_by_name(reading.axes or "CYX", 3) if as_channels else None
 
     def load() -> np.ndarray:
-        stored = _decoded(path, header, frame)
+        stored = _decoded(path, header, at, frame)
         if order is not None:
             return in_order(stored, order)
         return stored[..., None] if stored.ndim == 2 else stored
@@ -83,12 +84,21 @@ def _picture(path: str, header: Any, reading: Reading, notes: tuple[str, ...]) -
     )
 
 
-def _decoded(path: str, header: Any, frame: int | None) -> np.ndarray:
+def _decoded(path: str, header: Any, at: int, frame: int | None) -> np.ndarray:
     """[h, w], [h, w, 3], or frames of either; pydicom has turned YBR into RGB."""
     import pydicom
     from pydicom.pixels import pixel_array
 
     syntax = _syntax_of(header)
+    if syntax.is_encapsulated:
+        frames = int(header.get("NumberOfFrames") or 1) if frame is None else 1
+        first = decoded_frame(path, header, at, syntax, frame or 0)
+        if frames == 1:
+            return first
+        whole = np.empty((frames, *first.shape), first.dtype)
+        for index in range(frames):
+            whole[index] = decoded_frame(path, header, at, syntax, index) if index else first
+        return whole
     if syntax.is_deflated:
         return pixel_array(pydicom.dcmread(path, force=True), index=frame)
     return pixel_array(path, index=frame, transfer_syntax_uid=syntax)

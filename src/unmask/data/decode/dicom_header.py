@@ -14,22 +14,25 @@ META_LENGTH, META_BEGINS = b"\2\0\0\0UL\4\0", 132
 """The element that says how long the first part is, behind which a deflated file is packed."""
 
 
-def read_header(path: str) -> Any:
-    """A dataset without pixels. Raises ValueError if it is too long, and what pydicom raises."""
+def read_header(path: str) -> tuple[Any, int]:
+    """A dataset without pixels, and at which byte these begin, unless it is deflated.
+
+    Raises ValueError if it is too long, and what pydicom raises.
+    """
     import pydicom
 
     with open(path, "rb") as file:
         start = file.read(MOST_HEADER)
     if DEFLATED in start[:1024]:
         _refuse_inflated(path, start)
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        return pydicom.dcmread(path, stop_before_pixels=True, force=True), 0
     stream = io.BytesIO(start)
     header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-    if stream.tell() >= MOST_HEADER:
+    if (end := stream.tell()) >= MOST_HEADER:
         raise ValueError(
             f"{data_size(MOST_HEADER)} of it or more come before its pixels: save it again without them"
         )
-    return header
+    return header, end
 
 
 def _refuse_inflated(path: str, start: bytes) -> None:

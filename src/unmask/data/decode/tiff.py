@@ -17,6 +17,7 @@ from unmask.data.decode.pictures import ArrayPicture, Picture, can_hold
 from unmask.data.decode.pillow import ALPHA_MODES, PillowPicture
 from unmask.data.decode.quiet import notes_on, quietly
 from unmask.data.decode.reading import Reading
+from unmask.data.decode.tiff_streams import refuse_large_streams
 from unmask.data.decode.turning import turned
 from unmask.units import data_size
 
@@ -123,12 +124,23 @@ def _layers(tiff: Any) -> _Layers:
     first, kind = pages[0], pages[0].keyframe
     if len(whole) > 1 or ("S" in series.axes and len(series.shape) > 3) or len(pages) == 1:
         if len(pages) == len(series.pages) == 1:  # which may hold more than one plane
-            return _Layers(series.asarray, series.axes, series.shape, kind, _on_pages(count))
-        return _Layers(first.asarray, first.axes, first.shape, kind, _on_pages(count))
+            load = _checked(series.asarray, pages)
+            return _Layers(load, series.axes, series.shape, kind, _on_pages(count))
+        load = _checked(first.asarray, pages[:1])
+        return _Layers(load, first.axes, first.shape, kind, _on_pages(count))
     if len(pages) < len(series.pages):
         axes, shape = f"I{first.axes}", (len(pages), *first.shape)
-        return _Layers(lambda: np.stack([page.asarray() for page in pages]), axes, shape, kind)
-    return _Layers(series.asarray, series.axes, series.shape, series.keyframe)
+        load = _checked(lambda: np.stack([page.asarray() for page in pages]), pages)
+        return _Layers(load, axes, shape, kind)
+    return _Layers(_checked(series.asarray, pages), series.axes, series.shape, series.keyframe)
+
+
+def _checked(load: Callable[[], np.ndarray], pages: list[Any]) -> Callable[[], np.ndarray]:
+    def checked() -> np.ndarray:
+        refuse_large_streams(pages)
+        return load()
+
+    return checked
 
 
 def _refuse_long_segments(page: Any) -> None:
