@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from data.makers import reason, values, write_dicom
-from unmask.data.decode import dicom_frames
+from unmask.data.decode import dicom_frames, pictures
 from unmask.data.decode.stream_sizes import StreamSize, stream_size
 from unmask.data.decode.tiff_streams import FIRST_BYTES, JPEG, LERC, OTHERS
 
@@ -421,3 +421,14 @@ def test_a_frame_of_a_dicom_file_whose_table_is_too_long(tmp_path):
     (tmp_path / "a.dcm").write_bytes(whole[:at] + struct.pack("<I", 2**30) + whole[at + 4 :])
     shown = values(tmp_path / "a.dcm", channels=1, pixel_type="uint8")
     assert np.array_equal(shown[..., 0], frames[0])
+
+
+@pytest.mark.parametrize("tag", ["YBR_FULL_422", "YBR_FULL"])
+def test_colours_of_dicom_files_are_those_of_pydicom(tmp_path, monkeypatch, tag):
+    """Though they are converted some rows at a time."""
+    pydicom = pytest.importorskip("pydicom")
+    monkeypatch.setattr(pictures, "STRIP_VALUES", 1000)
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    write_dicom(tmp_path / "a.dcm", image, photometric=tag, jpeg=ic.jpeg8_encode(image))
+    shown = values(tmp_path / "a.dcm", pixel_type="uint8")
+    assert np.array_equal(shown, pydicom.dcmread(tmp_path / "a.dcm").pixel_array)

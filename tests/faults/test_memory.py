@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import unmask
+from data.makers import write_dicom
 from faults_support import PASSED, in_child
 from models.test_detector import ENCODER, SMALL
 from models.test_segmenter import SPEC as SEGMENTER
@@ -204,6 +205,11 @@ def write_tiff(file: Path, channels: int, dtype: str) -> None:
     tifffile.imwrite(file, pixels.squeeze(), photometric="minisblack", compression="zlib")
 
 
+def write_colours(file: Path) -> None:
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    write_dicom(file, pixels, photometric="YBR_FULL_422", jpeg=imagecodecs.jpeg8_encode(pixels))
+
+
 HEAVY: dict[str, tuple[str, Callable[[Path], None], dict[str, Any]]] = {
     "transparent": ("a.png", partial(write_rgba, mode="RGBA", color=(1, 2, 3, 128)), {"channels": 3}),
     "palette": ("a.png", partial(write_rgba, mode="P", color=0, transparency=0), {"channels": 3}),
@@ -214,6 +220,7 @@ HEAVY: dict[str, tuple[str, Callable[[Path], None], dict[str, Any]]] = {
         partial(write_rgba, mode="CMYK", color=0, progressive=True),
         {"channels": 3},
     ),
+    "colours": ("a.dcm", write_colours, {"channels": 3}),
     "deep": ("a.png", write_deep_png, {"channels": 3}),
     "bands with no-data": (
         "a.tif",

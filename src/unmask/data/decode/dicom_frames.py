@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from unmask.data.decode import pictures
 from unmask.data.decode.file_sizes import BESIDE_PIXELS
 from unmask.data.decode.stream_sizes import stream_size
 from unmask.units import data_size
@@ -24,6 +25,8 @@ RLE, RLE_HEADER, RUN = "1.2.840.10008.1.2.5", 64, 64
 """How many times its bytes a segment of run lengths can unpack to."""
 MOST_RUNS = 2**29
 """Bytes that a segment may unpack to without a look at its runs, which takes time."""
+LUMINANCE_FIRST = ("YBR_FULL", "YBR_FULL_422")
+"""Colours that become red, green and blue; pydicom would do so with eight times their bytes."""
 Part = tuple[int, int]
 """Where a part of a frame begins, and its bytes."""
 
@@ -34,7 +37,7 @@ def decoded_frame(path: str, header: Any, at: int, syntax: str, frame: int) -> n
     Raises ValueError if the frame is larger than the header says, and what pydicom raises.
     """
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import as_pixel_options, get_decoder
+    from pydicom.pixels import as_pixel_options, convert_color_space, get_decoder
 
     stream = _encoded(path, header, at, frame)
     _refuse_large(stream, header, syntax)
@@ -42,7 +45,13 @@ def decoded_frame(path: str, header: Any, at: int, syntax: str, frame: int) -> n
     options.pop("extended_offsets", None)
     source = encapsulate([stream], has_bot=False)
     del stream
-    return get_decoder(syntax).as_array(source, index=0, **options)[0]
+    stored, found = get_decoder(syntax).as_array(source, index=0, raw=True, **options)
+    if found["photometric_interpretation"] in LUMINANCE_FIRST:
+        strip = max(1, pictures.STRIP_VALUES // stored[0].size)
+        for top in range(0, len(stored), strip):
+            rows = stored[top : top + strip]
+            rows[:] = convert_color_space(rows, "YBR_FULL", "RGB")
+    return stored
 
 
 def _encoded(path: str, header: Any, at: int, frame: int) -> bytes:
