@@ -11,7 +11,7 @@ import tifffile
 from data.makers import reason, values, write_dicom
 from unmask.data.decode import dicom_frames, pictures
 from unmask.data.decode.stream_sizes import StreamSize, stream_size
-from unmask.data.decode.tiff_streams import FIRST_BYTES, JPEG, LERC, OTHERS
+from unmask.data.decode.tiff_streams import FIRST_BYTES, JPEG, LERC, WITH_HEADERS
 
 SOF, SIZ = b"\xff\xc0\0\x0b", b"\xff\x4f\xff\x51"
 J2K, JPEG_LOSSLESS, RLE = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.5"
@@ -116,7 +116,7 @@ CODECS = {
 @pytest.mark.parametrize("compression", CODECS)
 def test_18_a_stream_of_a_tiff_that_is_larger_than_its_strip_or_tile(tmp_path, compression, tile):
     """The same file with a stream of the right size is read."""
-    assert set(CODECS) == JPEG | OTHERS | {LERC}
+    assert set(CODECS) == WITH_HEADERS
     kind = CODECS[compression]
     shape = (64, 64, 3) if kind in COLOUR_ONLY else (64, 64)
     large = gradient(1100, 1200, *shape[2:])
@@ -432,3 +432,27 @@ def test_colours_of_dicom_files_are_those_of_pydicom(tmp_path, monkeypatch, tag)
     write_dicom(tmp_path / "a.dcm", image, photometric=tag, jpeg=ic.jpeg8_encode(image))
     shown = values(tmp_path / "a.dcm", pixel_type="uint8")
     assert np.array_equal(shown, pydicom.dcmread(tmp_path / "a.dcm").pixel_array)
+
+
+@pytest.mark.parametrize(("name", "takes"), [("a.dcm", "176 KiB"), ("a.tif", "117 KiB")])
+def test_18_of_jpeg_2000_less_is_allowed(tmp_path, name, takes):
+    """Its decoder takes four bytes for each value, and copies them; of small strips it takes few."""
+    image = gradient(100, 100, 3)
+    if name == "a.tif":
+        write_tiff(tmp_path / name, "jpeg2000", image)
+    else:
+        stream = ENCODERS["jpeg 2000"](image)
+        write_frames(tmp_path / name, image[None, ..., 0], lambda _: stream)
+        pydicom = pytest.importorskip("pydicom")
+        d = pydicom.dcmread(tmp_path / name)
+        d.SamplesPerPixel, d.PlanarConfiguration, d.PhotometricInterpretation = 3, 0, "RGB"
+        d.save_as(tmp_path / name)
+    assert values(tmp_path / name, max_pixels=200 * 100).shape == image.shape
+    found = reason(tmp_path / name, pixel_type="uint8", max_pixels=100 * 100)
+    assert f"3 channels of 100 x 100 pixels take {takes}, over the 97.7 KiB" in found, found
+    if name == "a.tif":
+        write_tiff(tmp_path / name, "jpeg2000", image, rows=10)
+        assert values(tmp_path / name, pixel_type="uint8", max_pixels=100 * 100).shape == image.shape
+        pages = {"photometric": "minisblack", "compression": "jpeg2000", "metadata": None}
+        tifffile.imwrite(tmp_path / name, image.transpose(2, 0, 1), **pages)
+        assert values(tmp_path / name, pixel_type="uint8", max_pixels=100 * 100).shape == image.shape

@@ -25,6 +25,10 @@ NOT_IMAGES = (
     b"1.2.840.10008.5.1.4.1.1.104.",  # documents
 )
 """Classes of DICOM files without pixels."""
+JPEG_2000 = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
+"""How the names of its transfer syntaxes begin."""
+JPEG_2000_BYTES = 6
+"""What its decoder takes for each value of a frame: four, and copies."""
 UNITS_BY_RULE = ("CT", "PT")
 """Modalities whose rescaled values have units even if RescaleType does not name them."""
 
@@ -81,6 +85,7 @@ def _picture(path: str, header: Any, at: int, reading: Reading, notes: tuple[str
         notes=notes,
         in_units=(own is not None) if grey else None,
         marks_prepared=in_units,
+        value_bytes=JPEG_2000_BYTES if order is None and _syntax_of(header).startswith(JPEG_2000) else 1,
     )
 
 

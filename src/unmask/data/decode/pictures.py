@@ -119,17 +119,19 @@ class ArrayPicture(Picture):
         notes: tuple[str, ...] = (),
         in_units: bool | None = None,
         marks_prepared: bool = False,
+        value_bytes: int = 1,
     ):
         """`load` gives [h, w, C] as stored, `prepare` makes of it `channels` values of type `dtype`.
 
         `marks_prepared`: marks of no-data are among what `prepare` gives, not among stored values.
+        `value_bytes`: what the decoder takes for each of them, if that is more than the value.
         """
         self._load, self._prepare = load, prepare
         self.kind = f"{kind} {dtype}" + (f" x {channels}" if channels > 1 else "")
         self.size, self.channels = size, channels
         self.notes, self.nodata, self.in_units = notes, nodata, in_units
         self._marks_prepared = marks_prepared
-        self._value_bytes = dtype.itemsize
+        self._value_bytes = max(dtype.itemsize, value_bytes)
         self.eight_bits = dtype in (np.uint8, np.bool_)
         self.pixel_type: PixelType = "uint8" if self.eight_bits and nodata is None else "float32"
 

@@ -17,7 +17,7 @@ from unmask.data.decode.pictures import ArrayPicture, Picture, can_hold
 from unmask.data.decode.pillow import ALPHA_MODES, PillowPicture
 from unmask.data.decode.quiet import notes_on, quietly
 from unmask.data.decode.reading import Reading
-from unmask.data.decode.tiff_streams import refuse_large_streams
+from unmask.data.decode.tiff_streams import JPEG_2000, refuse_large_streams
 from unmask.data.decode.turning import turned
 from unmask.units import data_size
 
@@ -32,6 +32,8 @@ ALPHA = "its alpha is laid over white (--data.channels 4 reads four bands as sto
 FIRST_PAGE = "of its {count} pages the first is read"
 PACKED_SHARE = 4
 """Strips and tiles take at most so many times the image's own bytes, with what pads the last ones."""
+JPEG_2000_BYTES = 4
+"""What its decoder takes for each value, of a whole strip or tile at once."""
 DEPTHS = {"Z": "depth", "T": "time"}
 
 
@@ -188,7 +190,15 @@ def _picture(layers: _Layers, reading: Reading, notes: tuple[str, ...]) -> Array
         prepare=prepare,
         nodata=nodata,
         notes=(*notes, *layers.notes),
+        value_bytes=_decoder_bytes(layers),
     )
+
+
+def _decoder_bytes(layers: _Layers) -> int:
+    """What the decoder takes for each value, if it makes all of them at once."""
+    page = layers.page
+    at_once = len(page.dataoffsets) == 1 and math.prod(page.shape) == math.prod(layers.shape)
+    return JPEG_2000_BYTES if at_once and page.compression in JPEG_2000 else 1
 
 
 def _order(axes: str, shape: tuple[int, ...], reading: Reading) -> Order:

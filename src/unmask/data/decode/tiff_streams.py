@@ -6,15 +6,14 @@ from typing import Any
 
 from unmask.data.decode.stream_sizes import stream_size
 
-JPEG, LERC = {6, 7, 33007, 34892}, 34887
+JPEG, JPEG_2000, LERC = {6, 7, 33007, 34892}, {33003, 33004, 33005, 34712}, 34887
 OTHERS = {
     22610, 34934,  # JPEG XR
-    33003, 33004, 33005, 34712,  # JPEG 2000
     34927, 50001,  # WebP
     34933,  # PNG
     50002, 52546,  # JPEG XL
 }  # fmt: skip
-WITH_HEADERS = {*JPEG, LERC, *OTHERS}
+WITH_HEADERS = {*JPEG, *JPEG_2000, LERC, *OTHERS}
 """Compressions whose decoders take memory by the stream; others are told how much to make of it."""
 FIRST_BYTES = 2**12
 """Enough for nearly every stream's header."""
