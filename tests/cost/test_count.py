@@ -4,6 +4,7 @@ Before: as arithmetic on a model's dimensions gave it, which this replaces.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -127,6 +128,24 @@ def test_the_encoders_share():
 def test_bytes_of_real_models(spec, precision):
     model, counted = spec.build(), count_activations(spec, precision)
     assert bytes_per_image(model, forward(model, precision)) == counted.total
+
+
+@pytest.mark.parametrize(
+    ("spec", "encoder", "decoder"),
+    [(SMALL, 5, 4), (VARIANTS["both"], 4, 1), (CLASSIFIERS["classifier"], 5, None)],
+)
+def test_large_models_are_counted_by_a_few_of_their_blocks(spec, encoder, decoder, monkeypatch):
+    deep = replace(spec, encoder=replace(spec.encoder, depth=encoder))
+    if isinstance(deep, MAESpec):
+        deep = replace(deep, decoder=replace(deep.decoder, depth=decoder))
+    counting = (count.__wrapped__, partial(count_activations.__wrapped__, precision="bf16"))
+    whole = [of(deep) for of in counting]
+    built = []
+    build = type(deep).build
+    monkeypatch.setattr(type(deep), "build", lambda self: (built.append(self), build(self))[1])
+    monkeypatch.setattr("unmask.cost.count.FEW_BLOCKS", 0)
+    assert [of(deep) for of in counting] == whole
+    assert deep not in built
 
 
 def test_bytes_of_a_real_model_with_the_kernel_of_another_device(monkeypatch):

@@ -6,7 +6,7 @@ tensors (the meta device under a processor's name), with which autocast and fuse
 Shapes: B images of C channels and H x W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -21,7 +21,7 @@ from unmask.core.blocks import Attention, Block
 from unmask.core.spec import MAESpec, ModelSpec, Size
 from unmask.cost.memory import Kept, saved_bytes, storage_of
 from unmask.engine.machine import arithmetic
-from unmask.models.classifier_spec import EncoderSpec
+from unmask.models.classifier_spec import ClassifierSpec, EncoderSpec
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.tokenizer_spec import TokenizerSpec
 
@@ -30,6 +30,10 @@ FLOAT = 4
 
 BACKWARD_FACTOR = 3
 """Training costs three forwards: each product of the forward has two in the backward."""
+
+FEW_BLOCKS = 16
+"""The most blocks that are all run. Of larger models two and three of each part are, and differences
+are added up: the first and the last of a part may be unlike the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,10 @@ class StateBytes:
 @cache
 def count(spec: ModelSpec) -> Cost:
     """Parameters and operations of the model that a spec builds, on whole images of its size."""
+    return Cost(**_of_all_blocks(spec, lambda some: vars(_count(some))))
+
+
+def _count(spec: ModelSpec) -> Cost:
     model = _without_data(spec).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(_images(spec, 1, "meta"), **_given(spec, 1, "meta"))
@@ -114,6 +122,11 @@ def count_activations(
 
     Exactly what torch keeps on a CPU, while kernels of GPUs pad a few tensors.
     """
+    counted = _of_all_blocks(spec, lambda some: vars(_count_activations(some, precision, device)))
+    return Activations(**counted)
+
+
+def _count_activations(spec: ModelSpec, precision: Literal["bf16", "fp32"], device: str) -> Activations:
     model = _without_data(spec)
     with FakeTensorMode():
         for module in model.modules():
@@ -195,6 +208,32 @@ def decoder_share_per_token(spec: MAESpec) -> float:
     )
     counted = count(whole)
     return (counted.flops - counted.encoder_flops) / count(EncoderSpec(encoder=encoder)).flops
+
+
+def _of_all_blocks(spec: ModelSpec, count: Callable[[ModelSpec], dict[str, int]]) -> dict[str, int]:
+    """What `count` finds for each quantity: of a large model it is given smaller ones."""
+    if not isinstance(spec, MAESpec | EncoderSpec | ClassifierSpec):
+        return count(spec)
+    encoder, decoder = spec.encoder.depth, spec.decoder.depth if isinstance(spec, MAESpec) else 0
+    if encoder + decoder <= FEW_BLOCKS:
+        return count(spec)
+    most = min(encoder, 3), min(decoder, 3)
+    whole = count(_of_depths(spec, *most))
+    found = dict(whole)
+    for depth, fewer in ((encoder, (2, most[1])), (decoder, (most[0], 2))):
+        if depth > 3:
+            less = count(_of_depths(spec, *fewer))
+            found = {name: n + (depth - 3) * (whole[name] - less[name]) for name, n in found.items()}
+    return found
+
+
+def _of_depths(
+    spec: MAESpec | EncoderSpec | ClassifierSpec, encoder: int, decoder: int
+) -> MAESpec | EncoderSpec | ClassifierSpec:
+    spec = replace(spec, encoder=replace(spec.encoder, depth=encoder))
+    if isinstance(spec, MAESpec):
+        spec = replace(spec, decoder=replace(spec.decoder, depth=decoder))
+    return spec
 
 
 @dataclass(frozen=True)
