@@ -17,7 +17,7 @@ from unmask.data.evaluation_crop import evaluation_crop
 from unmask.data.images import Images
 from unmask.data.paths import PathList
 
-COUNT = 32
+COUNT = 24
 KINDS = (
     *(("RGB", "jpg"), ("RGB", "png"), ("L", "jpg"), ("CMYK", "jpg"), ("P", "png"), ("1", "png")),
     *(("LA", "png"), ("RGBA", "png"), ("RGB", "webp"), ("RGB", "tif"), ("RGB", "bmp")),

@@ -9,6 +9,7 @@ from unmask.interop.weights import read_weights
 BASE = mae_spec(image_size=(224, 224), patch_size=(16, 16), channels=3, width=768, depth=12, heads=12)
 
 
+@pytest.mark.slow
 def test_base_in_timm(tmp_path):
     spec = changed(BASE, decoder_width=8, decoder_depth=1, decoder_heads=1)
     weights = random_weights(spec).encoder_only()

@@ -121,7 +121,9 @@ def test_what_is_left_behind(stripes, autoencoder, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_random_encoder_is_random_by_its_seed(stripes, autoencoder, tmp_path):
+def test_the_random_encoder_is_random_by_its_seed(stripes, autoencoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("unmask.evals.linear.PENALTIES", PENALTIES[:1])
+
     def linear(seed: int) -> dict:
         measured = unmask.knn(config(stripes, autoencoder, tmp_path, baselines=True, seed=seed)).record
         return measured["features"]["random encoder"]["linear"]
