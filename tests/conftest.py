@@ -1,6 +1,7 @@
 """Small data that the tests make themselves. Shapes in signatures are checked here, and only here."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 hypothesis.settings.register_profile("unhurried", deadline=None)  # machines of CI are busy
@@ -35,6 +37,27 @@ def children() -> Callable[[], list[int]]:
     """The processes that this test has begun; the traceback of an earlier one may still keep others."""
     earlier = set(multiprocessing.active_children())
     return lambda: [one.pid for one in multiprocessing.active_children() if one not in earlier]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(request, monkeypatch) -> None:
+    """Files that are not synced, but for tests that are marked `synced`; others cannot tell."""
+    if request.node.get_closest_marker("synced") is None:
+        monkeypatch.setattr(os, "fsync", os.fstat)
+
+
+@pytest.fixture
+def blank_charts(request, monkeypatch) -> None:
+    """Charts of the usual sizes without their contents, but for tests that are marked `drawn`.
+
+    For modules of other matters: to draw its charts is the most that a tiny run does.
+    """
+
+    def draw(canvas: FigureCanvasAgg) -> None:
+        canvas.renderer = canvas.get_renderer()
+
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(FigureCanvasAgg, "draw", draw)
 
 
 def photograph(number: int, height: int = 30, width: int = 44) -> Image.Image:

@@ -14,6 +14,8 @@ from unmask.config.commands import FinetuneConfig, PretrainConfig
 from unmask.config.fields import check
 from unmask.config.keywords import keywords_of, with_settings
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def test_every_command_has_its_function():
     for name in commands():

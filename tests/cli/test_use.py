@@ -11,6 +11,8 @@ from tests_support import mae_spec, random_classifier
 from unmask.cli.main import run
 from unmask.interop.weights import write_model
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL = mae_spec(image_size=(16, 24), patch_size=(8, 8), channels=3, width=8, depth=1, heads=1)
 
 

@@ -12,6 +12,8 @@ from unmask.data.label_maps import find_label_maps
 from unmask.data.sources.find import find_images
 from unmask.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 HEIGHT, WIDTH = 24, 32
 BOXES = """<annotation><filename>{0}.jpg</filename><size><width>32</width><height>24</height></size>
 <object><name>cat</name><bndbox><xmin>9</xmin><ymin>0</ymin><xmax>17</xmax><ymax>24</ymax></bndbox></object>

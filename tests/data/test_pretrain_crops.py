@@ -23,6 +23,8 @@ from unmask.data.transforms import (
 )
 from unmask.tasks.pretrain import MaskedSamples
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SIDES = st.tuples(st.integers(8, 300), st.integers(8, 300))
 
 

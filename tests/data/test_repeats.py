@@ -29,6 +29,8 @@ from unmask.errors import Interrupted
 from unmask.models.classifier_spec import ClassifierSpec
 from unmask.tasks.labelled import check_mixing
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 WANTED = IMAGE.pixels()
 TWICE = replace(PLAN, repeats=2)
 KEYS = [SampleKey(0, 3, 0), SampleKey(0, 3, 1), SampleKey(0, 5, 0), SampleKey(1, 5, 0)]

@@ -23,6 +23,8 @@ from unmask.engine.session import TrainingState
 from unmask.engine.task import StepOutput
 from unmask.errors import DataError, DivergenceError
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 FEATURES = 3
 
 

@@ -12,6 +12,8 @@ from unmask.config.commands import PretrainConfig
 from unmask.engine import loop
 from unmask.engine.readings import Readings, StepMetrics
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select"}
 """What cannot be answered before the device has computed it."""
 

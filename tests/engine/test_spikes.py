@@ -8,6 +8,8 @@ import pytest
 import unmask
 from unmask.engine.spikes import newest_spike, spikes
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def records(losses) -> list[dict]:
     return [{"step": 10 * (i + 1), "loss": float(loss)} for i, loss in enumerate(losses)]

@@ -21,6 +21,8 @@ from unmask.engine.checkpoint import Checkpoint
 from unmask.errors import CheckpointError
 from unmask.faults import armed
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 METER = {"weight": 1.5, "sums": {"loss": 0.25}, "skipped_steps": 0}
 LOOP = {"meter": METER, "bad_in_a_row": 0}
 ABSENT = object()

@@ -31,6 +31,8 @@ from unmask.storage import SEAL
 from unmask.tasks import TASKS
 from unmask.use.trained import as_in_training, data_of_run
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 A_SENTENCE = (ValueError, OSError)
 """What the command prints, as its exit codes say."""
 MODEL = mae_spec(

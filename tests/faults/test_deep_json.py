@@ -11,6 +11,8 @@ from unmask.cli.main import run
 from unmask.interop.weights import OUR_ENTRY
 from unmask.storage import from_json
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 DEEP = "[" * 200_000
 SOURCES = Path(unmask.__file__).parent
 

@@ -24,6 +24,8 @@ from unmask.engine.checkpoint import Checkpoint
 from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def at_step(step: int) -> Checkpoint:
     return Checkpoint(step, {"model": {"w": torch.full((1000,), float(step))}}, {"sum": 0.1})

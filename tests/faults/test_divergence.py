@@ -17,6 +17,8 @@ from unmask.errors import CheckpointError, DivergenceError
 from unmask.storage import unsealed
 from unmask.tasks.pretrain import Pretrain
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def losses_times(monkeypatch, factor) -> None:
     """Multiplies the loss of a task's nth micro-batch by `factor(n)`."""

@@ -16,6 +16,8 @@ from unmask.data.bad_images import BadImageLog
 from unmask.data.sources.find import find_images
 from unmask.faults import NAMES, POINTS, InjectedError, armed, fault_point
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 CODES = {"kill": KILLED, "raise": FAILED}
 OF_EVERY_RUN = [name for name in NAMES if not name.startswith("bad_images.")]
 OF_STEPS = [name for name in NAMES if name.startswith("step.")]

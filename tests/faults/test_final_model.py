@@ -20,6 +20,8 @@ from unmask.faults import armed
 from unmask.interop.files import MOST_PICKLED
 from unmask.interop.weights import check_model, read_weights, write_model
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 @pytest.fixture
 def weights(tiny):

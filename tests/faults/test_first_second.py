@@ -21,6 +21,8 @@ from unmask.errors import CheckpointError
 from unmask.faults import armed
 from unmask.tasks import find_task
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def table(run: Path) -> list[str]:
     return (run / "metrics.csv").read_text().splitlines()

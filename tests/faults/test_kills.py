@@ -16,6 +16,8 @@ from faults.every_task import TASKS, EveryTask
 from faults_support import KILLED, in_child, started
 from unmask.faults import POINTS
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 KILLS = int(os.environ.get("UNMASK_KILLS", "5"))
 TIMING = ("images_per_second", "data_wait", "memory_gib")
 PLACES = [f"{part}.{point}" for part in ("checkpoint", "run", "model") for point in POINTS[part]]

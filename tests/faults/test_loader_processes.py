@@ -41,6 +41,8 @@ from unmask.errors import DataError, Interrupted
 from unmask.tasks.detections import find_all
 from unmask.tasks.pixels import whole_images
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 EXIT_SECONDS = 10
 """Within these no process may be left behind."""
 

@@ -16,6 +16,8 @@ from unmask.config.output import mark_output
 from unmask.engine.locks import only_writer_in, only_writer_of
 from unmask.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 PLACES = {
     "predict": "results",
     "evaluate": "results",

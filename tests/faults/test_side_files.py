@@ -15,6 +15,8 @@ from unmask.engine.run_directory import RunDirectory, environment_of, opened
 from unmask.errors import CheckpointError, DataError
 from unmask.runs.pages import _when
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 RECORDS = [{"step": 10 * n, "epoch": n / 2, "loss": 1 / (n + 1), "val": None} for n in range(5)]
 LINES = [json.dumps(record).encode() for record in RECORDS]
 JUNK = [

@@ -16,6 +16,8 @@ from tasks.test_segment import tiny_segmenter, write_scenes
 from unmask.engine import report
 from unmask.errors import Interrupted
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def signal_in_evaluation(monkeypatch, step: int) -> None:
     """Sends this process a signal during the first forward pass of an evaluation, which then hangs."""

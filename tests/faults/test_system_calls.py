@@ -24,6 +24,8 @@ from unmask.engine.checkpoint import STEP_NAME, UNFINISHED, steps_in
 from unmask.engine.metrics import JSONL
 from unmask.errors import CheckpointError, DataError
 
+pytestmark = pytest.mark.synced
+
 EVERY = int(os.environ.get("UNMASK_EVERY_CALL", "101"))
 """Of so many faults one is tried; UNMASK_EVERY_CALL=1 for all."""
 TIMED = ("train.log", "env.json", "metrics.jsonl", "metrics.csv", "report.html")

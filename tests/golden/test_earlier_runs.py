@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 import unmask
 from unmask.cli.main import run
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 EARLIER = Path(__file__).with_name("earlier")
 TOLERANCE = 1e-5
 """Of losses, relative, and of a trained model's outputs, absolute, on other processors or versions."""

@@ -17,6 +17,8 @@ import unmask
 from unmask.config.commands import PretrainConfig, PretrainData
 from unmask.config.settings import Autoencoder, Optim, Run
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 GOLDEN = Path(__file__).with_name("losses.json")
 OTHER_MACHINE_TOLERANCE = 1e-4
 """Relative. Another processor or torch adds numbers up in another order."""

@@ -13,6 +13,8 @@ from unmask.models.classifier_spec import ClassifierSpec
 from unmask.recipes.classify import FINETUNE, PROBE, SCRATCH
 from unmask.tasks import find_recipe
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 RECIPES = {"finetune": FINETUNE, "probe": PROBE, "scratch": SCRATCH}
 
 BESIDE_CROPS = Augment(rand_augment=True, mixup=0.8, cutmix=1.0, smoothing=0.1, erasing=0.0)

@@ -15,6 +15,8 @@ from unmask.runs.run import dry_run
 from unmask.tasks.detect import Detect
 from unmask.tasks.detections import DetectionFigures
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:

@@ -10,6 +10,8 @@ from tests_support import resolved
 from unmask.recipes.pretrain import PRETRAIN
 from unmask.tasks import TASKS, find_recipe
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SIZES = {"base": (768, 12, 12, 16), "large": (1024, 24, 16, 16), "huge": (1280, 32, 16, 14)}
 
 

@@ -14,6 +14,8 @@ from unmask.recipes.segment import SEGMENT
 from unmask.runs.run import dry_run
 from unmask.tasks.segment import Segment
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 @pytest.fixture
 def halves(tmp_path) -> Path:

@@ -24,6 +24,8 @@ from unmask.recipes import classify, pretrain, tokenizer
 from unmask.runs.ablation import find_ablation
 from unmask.runs.ablation_findings import QUANTITIES, Row, shown_sentence
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 MODEL = Autoencoder(
     size="tiny",
     patch=(4,),

@@ -21,6 +21,8 @@ from unmask.runs.fitted import fitted
 from unmask.runs.timed import Length
 from unmask.tasks.pretrain import Pretrain
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SMALL = Autoencoder(
     patch=(8,), width=16, depth=1, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=1
 )

@@ -10,6 +10,8 @@ from unmask.runs.pages import _command
 from unmask.runs.run import run
 from unmask.tasks.pretrain import Pretrain
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 RATIO = next(m for m in Pretrain.metrics if m.key == "held_out/ratio")
 ACCURACY = Metric(
     key="top1", label="accuracy", better="higher", baseline_key="common", baseline_label="the majority"

@@ -29,6 +29,8 @@ from unmask.runs import replay
 from unmask.runs.inside import OneImage
 from unmask.tasks.pretrain import Pretrain
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 @pytest.fixture(scope="module")
 def finished(photos, tmp_path_factory) -> Path:

@@ -16,6 +16,8 @@ from unmask.errors import CheckpointError, DivergenceError
 from unmask.runs.study import Row, Study, run_sweep
 from unmask.tasks.classify import Scratch
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def test_sweep_reports_all_and_chooses_the_best(scratch, tmp_path, capsys):
     base = replace(scratch, out=str(tmp_path / "sweep"), optim=replace(scratch.optim, steps=2))
@@ -90,6 +92,7 @@ def swept(runs: list[tuple[dict[str, str], Scratch]]) -> Study:
     return run_sweep(runs, base=runs[0][1])
 
 
+@pytest.mark.drawn
 def test_a_sweep_goes_on_where_a_run_diverges(scratch, tmp_path, capsys):
     runs = rates(scratch, tmp_path / "sweep", "1e38", "1e-3")[1:]
     for _ in range(2):

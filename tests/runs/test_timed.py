@@ -18,6 +18,8 @@ from unmask.runs.run import dry_run
 from unmask.runs.run import run as run_task
 from unmask.tasks.pretrain import Pretrain
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 MEASURED = Costs(step=1.0, later_step=1.0, once=0.0, evaluations=(0.0, 0.0, 0.0), save=0.0)
 
 

@@ -22,6 +22,8 @@ from unmask.interop.weights import read_weights, write_model
 from unmask.storage import unsealed
 from unmask.viz.palette import palette
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 HEIGHT, WIDTH = 16, 20
 VOC = ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
 """Of its first four classes; the map holds 0, 1 and 3."""

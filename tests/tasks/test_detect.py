@@ -37,6 +37,8 @@ from unmask.tasks.detections import DetectionFigures, Finder, true_objects
 from unmask.tasks.objects import ObjectSamples, placed
 from unmask.use.detect import Detected
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 HEIGHT, WIDTH = 40, 56
 NAMES = ("box", "disc")
 

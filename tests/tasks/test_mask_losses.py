@@ -12,6 +12,8 @@ import unmask
 from unmask.config.keywords import with_settings
 from unmask.recipes.pretrain import quickstart
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 PIECE, EACH, LAST, SEEDS = 142, 20, 3, (0, 1, 2)
 """Pixels; steps of an average loss, and how many averages count."""
 

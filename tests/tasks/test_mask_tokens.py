@@ -10,6 +10,8 @@ import unmask
 from unmask.config.settings import Mask
 from unmask.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def test_a_run_with_mask_tokens_in_the_encoder(tiny):
     config = replace(tiny, mask=Mask(tokens_in_encoder=True))

@@ -24,6 +24,8 @@ from unmask.tasks.pretrain import Pretrain
 from unmask.tasks.tokenizer import TrainTokenizer
 from unmask.use.reconstruct import run_reconstruction
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 FP32 = Run(precision="fp32", log_every=1, evaluate_every=7, sample_every=7, checkpoint_every=2)
 
 

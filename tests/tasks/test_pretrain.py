@@ -20,6 +20,8 @@ from unmask.interop.official import to_official
 from unmask.interop.weights import write_model
 from unmask.storage import unsealed
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 BF16_TOLERANCE = 2e-3
 """Relative, of losses; 3e-4 is usual here."""
 
@@ -28,6 +30,7 @@ def last_record(run) -> dict:
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
 
 
+@pytest.mark.drawn
 def test_one_channel_96_by_160(tiny, tmp_path):
     folder = tmp_path / "grey"
     folder.mkdir()

@@ -33,6 +33,8 @@ from unmask.runs.run import dry_run
 from unmask.tasks.pixels import most_probable_classes
 from unmask.tasks.segment import MappedBatch, Segment
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 CLASSES = ("ground", "box", "stripe")
 HEIGHT, WIDTH = 20, 28
 
@@ -131,6 +133,7 @@ def test_01_resume_is_exact_in_mid_epoch(segment, tmp_path, monkeypatch):
     assert read_metrics(RunDirectory(whole))[-1]["val/mean_iou"] >= 0
 
 
+@pytest.mark.drawn
 def test_it_learns_and_is_used(segment, scenes, tmp_path, capsys):
     """What evaluate says is what training measured last; predictions are as large as the images."""
     easy = replace(

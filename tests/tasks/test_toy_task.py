@@ -20,6 +20,8 @@ from unmask.cli.main import run
 from unmask.config.settings import Run
 from unmask.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 KEY = ACCURACY.key
 SCRIPT = """
 import sys

@@ -23,6 +23,8 @@ from unmask.distributed.processes import ALONE
 from unmask.errors import DataError
 from unmask.tasks.features import FeatureRank, LabelledFeatures, find_probe_images, images_to_rank
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 TIMING = ("images_per_second", "data_wait", "memory_gib")
 WATCHED = ("knn/top1", "probe/top1", "probe/images", "probe/commonest_class", "features/rank")
 

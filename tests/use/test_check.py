@@ -27,6 +27,8 @@ from unmask.tasks import find_recipe
 from unmask.use.advise import advised_steps, measured_here
 from unmask.use.check_report import BadShare
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 SIZE = ["--data.size", "16", "--data.workers", "0"]
 SMALL = "--model.width 16 --model.depth 1 --model.heads 1 --model.decoder-width 8"
 BROKEN = ("broken.jpg", "below/cut.png", "below/empty.jpg")
