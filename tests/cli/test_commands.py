@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from unmask.cli.main import commands, run
 from unmask.config.migrate import config_record
 from unmask.tasks import TASKS, find_recipe
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 SMALL = (
     "--data.size 16 24 --data.held-out 4 --data.workers 0 --model.patch 4 --model.width 16 "
@@ -32,10 +35,18 @@ def pretrain(*words: str) -> int:
     return run(["pretrain", *words, *SMALL, "--optim.steps", "4"])
 
 
+@pytest.fixture(scope="module")
+def with_a_run(photos, tmp_path_factory) -> Path:
+    """A folder with a run in the usual place."""
+    folder = tmp_path_factory.mktemp("here")
+    with contextlib.chdir(folder):
+        assert pretrain(str(photos), "--data.other", str(photos)) == 0
+    return folder
+
+
 @pytest.fixture
-def finished(photos, tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    assert pretrain(str(photos), "--data.other", str(photos)) == 0
+def finished(with_a_run, tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(shutil.copytree(with_a_run, tmp_path, dirs_exist_ok=True))
     return tmp_path / "runs" / "pretrain-photos"
 
 
@@ -90,8 +101,6 @@ def test_init_starts_from_weights(finished, photos, capsys):
 
 
 def test_check(photos, tmp_path, capsys, monkeypatch):
-    import shutil
-
     monkeypatch.chdir(tmp_path)
     copy = shutil.copytree(photos, tmp_path / "messy")
     shutil.copy(copy / "near" / "picture-00.png", copy / "again.png")

@@ -5,8 +5,10 @@ import os
 import re
 import shlex
 import signal
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,12 @@ from tasks.test_detect import write_scenes as write_objects
 from tasks.test_segment import CLASSES, tiny_segmenter
 from tasks.test_segment import write_scenes as write_maps
 from unmask.cli.main import run as command
+from unmask.config.commands import PretrainConfig
 from unmask.data.loader import Batches
 from unmask.engine.checkpoint import steps_in
 from unmask.errors import CheckpointError, DataError, Interrupted
+
+pytestmark = pytest.mark.usefixtures("blank_charts")
 
 TIMING = ("images_per_second", "data_wait", "memory_gib")
 
@@ -67,19 +72,29 @@ def stopped(call, config, monkeypatch, at: int) -> Path:
     return Path(config.out)
 
 
+@pytest.fixture(scope="module")
+def unstopped(tmp_path_factory) -> Callable[[PretrainConfig], Path]:
+    """A run of a configuration from its start to its end; of each there is one."""
+
+    @cache
+    def run(config: PretrainConfig) -> Path:
+        return unmask.pretrain(replace(config, out=str(tmp_path_factory.mktemp("unstopped") / "run")))
+
+    return lambda config: run(replace(config, out=None))
+
+
 @pytest.mark.parametrize("ema", [None, 0.9])
 @pytest.mark.parametrize("stop_at", [0, 1, 2, 3, 5])
-def test_01_bit_for_bit(tiny, tmp_path, monkeypatch, stop_at, ema):
+def test_01_bit_for_bit(tiny, unstopped, monkeypatch, stop_at, ema):
     """Steps 0 to 6 of 6 images over 20: stops fall first, last and in the middle of an epoch."""
     tiny = replace(tiny, optim=replace(tiny.optim, ema=ema))
-    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
         signal_at(patch, stop_at, signal.SIGTERM)
         with pytest.raises(Interrupted) as stop:
             unmask.pretrain(tiny)
     assert stop.value.exit_code == 143
     assert steps_in(Path(tiny.out) / "checkpoints")[-1][0] == stop_at + 1
-    assert_same_run(unmask.pretrain(tiny), whole)
+    assert_same_run(unmask.pretrain(tiny), unstopped(tiny))
 
 
 def test_01_bit_for_bit_in_bf16(tiny, tmp_path, monkeypatch):
@@ -90,8 +105,8 @@ def test_01_bit_for_bit_in_bf16(tiny, tmp_path, monkeypatch):
     assert_same_run(unmask.pretrain(tiny), whole)
 
 
-def test_02_workers_change_nothing(tiny, tmp_path, monkeypatch):
-    whole = unmask.pretrain(replace(tiny, out=str(tmp_path / "whole")))
+def test_02_workers_change_nothing(tiny, unstopped, monkeypatch):
+    whole = unstopped(tiny)
     with monkeypatch.context() as patch:
         signal_at(patch, 3, signal.SIGINT)
         with pytest.raises(Interrupted) as stop:

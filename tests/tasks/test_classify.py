@@ -30,25 +30,33 @@ from unmask.engine.run_directory import RunDirectory
 from unmask.errors import CheckpointError, DataError
 from unmask.interop.weights import read_weights
 
+pytestmark = pytest.mark.usefixtures("blank_charts")
+
 
 def tuning(scratch: ScratchConfig, encoder: Path, **sections: Any) -> FinetuneConfig:
     """The same settings for the encoder of a run."""
     return replace(with_sections(FinetuneConfig(init=str(encoder)), scratch), **sections)
 
 
-@pytest.fixture
-def encoder(scratch, tmp_path) -> Path:
-    """A pre-trained encoder's run."""
+@pytest.fixture(scope="module")
+def pretrained(stripes, tmp_path_factory) -> Path:
+    """A run of pre-training."""
     small = Autoencoder(**vars(ENCODER), decoder_width=8, decoder_depth=1, decoder_heads=2)
     return unmask.pretrain(
         PretrainConfig(
-            out=str(tmp_path / "encoder"),
-            data=PretrainData(source=scratch.data.source, size=(16, 24), workers=0),
+            out=str(tmp_path_factory.mktemp("pretrained") / "encoder"),
+            data=PretrainData(source=(str(stripes),), size=(16, 24), workers=0),
             model=small,
             optim=Optim(steps=2, warmup_steps=0, batch=8),
             run=Run(precision="fp32"),
         )
     )
+
+
+@pytest.fixture
+def encoder(pretrained, tmp_path) -> Path:
+    """That run, to do with as a test likes."""
+    return Path(shutil.copytree(pretrained, tmp_path / "encoder"))
 
 
 def losses(path: Path) -> list:
@@ -119,6 +127,7 @@ def test_probe(scratch, encoder):
     assert state["head.weight"].abs().max() > 0.03, "it has learned"
 
 
+@pytest.mark.drawn
 def test_what_a_run_leaves(scratch):
     run = unmask.scratch(scratch)
     description = json.loads((run / "model.json").read_text())
