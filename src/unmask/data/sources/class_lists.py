@@ -4,14 +4,12 @@ import os
 import re
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unmask.data.sources.lists import SPACES, column, first_column, rows_of
+from unmask.data.sources.lists import SPACES, column, first_column, rows_of, text_of
 from unmask.errors import DataError
-from unmask.storage import read_regular
 
 USUAL = (
     *(
@@ -76,12 +74,7 @@ def class_list(file: str) -> ClassList:
 
 def _lines(file: str) -> list[str]:
     """Those that are not empty."""
-    try:
-        lines = read_regular(Path(file), MOST_TEXT).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the list of classes {file} cannot be read ({error}): save it as UTF-8"
-        ) from error
+    lines = text_of(file, MOST_TEXT).splitlines()
     return [line.strip(SPACES) for line in lines if line.strip(SPACES)]
 
 

@@ -25,7 +25,7 @@ from unmask.data.records import (
 )
 from unmask.data.sources.source import Options, Source
 from unmask.errors import DataError
-from unmask.storage import LARGE_FILE, from_json, open_text, start_of
+from unmask.storage import LARGE_FILE, SMALL_FILE, from_json, open_text, read_regular, start_of
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "image")
@@ -169,6 +169,16 @@ def _ended_lines(file: str, newline: str) -> Iterator[str]:
         raise DataError(
             f"the list {file} is not whole UTF-16 ({error.reason}): save it as UTF-8"
         ) from error
+
+
+def text_of(file: str, most: int = SMALL_FILE) -> str:
+    """A short UTF-8 text as a whole, without its mark. Raises DataError if it cannot be read."""
+    try:
+        return read_regular(Path(file), most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} cannot be read ({error}): save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): get a fresh copy") from error
 
 
 def no_labels(file: str) -> DataError:

@@ -17,8 +17,8 @@ from unmask.data.findings import found
 from unmask.data.instances import Detections
 from unmask.data.paths import files_below
 from unmask.data.records import TEST, TRAINING, VALIDATION, in_order, part_named
+from unmask.data.sources.lists import text_of
 from unmask.data.sources.source import BoxSource, Options
-from unmask.data.sources.yolo_lists import text_of
 from unmask.errors import DataError
 from unmask.storage import read_regular, start_of
 

@@ -17,6 +17,7 @@ import yaml
 from unmask.data.findings import Tally
 from unmask.data.records import PART_NAMES, TRAINING
 from unmask.data.sources.folder import images_below
+from unmask.data.sources.lists import text_of
 from unmask.errors import DataError
 from unmask.storage import read_regular
 
@@ -187,16 +188,6 @@ class Places:
 def lines_of(file: str) -> Iterator[str]:
     """One at a time: all of them take many times the file. Raises DataError if it cannot be read."""
     yield from (line[0] for line in LINE.finditer(text_of(file)))
-
-
-def text_of(file: str) -> str:
-    """Raises DataError if it cannot be read."""
-    try:
-        return read_regular(Path(file)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} cannot be read ({error}): save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}): get a fresh copy") from error
 
 
 def _short(error: Exception) -> str:
