@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unmask.data.cropped_masks import CroppedMask, CroppedMasks, cropped
 from unmask.data.dense import (
     random_jitter_placement,
     random_segmentation_placement,
@@ -21,7 +22,7 @@ from unmask.data.placement import (
     placed_boxes,
     placed_image,
     placed_labels,
-    placed_masks,
+    placed_mask,
     placed_objects,
 )
 from unmask.data.transforms import resized
@@ -64,6 +65,20 @@ def test_label_maps_follow_every_crop_scale_and_flip_exactly(placement, seed):
     np.testing.assert_array_equal(placed.numpy(), naive_labels(labels, placement))
 
 
+def whole(mask: CroppedMask, placement: Placement) -> torch.Tensor:
+    return CroppedMasks.of([mask], placement.canvas)[torch.tensor([0])][0]
+
+
+@given(placements(), st.integers(0, 9), st.floats(0, 1))
+@settings(max_examples=60)
+def test_masks_of_any_form_are_placed_as_label_maps_are(placement, seed, share):
+    mask = torch.from_numpy(np.random.default_rng(seed).random(placement.source) < share**4)
+    seen = placed_labels(mask.to(torch.uint8), placement, IGNORED) == 1
+    placed = placed_mask(cropped(mask), placement)
+    assert torch.equal(whole(placed, placement), seen)
+    assert torch.equal(cropped(seen).pixels, placed.pixels), "no larger than the object"
+
+
 @given(placements(), st.integers(0, 9))
 @settings(max_examples=60)
 def test_an_objects_pixels_move_with_its_box_and_mask(placement, seed):
@@ -75,13 +90,12 @@ def test_an_objects_pixels_move_with_its_box_and_mask(placement, seed):
     mask[0, top:bottom, left:right] = True
     labels = torch.where(mask[0], 1, 0).to(torch.uint8)
     boxes = torch.tensor([[left, top, right, bottom]], dtype=torch.float32)
-    moved, masks, kept = placed_objects(boxes, mask, placement, least=0.0)
-    seen = placed_masks(mask, placement)
-    assert torch.equal(seen[0], placed_labels(labels, placement, IGNORED) == 1)
+    moved, masks, kept = placed_objects(boxes, lambda _: cropped(mask[0]), placement, least=0.0)
+    seen = placed_labels(labels, placement, IGNORED) == 1
     assert len(kept) == int(seen.any())
     if len(kept):
-        assert torch.equal(masks, seen)
-        y, x = seen[0].nonzero().unbind(1)
+        assert torch.equal(whole(masks[0], placement), seen)
+        y, x = seen.nonzero().unbind(1)
         tight = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
         # A pixel belongs to the object if its centre lies in the box.
         assert ((moved[0] - tight).abs() <= 0.5 + 1e-4).all()
@@ -94,10 +108,11 @@ def test_a_bright_object_stays_under_its_mask(seed):
     mask[0, 20:50, 10:60] = True
     image = torch.where(mask, 255, 0).to(torch.uint8).expand(3, -1, -1)
     placement = random_jitter_placement((60, 80), (64, 64), rng, scale=(0.5, 2.0))
-    placed, seen = placed_image(image, placement, (0, 0, 0)), placed_masks(mask, placement)
-    assert seen[0][placed[0] > 192].all()  # in between lie the smooth edges and corners
-    assert not seen[0][placed[0] < 63].any()
-    assert ((placed[0] > 127) != seen[0]).sum() <= 4
+    placed = placed_image(image, placement, (0, 0, 0))
+    seen = whole(placed_mask(cropped(mask[0]), placement), placement)
+    assert seen[placed[0] > 192].all()  # in between lie the smooth edges and corners
+    assert not seen[placed[0] < 63].any()
+    assert ((placed[0] > 127) != seen).sum() <= 4
 
 
 @given(placements(), st.sampled_from([(1, "uint8"), (3, "uint8"), (5, "uint8"), (2, "float32")]))
@@ -148,8 +163,8 @@ def test_objects_outside_of_the_cut_and_those_without_a_pixel_left_are_dropped()
     boxes = torch.tensor([[0.0, 0, 4, 4], [9, 9, 10, 10], [2, 2, 4, 4], [0, 0, 10, 10]])
     masks = torch.zeros(4, 10, 10, dtype=torch.bool)
     masks[0, :4, :4] = masks[1, 9, 9] = masks[3] = True
-    assert placed_objects(boxes, masks, placement).kept.tolist() == [0, 3]
-    assert placed_objects(boxes, None, placement).kept.tolist() == [0, 2, 3]
+    assert placed_objects(boxes, lambda i: cropped(masks[i]), placement).kept == [0, 3]
+    assert placed_objects(boxes, lambda _: None, placement).kept == [0, 2, 3]
 
 
 @pytest.mark.parametrize(("source", "expected"), [((512, 683), (512, 683)), ((400, 3000), (273, 2048))])

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection._utils import Matcher
 
 from unmask.core.spec import ViTSpec
 from unmask.models.detector import Detector, valid_patches
 from unmask.models.detector_spec import DetectorSpec, group_ends
-from unmask.models.proposals import match
 from unmask.models.regions import paste_masks
 
 CANVAS = (96, 64)
@@ -238,12 +236,7 @@ def test_an_object_with_an_empty_mask_has_none_that_is_known():
     assert torch.equal(before["boxes"], after["boxes"])
 
 
-def test_what_lies_in_an_ignored_region_is_no_background():
-    matcher = Matcher(0.5, 0.5)
-    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [24, 0, 34, 10], [40, 0, 50, 10]])
-    truth, ignored = boxes[:1], torch.tensor([[18.0, 0, 29, 10], [0, 0, 12, 12]])
-    assert match(matcher, truth, boxes, ignored).tolist() == [0, -2, -2, -1]
-    assert match(matcher, truth[:0], boxes, ignored[:0]).tolist() == [-1, -1, -1, -1]
+def test_ignored_regions_are_no_background_of_a_detector():
     model, batch, truth = detector(), images(), targets()
     crowded = [{**target, "ignored": torch.tensor([[-500.0, -500, 500, 500]])} for target in truth]
     losses = model(batch, SIZES, crowded, rngs())

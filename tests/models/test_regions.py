@@ -1,15 +1,13 @@
 """Anchors, sampling, pooling and masks, against torchvision's or by hand."""
 
-import numpy as np
-import pytest
 import torch
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
-from torchvision.ops import MultiScaleRoIAlign, box_iou
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from unmask.data.cropped_masks import CroppedMasks, cropped
-from unmask.models.proposals import anchor_shapes, anchors_of, match, sample
+from unmask.models.proposals import anchor_shapes, anchors_of
 from unmask.models.regions import (
     Drawn,
     _mask_loss,
@@ -37,30 +35,6 @@ def test_anchors_stand_around_the_middles_of_places():
     assert found.shape == (2 * 3 * 3, 4)
     place = found[(1 * 3 + 2) * 3 + 1]
     assert place.tolist() == [20 - 16, 6 - 16, 20 + 16, 6 + 16]
-
-
-@pytest.mark.parametrize(
-    ("positives", "negatives", "drawn"),
-    [(100, 100, (4, 12)), (2, 100, (2, 14)), (100, 3, (4, 3)), (0, 0, (0, 0))],
-)
-def test_sampling(positives, negatives, drawn):
-    matched = torch.tensor([-2, *[5] * positives, *[-1] * negatives, -2])
-    found = [sample(matched, 16, 0.25, np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    positive, negative = found[0]
-    assert (len(positive), len(negative)) == drawn
-    assert (matched[positive] == 5).all()
-    assert (matched[negative] == -1).all()
-    assert len(set(positive.tolist() + negative.tolist())) == sum(drawn)
-    assert all(one.equal(other) for one, other in zip(found[0], found[1], strict=True))
-    if positives == negatives == 100:
-        assert not found[0][0].equal(found[2][0])
-
-
-def test_matching_without_objects_is_background():
-    matcher = Matcher(0.7, 0.3, allow_low_quality_matches=True)
-    assert match(matcher, torch.zeros(0, 4), boxes(5, 50)).tolist() == [-1] * 5
-    truth = boxes(3, 50, seed=1)
-    assert match(matcher, truth, boxes(9, 50)).equal(matcher(box_iou(truth, boxes(9, 50))))
 
 
 def test_pooling_equals_torchvisions_at_its_strides():

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from unmask.core.spec import Size
 from unmask.models.detector_spec import DetectorSpec
+from unmask.models.matching import match, sample
 from unmask.models.pyramid import within
 
 POSITIVE_IOU, NEGATIVE_IOU, POSITIVE_SHARE = 0.7, 0.3, 0.5
-NMS_IOU, IGNORED_SHARE = 0.7, 0.5
+NMS_IOU = 0.7
 SMOOTH_L1_BETA = 1 / 9
 CANDIDATES = 2
 """Proposals of each level before non-maximum suppression, as a multiple of those of an image."""
@@ -46,7 +47,6 @@ class ProposalNetwork(nn.Module):
         self.strides, self.spec = strides, spec
         self.head = RPNHead(spec.channels, len(spec.anchor_ratios), conv_depth=2)
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
-        self.matcher = Matcher(POSITIVE_IOU, NEGATIVE_IOU, allow_low_quality_matches=True)
 
     def forward(
         self,
@@ -92,7 +92,14 @@ class ProposalNetwork(nn.Module):
         anchors = torch.cat([level.anchors for level in image])
         objectness = torch.cat([level.objectness for level in image])
         deltas = torch.cat([level.deltas for level in image])
-        matched = match(self.matcher, truth, anchors, target.get("ignored"))
+        matched = match(
+            truth,
+            anchors,
+            positive=POSITIVE_IOU,
+            negative=NEGATIVE_IOU,
+            each_object=True,
+            ignored=target.get("ignored"),
+        )
         positive, negative = sample(matched, self.spec.sampled_anchors, POSITIVE_SHARE, rng)
         drawn = torch.cat([positive, negative])
         wanted = (matched[drawn] >= 0).float()
@@ -132,49 +139,6 @@ def anchors_of(
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     middles = torch.stack([x, y], dim=-1)[:, :, None]
     return torch.cat([middles - shapes / 2, middles + shapes / 2], dim=-1).flatten(0, 2)
-
-
-def match(
-    matcher: Matcher,
-    truth: Float[Tensor, "G 4"],
-    boxes: Float[Tensor, "N 4"],
-    ignored: Float[Tensor, "I 4"] | None = None,
-) -> Int[Tensor, "N"]:
-    """The object that each box is matched to; -1 for background, -2 for those that do not count.
-
-    What lies in an ignored region by half of its area or more is no background.
-    """
-    if len(truth):
-        matched = matcher(box_iou(truth, boxes))
-    else:
-        matched = torch.full((len(boxes),), Matcher.BELOW_LOW_THRESHOLD, device=boxes.device)
-    if ignored is None or not len(ignored):
-        return matched
-    low = torch.maximum(boxes[:, None, :2], ignored[:, :2].float())
-    high = torch.minimum(boxes[:, None, 2:], ignored[:, 2:].float())
-    common = (high - low).clamp(min=0).prod(dim=-1).amax(dim=1)
-    within = common >= IGNORED_SHARE * (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)
-    is_background = matched == Matcher.BELOW_LOW_THRESHOLD
-    return matched.masked_fill(within & is_background, Matcher.BETWEEN_THRESHOLDS)
-
-
-def sample(
-    matched: Int[Tensor, "N"], count: int, positive_share: float, rng: np.random.Generator
-) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
-    """Draws which matched and which background boxes count in a loss: at most `count` together.
-
-    At most `positive_share` of the count are matched; background fills it up.
-    """
-    positive = torch.nonzero(matched >= 0)[:, 0]
-    negative = torch.nonzero(matched == Matcher.BELOW_LOW_THRESHOLD)[:, 0]
-    positives = min(len(positive), int(count * positive_share))
-    negatives = min(len(negative), count - positives)
-    return _draw(positive, positives, rng), _draw(negative, negatives, rng)
-
-
-def _draw(index: Int[Tensor, "n"], count: int, rng: np.random.Generator) -> Int[Tensor, "{count}"]:
-    chosen = np.sort(rng.choice(len(index), count, replace=False))
-    return index[torch.from_numpy(chosen).to(index.device)]
 
 
 def box_loss(deltas: Float[Tensor, "n 4"], targets: Float[Tensor, "n 4"]) -> Float[Tensor, ""]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes, roi_align
@@ -21,7 +21,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from unmask.core.spec import Size
 from unmask.models.detector_spec import DetectorSpec
 from unmask.models.feature_norm import FeatureNorm
-from unmask.models.proposals import box_loss, match, sample
+from unmask.models.matching import match, sample
+from unmask.models.proposals import box_loss
 from unmask.models.pyramid import MapLayerNorm
 
 BOX_SIDE, MASK_SIDE = 7, 14
@@ -60,7 +61,6 @@ class RegionHeads(nn.Module):
             head = MaskRCNNHeads(channels, convolutions, 1, norm)
             self.mask_head = nn.Sequential(head, MaskRCNNPredictor(channels, channels, classes))
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
-        self.matcher = Matcher(MATCH_IOU, MATCH_IOU)
 
     def losses(
         self,
@@ -122,7 +122,8 @@ class RegionHeads(nn.Module):
     def _draw(self, proposals: Tensor, target: dict[str, Any], rng: np.random.Generator) -> Drawn:
         truth = target["boxes"].float()
         boxes = torch.cat([proposals, truth])
-        matched = match(self.matcher, truth, boxes, target.get("ignored"))
+        ignored = target.get("ignored")
+        matched = match(truth, boxes, positive=MATCH_IOU, negative=MATCH_IOU, ignored=ignored)
         positive, negative = sample(matched, self.spec.sampled_proposals, POSITIVE_SHARE, rng)
         objects, drawn = matched[positive], boxes[torch.cat([positive, negative])]
         labels = F.pad(target["labels"][objects] + 1, (0, len(negative)))

@@ -9,11 +9,11 @@ from torch import Tensor
 from unmask.config.detect import DetectConfig
 from unmask.config.plan import Plan
 from unmask.core.spec import Size
-from unmask.data.cropped_masks import NO_MASK, CroppedMask, CroppedMasks, cropped
+from unmask.data.cropped_masks import CroppedMask, CroppedMasks, cropped
 from unmask.data.decode.pictures import Picture
 from unmask.data.dense import random_jitter_placement
 from unmask.data.instances import Detections, Instances
-from unmask.data.masks import Mask, pixels_of
+from unmask.data.masks import pixels_of
 from unmask.data.placement import Placement, cut_image, padded, placed_boxes, placed_objects
 from unmask.data.sampler import SampleKey
 
@@ -73,26 +73,20 @@ def placed(instances: Instances, placement: Placement, masks: bool) -> Target:
 
     An object whose mask is not known has an empty one; one of whose mask nothing is left is dropped.
     """
-    h, w = placement.crop[2:]
-    boxes, crowd = torch.from_numpy(instances.boxes), instances.crowd
-    ignored = placed_boxes(boxes[torch.from_numpy(crowd)], placement)
-    kept, placed_there, drawn = list[int](), [boxes[:0]], list[CroppedMask]()
-    stored = instances.masks if masks else None
-    for i in np.flatnonzero(~crowd).tolist():  # one by one: a large image has no room for all
-        mask = None if stored is None else stored[i]
-        pixels = None if mask is None else _pixels(mask, placement.source)
-        left = placed_objects(boxes[i : i + 1], pixels, placement)
-        if len(left.kept):
-            kept.append(i)
-            placed_there.append(left.boxes)
-            drawn.append(NO_MASK if left.masks is None else cropped(left.masks[0, :h, :w]))
-    labels = torch.from_numpy(instances.labels[kept])
-    target = {"boxes": torch.cat(placed_there), "labels": labels, "ignored": ignored}
-    return {**target, "masks": CroppedMasks.of(drawn, (h, w))} if masks else target
+    boxes, crowd = torch.from_numpy(instances.boxes), torch.from_numpy(instances.crowd)
+    alone = np.flatnonzero(~instances.crowd)
 
+    def mask_of(i: int) -> CroppedMask | None:
+        mask = instances.masks[alone[i]] if masks and instances.masks else None
+        return None if mask is None else cropped(torch.from_numpy(pixels_of(mask, placement.source)))
 
-def _pixels(mask: Mask, size: Size) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels_of(mask, size)))[None]
+    left = placed_objects(boxes[alone], mask_of, placement)
+    target = {
+        "boxes": left.boxes,
+        "labels": torch.from_numpy(instances.labels[alone[left.kept]]),
+        "ignored": placed_boxes(boxes[crowd], placement),
+    }
+    return {**target, "masks": CroppedMasks.of(left.masks, placement.crop[2:])} if masks else target
 
 
 def refuse_other_size(data: Detections, index: int, size: Size) -> None:
