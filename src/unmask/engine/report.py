@@ -111,12 +111,15 @@ def _scores(
 
     Raises SignalReceived on all processes if one of them got a signal.
     """
-    scores: dict[str, float] = {}
-    average = state.average.applied(session.model) if state.average else nullcontext()
-    with average, stopped_together(session.processes, stop) as processes:
+
+    def evaluate(processes: Processes) -> dict[str, float]:
+        scores: dict[str, float] = {}
         for scheduled in due:
             scores |= _evaluate(session, scheduled.evaluator, state.step, processes)
-    return scores
+        return scores
+
+    with state.average.applied(session.model) if state.average else nullcontext():
+        return stopped_together(session.processes, stop, evaluate)
 
 
 def _evaluate(

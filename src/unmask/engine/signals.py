@@ -4,9 +4,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 REPEATED = 2.0
 """Seconds: `timeout` signals the process and then its group, and torchrun passes on a Ctrl-C that the
@@ -38,27 +40,28 @@ class StopRequest:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What a signal may leave undone. Raises SignalReceived, too if the signal came before."""
+    def at_once(self, act: Callable[[], T]) -> T:
+        """What `act` returns, which a signal may leave undone. Raises SignalReceived, also if the signal
+        came before."""
         if self.signal is not None:
             raise SignalReceived
         self._at_once = True
         try:
-            yield
+            return act()
         finally:
             self._at_once = False
 
-    @contextmanager
-    def later(self) -> Iterator[None]:
-        """What no signal may leave in the midst of `at_once`. Raises SignalReceived when it is done."""
+    def later(self, act: Callable[[], T]) -> T:
+        """What `act` returns, which no signal may leave in the midst of `at_once`.
+
+        Raises SignalReceived when it is done; not if it raises, since that says all that is to be said.
+        """
         self._at_once = False
-        try:
-            yield
-        finally:
-            self._at_once = True
+        done = act()
+        self._at_once = True
         if self.signal is not None:
             raise SignalReceived
+        return done
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:

@@ -1,9 +1,8 @@
 """Evaluations that all processes leave together, on a signal that may have reached only one of them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,28 +10,29 @@ from torch import Tensor
 from unmask.distributed.processes import Processes
 from unmask.engine.signals import SignalReceived, StopRequest
 
+T = TypeVar("T")
+
 
 class StoppedTogether(SignalReceived):
     """The same on all processes: each knows that the others stop, too."""
 
 
-@contextmanager
-def stopped_together(processes: Processes, stop: StopRequest) -> Iterator[Processes]:
-    """Processes for what a signal to any of them leaves undone. Raises SignalReceived on all or on none.
+def stopped_together(processes: Processes, stop: StopRequest, act: Callable[[Processes], T]) -> T:
+    """What `act` returns, which a signal to any of the processes leaves undone on all of them.
 
     One that gets a signal leaves at once, and waits until the others have done their part of what comes
-    before their next exchange.
+    before their next exchange. Raises SignalReceived on all or on none.
     """
     together = _Stoppable(processes.rank, processes.size, processes.device, stop)
     try:
-        with stop.at_once():
-            yield together
+        done = stop.at_once(lambda: act(together))
     except StoppedTogether:
         raise
     except SignalReceived:
         together.vote(stopping=True)
-    else:
-        together.vote(stopping=False)
+        raise
+    together.vote(stopping=False)
+    return done
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,18 @@ class _Stoppable(Processes):
 
     def vote(self, *, stopping: bool) -> None:
         """Raises StoppedTogether on all if one of them is stopping."""
-        if super().sum(torch.tensor([float(stopping)], device=self.device)).item():
+        if Processes.sum(self, torch.tensor([float(stopping)], device=self.device)).item():
             raise StoppedTogether
 
     def sum(self, values: Tensor) -> Tensor:
-        with self.stop.later():
-            self.vote(stopping=False)
-            return super().sum(values)
+        return self._exchanged(lambda: Processes.sum(self, values))
 
     def gather(self, value: Any) -> list[Any]:
-        with self.stop.later():
+        return self._exchanged(lambda: Processes.gather(self, value))
+
+    def _exchanged(self, exchange: Callable[[], T]) -> T:
+        def unless_stopping() -> T:
             self.vote(stopping=False)
-            return super().gather(value)
+            return exchange()
+
+        return self.stop.later(unless_stopping)
