@@ -143,11 +143,11 @@ def compressed(folder: Path) -> None:
             packed.writestr(name, plain.read(name))
 
 
-def endless_lists(folder: Path) -> None:
+def endless_lists(folder: Path, name_of=str) -> None:
     torch.save({"model": {"w": torch.zeros(1)}}, folder / "plain.pth")
     with zipfile.ZipFile(folder / "plain.pth") as plain, zipfile.ZipFile(folder / "a.pth", "w") as other:
         for name in plain.namelist():
-            other.writestr(name, EMPTY_LISTS if name.endswith(".pkl") else plain.read(name))
+            other.writestr(name_of(name), EMPTY_LISTS if name.endswith(".pkl") else plain.read(name))
 
 
 def endless_lists_of_old(folder: Path) -> None:
@@ -156,6 +156,17 @@ def endless_lists_of_old(folder: Path) -> None:
         for begin in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
             pickle.dump(begin, file, protocol=2)
         file.write(EMPTY_LISTS)
+
+
+def endless_lists_in_capitals(folder: Path) -> None:
+    """Torch finds these too."""
+    endless_lists(folder, lambda name: name.replace(".pkl", ".PKL"))
+
+
+def endless_lists_before_an_archive(folder: Path) -> None:
+    endless_lists_of_old(folder)
+    with zipfile.ZipFile(folder / "a.pth", "a") as archive:
+        archive.writestr("a", "b")
 
 
 def long_header(folder: Path) -> None:
@@ -178,8 +189,10 @@ def other_pipe(folder: Path) -> None:
         (zeros_of_no_size, "w as 30000000000 values that are not all in the file"),
         (sparse, "w as 100 values that are not all in the file"),
         (compressed, "is compressed"),
-        (endless_lists, "more than 8 MiB of Python objects"),
-        (endless_lists_of_old, "more than 8 MiB of Python objects"),
+        (endless_lists, "more than 16 MiB of Python objects"),
+        (endless_lists_of_old, "more than 16 MiB of Python objects"),
+        (endless_lists_in_capitals, "more than 16 MiB of Python objects"),
+        (endless_lists_before_an_archive, "more than 16 MiB of Python objects"),
         (long_header, "its header has 90000000 bytes"),
         (pipe, "no ordinary file"),
         (other_pipe, "no ordinary file"),

@@ -34,9 +34,11 @@ CONTAINERS = ("model", "state_dict")
 """Entries of a checkpoint that hold its weights."""
 LONGEST_HEADER = 2**24
 """Bytes: a model of 100,000 tensors has half of it."""
-MOST_PICKLED = 2**23
-"""Bytes beside the weights: a model of 10,000 tensors has a quarter of it, and as Python's objects they
+MOST_PICKLED = 2**24
+"""Bytes beside the weights: 40,000 tensors with the optimizer's have less, and as Python's objects they
 take up to 100 times as much."""
+ARCHIVE = b"PK\3\4"
+"""How torch tells an archive; `zipfile` also finds one behind other content."""
 PICKLES_OF_OLD_FILES = 5
 """What torch.save wrote before the weights until torch 1.6: one of them is the dictionary."""
 
@@ -195,11 +197,11 @@ def _check_pth(path: Path) -> None:
     """Refuses pipes, what is larger unpacked, since torch compresses nothing, and endless objects."""
     try:
         with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
-            if zipfile.is_zipfile(file):
+            if file.read(len(ARCHIVE)) == ARCHIVE:
                 with zipfile.ZipFile(file) as archive:
                     entries = archive.infolist()
-                unpacked = sum(entry.file_size for entry in entries)
-                pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+                pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
+                unpacked, pickled = (sum(e.file_size for e in some) for some in (entries, pickles))
             else:
                 unpacked, pickled = 0, _pickled_before_weights(file)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
