@@ -168,9 +168,9 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno != errno.ENXIO:  # of a pipe from which nobody reads
-            raise
-        raise OSError(errno.EINVAL, NOT_ORDINARY, str(path)) from error
+        if error.errno == errno.ENXIO and not path.is_file():  # a pipe from which nobody reads
+            raise OSError(errno.EINVAL, NOT_ORDINARY, str(path)) from error
+        raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))

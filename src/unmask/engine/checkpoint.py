@@ -169,8 +169,8 @@ def read(path: Path) -> Checkpoint:
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in DAMAGE:
             raise UnreadableError(
-                f"{path} cannot be read now ({error.strerror}): give the same command again when the "
-                f"disk works; if it never does, move that folder away to go on from the one before"
+                f"{path} cannot be read now ({error.strerror}): give the same command again when it "
+                f"can; if it never can, move that folder away to go on from the one before"
             ) from error
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
     for part in WEIGHTS:
