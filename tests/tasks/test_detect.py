@@ -254,6 +254,16 @@ def test_crowds_are_ignored_and_unknown_masks_are_empty(tmp_path):
     assert truth.areas[1] == w * h, "it counts as if it filled its box"
 
 
+def test_more_objects_than_average_precision_counts_are_noted(detect, monkeypatch):
+    task = Detect(detect)
+    plan, data = dry_run(task), task.find()
+    assert not any("average precision" in note for note in task.check(plan, data))
+    monkeypatch.setattr("unmask.tasks.detect.MOST_DETECTIONS", 1)
+    (note,) = (note for note in task.check(plan, data) if "average precision" in note)
+    assert "has 2 objects, and average precision counts the 1 most confident" in note
+    assert "--detector.detections 2 finds more" in note
+
+
 def test_where_a_run_begins(no_pictures, detect, encoder, scenes, tmp_path, capsys):
     nowhere = replace(detect, scratch=False)
     with pytest.raises(ValueError, match=r"neither --init nor --scratch: write --init RUN"):

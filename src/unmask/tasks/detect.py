@@ -16,6 +16,7 @@ from unmask.data.detections import find_detections
 from unmask.data.instances import Detections
 from unmask.data.normalize import normalize
 from unmask.engine.task import Draw, Metric, Scheduled, StepOutput
+from unmask.evals.detection import MOST_DETECTIONS
 from unmask.evals.objects import coco_masks
 from unmask.interop.description import Weights
 from unmask.models.detector import Detector, valid_patches
@@ -114,6 +115,12 @@ class Detect(EncoderTask):
             )
         if not len(data.validation.instances.labels):
             yield "no validation image has an object, so that nothing can be measured"
+        elif (most := int(data.validation.instances.counts().max())) > MOST_DETECTIONS:
+            yield (
+                f"a validation image has {most} objects, and average precision counts the "
+                f"{MOST_DETECTIONS} most confident detections of each, as COCO's does: cut large "
+                f"images into parts with fewer objects; --detector.detections {most} finds more in each"
+            )
 
     def samples(self, plan: Plan, data: ObjectImages) -> ObjectSamples:
         """Jittered images with their objects."""
