@@ -12,7 +12,7 @@ import tifffile
 from data.makers import reason, values, write_dicom
 from unmask.data.decode import dicom_frames, pictures
 from unmask.data.decode.stream_sizes import StreamSize, stream_size
-from unmask.data.decode.tiff_streams import FIRST_BYTES, JPEG, LERC, WITH_HEADERS
+from unmask.data.decode.tiff_streams import JPEG, LERC, WITH_HEADERS
 
 SOF, SIZ = b"\xff\xc0\0\x0b", b"\xff\x4f\xff\x51"
 J2K, JPEG_LOSSLESS, RLE = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.5"
@@ -165,13 +165,66 @@ def test_tiffs_whose_streams_have_long_headers_or_rows_too_many(tmp_path):
     """As cameras and some scanners write them."""
     image = gradient(60, 64)
     jpeg = ic.jpeg8_encode(gradient(64, 64))
-    note = b"\xff\xfe" + struct.pack(">H", FIRST_BYTES + 2) + bytes(FIRST_BYTES)
+    note = b"\xff\xfe" + struct.pack(">H", 5002) + bytes(5000)
     write_tiff(tmp_path / "a.tif", 7, image, stream=jpeg[:2] + note + jpeg[2:])
     shown = values(tmp_path / "a.tif", channels=1, pixel_type="uint8")
     assert np.abs(shown[..., 0].astype(int) - image).max() < 9
     large = ic.jpeg8_encode(gradient(1100, 1200))
     write_tiff(tmp_path / "a.tif", 7, image, stream=large[:2] + note + large[2:])
     assert "a strip of it is 1100 x 1200 x 1" in reason(tmp_path / "a.tif", channels=1)
+
+
+def size_behind(marker: int, height: int, width: int) -> bytes:
+    """A header of JPEG for a grey image."""
+    return struct.pack(">BBHBHHB3B", 0xFF, marker, 11, 8, height, width, 1, 1, 17, 0)
+
+
+def divided(box: bytes) -> bytes:
+    """A JPEG XL file in parts, the first of three bytes and the second far behind it."""
+    at = box.index(b"\xff\x0a")
+    stream, parts = box[at:], b""
+    for number, part in enumerate((stream[:3], stream[3:])):
+        last = struct.pack(">I", number | number << 31)
+        parts += struct.pack(">I", len(part) + 12) + b"jxlp" + last + part
+        parts += b"" if number else struct.pack(">I", 5008) + b"free" + bytes(5000)
+    return box[: at - 8] + parts
+
+
+def test_18_sizes_that_a_stream_of_a_tiff_says_far_behind(tmp_path):
+    """Behind one that fits, or behind the first part."""
+    jpeg, box = (ENCODERS[kind](gradient(1100, 1200)) for kind in ("jpeg", "jpeg xl in boxes"))
+    note = b"\xff\xfe" + struct.pack(">H", 5002) + bytes(5000)
+    for compression, stream in (
+        (7, jpeg[:2] + size_behind(0xC5, 64, 64) + note + jpeg[2:]),
+        (7, jpeg[:2] + note + size_behind(0xDE, 1100, 1200) + size_behind(0xC0, 64, 64) + jpeg[-2:]),
+        (52546, divided(box)),
+    ):
+        write_tiff(tmp_path / "a.tif", compression, gradient(64, 64), tile=(64, 64), stream=stream)
+        assert "a tile of it is 1100 x 1200 x 1" in reason(tmp_path / "a.tif", channels=1)
+    xr = ENCODERS["jpeg xr"](gradient(1100, 1200))
+    at = xr.index(b"WMPHOTO")
+    pixels, small = xr.index(struct.pack("<HHI", 0xBCC0, 4, 1)) + 8, struct.pack("<I", 64)
+    moved = bytearray(xr[:at] + bytes(5000) + xr[at:])
+    moved[pixels : pixels + 4] = struct.pack("<I", at + 5000)
+    for tag in (0xBC80, 0xBC81):
+        value = xr.index(struct.pack("<HHI", tag, 4, 1)) + 8
+        moved[value : value + 4] = small
+    write_tiff(tmp_path / "a.tif", 22610, gradient(64, 64), tile=(64, 64), stream=bytes(moved))
+    assert "a tile of it is 1100 x 1200 x 1" in reason(tmp_path / "a.tif", channels=1)
+
+
+def test_18_streams_that_say_a_size_of_0(tmp_path):
+    """Whose decoders look for it elsewhere: behind the pixels, or in an extension."""
+    for stream in (
+        b"\xff\xd8" + size_behind(0xC0, 0, 64) + b"\xff\xda",
+        b"\xff\xd8" + size_behind(0xC0, 0, 64) + size_behind(0xC0, 64, 64) + b"\xff\xda",
+        b"\xff\xd8" + size_behind(0xF7, 0, 0) + b"\xff\xda",
+    ):
+        write_tiff(tmp_path / "a.tif", 7, gradient(64, 64), stream=stream)
+        said = "is 0 x 0 x 1" if b"\xf7" in stream else "is 0 x 64 x 1"
+        assert f"a strip of it {said} by the header" in reason(tmp_path / "a.tif", channels=1)
+        write_frames(tmp_path / "a.dcm", gradient(1, 64, 64), lambda _, stream=stream: stream)
+        assert f"a frame of it {said} by the header" in reason(tmp_path / "a.dcm", channels=1)
 
 
 def test_18_tables_of_a_tiff_that_hold_a_size(tmp_path):

@@ -146,7 +146,7 @@ def _refuse_large(stream: bytes, header: Any, syntax: str) -> None:
         _refuse_long_runs(stream, pixels)
         return
     size = stream_size(stream)
-    if size is not None and size.values > pixels * channels:
+    if size is not None and not size.fits(pixels * channels):
         raise ValueError(
             f"a frame of it is {size} by the header of its own compressed stream, and {header.Rows} x "
             f"{header.Columns} x {channels} by the file's: save it again"

@@ -3,6 +3,7 @@
 A decoder takes memory by that, whatever the file around the stream says.
 """
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -14,8 +15,8 @@ LERC_BEGINS, OLD_LERC_BEGINS = b"Lerc2 ", b"CntZImage "
 JXR_BEGINS, JXR_STREAM = b"II\xbc", b"WMPHOTO\0"
 JXL_BEGINS, BOXED_JXL_BEGINS = b"\xff\x0a", b"\0\0\0\x0cJXL "
 
-FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-"""Markers of a JPEG's size: all but tables and extensions, and that of JPEG-LS."""
+FRAMES = {*range(0xC0, 0xD0), 0xDE, 0xF7} - {0xC4, 0xC8, 0xCC}
+"""Markers of a JPEG's size: all but tables and extensions, that of its levels, and that of JPEG-LS."""
 WITHOUT_LENGTH, SCAN, END = {0x01, *range(0xD0, 0xD9)}, 0xDA, 0xD9
 """Other markers of a JPEG."""
 XL_HEADER = 64
@@ -40,6 +41,10 @@ class StreamSize(NamedTuple):
         """Those of all channels."""
         return self.height * self.width * self.channels
 
+    def fits(self, most: int) -> bool:
+        """Whether it is of one to so many values; a stream of none tells its size further on."""
+        return min(self) > 0 and self.values <= most
+
     def __str__(self) -> str:
         return f"{self.height} x {self.width} x {self.channels}"
 
@@ -56,7 +61,7 @@ def stream_size(data: bytes) -> StreamSize | None:
 
 
 def _jpeg(data: bytes) -> StreamSize | None:
-    """The largest size before the first scan; junk between markers is skipped, as libjpeg does."""
+    """The largest size before the first scan, or one of 0; between markers junk is skipped."""
     sizes, at = [], 2
     while (at := data.find(b"\xff", at)) >= 0:
         while data[at] == 0xFF:
@@ -71,7 +76,7 @@ def _jpeg(data: bytes) -> StreamSize | None:
             _, height, width, channels = struct.unpack_from(">BHHB", data, at + 2)
             sizes.append(StreamSize(height, width, channels))
         at += length
-    return max(sizes, key=lambda size: size.values, default=None)
+    return max(sizes, key=lambda size: size.values or math.inf, default=None)
 
 
 def _jpeg_2000(data: bytes, at: int = 0) -> StreamSize:

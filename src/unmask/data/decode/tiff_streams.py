@@ -15,8 +15,6 @@ OTHERS = {
 }  # fmt: skip
 WITH_HEADERS = {*JPEG, *JPEG_2000, LERC, *OTHERS}
 """Compressions whose decoders take memory by the stream; others are told how much to make of it."""
-FIRST_BYTES = 2**12
-"""Enough for nearly every stream's header."""
 ROWS_TOO_MANY = 2**20
 """Values: of the last strip some programs encode more rows than are left, and those are cut off."""
 STRIP_OFFSETS, STRIP_LENGTHS = 273, 279
@@ -42,17 +40,14 @@ def refuse_large_streams(pages: Sequence[Any]) -> None:
 def _refuse_at(page: Any, start: int, length: int, most: int) -> None:
     file = page.parent.filehandle
     file.seek(start)
-    data = file.read(min(length, FIRST_BYTES))
-    if length > FIRST_BYTES and (page.keyframe.compression == LERC or stream_size(data) is None):
-        data += file.read(length - FIRST_BYTES)
-    _refuse_large(data, most, page.keyframe)
+    _refuse_large(file.read(length), most, page.keyframe)
 
 
 def _refuse_large(data: bytes, most: int, page: Any) -> None:
     size, unit = stream_size(data), "tile" if page.is_tiled else "strip"
     if size is None and page.compression not in JPEG:  # of which tables and parts have no size
         raise ValueError(f"a {unit} of it has no header of its compression: save it again")
-    if size is not None and size.values > most + (0 if page.is_tiled else ROWS_TOO_MANY):
+    if size is not None and not size.fits(most + (0 if page.is_tiled else ROWS_TOO_MANY)):
         raise ValueError(
             f"a {unit} of it is {size} by the header of its own compressed stream, and "
             f"{' x '.join(map(str, page.chunks))} by the file's: save it again"
