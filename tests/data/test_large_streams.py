@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+import zlib
 from functools import partial
 
 import imagecodecs as ic
@@ -10,7 +11,7 @@ import pytest
 import tifffile
 
 from data.makers import reason, values, write_dicom
-from unmask.data.decode import dicom_frames, pictures
+from unmask.data.decode import dicom_frames, pictures, tiff_streams
 from unmask.data.decode.stream_sizes import StreamSize, stream_size
 from unmask.data.decode.tiff_streams import JPEG, LERC, WITH_HEADERS
 
@@ -225,6 +226,28 @@ def test_18_streams_that_say_a_size_of_0(tmp_path):
         assert f"a strip of it {said} by the header" in reason(tmp_path / "a.tif", channels=1)
         write_frames(tmp_path / "a.dcm", gradient(1, 64, 64), lambda _, stream=stream: stream)
         assert f"a frame of it {said} by the header" in reason(tmp_path / "a.dcm", channels=1)
+
+
+AROUND_LERC = {"zstd": ic.zstd_encode, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("around", AROUND_LERC)
+def test_18_lerc_with_a_compression_around_it(tmp_path, monkeypatch, around):
+    """Read as before; refused if it or what is inside is too large, or it is broken."""
+    image = gradient(150, 100)
+    write_tiff(tmp_path / "a.tif", "lerc", image, rows=32, compressionargs={"compression": around})
+    shown = values(tmp_path / "a.tif", channels=1, pixel_type="uint8")
+    assert np.array_equal(shown[..., 0], image)
+    small, pack = gradient(64, 64), AROUND_LERC[around]
+    for stream in (pack(ic.lerc_encode(gradient(1100, 1200))), pack(ic.lerc_encode(small) * 500)):
+        write_tiff(tmp_path / "a.tif", LERC, small, stream=stream)
+        assert "by the header of its own" in reason(tmp_path / "a.tif", channels=1)
+    monkeypatch.setattr(tiff_streams, "BESIDE_PIXELS", 2**12)
+    lerc = ic.lerc_encode(small)
+    for stream in (pack(lerc + bytes(2**20)), pack(lerc)[:-9], pack(lerc)[:5] + bytes(99)):
+        write_tiff(tmp_path / "a.tif", LERC, small, stream=stream)
+        said = "a strip of it is broken, or takes more than 12 KiB unpacked: save it again"
+        assert said in reason(tmp_path / "a.tif", channels=1)
 
 
 def test_18_tables_of_a_tiff_that_hold_a_size(tmp_path):
