@@ -185,17 +185,39 @@ def test_18_of_a_dicom_file_only_header_and_pixels_are_read(tmp_path):
     assert "16 MiB of it or more come before its pixels" in found
 
 
-def test_18_a_deflated_dicom_file_is_refused_before_it_is_unpacked(tmp_path):
-    """300 kB that hold 300 MiB."""
-    write_dicom(tmp_path / "a.dcm", np.zeros((4, 5), dtype=np.uint16))
+def element(tag: tuple[int, int], kind: bytes, value: bytes) -> bytes:
+    """Of DICOM, little endian; with a kind of no letters as files without kinds have it."""
+    length = struct.pack("<H", len(value)) if kind else struct.pack("<I", len(value))
+    return struct.pack("<HH", *tag) + kind + length + value
+
+
+DEFLATED = element((2, 0x10), b"UI", b"1.2.840.10008.1.2.1.99")
+BEGINS = {
+    "as written": bytes(128) + b"DICM" + DEFLATED,
+    "behind a long name": bytes(128) + b"DICM" + element((2, 3), b"UI", b"1." * 1000) + DEFLATED,
+    "without a mark": DEFLATED,
+    "without kinds": bytes(128) + b"DICM" + element((2, 0x10), b"", DEFLATED[8:]),
+    "a wrong length": bytes(128) + b"DICM" + element((2, 0), b"UL", b"\xff\xff\0\0") + DEFLATED,
+    "commands": bytes(128) + b"DICM" + DEFLATED + element((0, 0), b"", bytes(4)),
+}
+
+
+@pytest.mark.parametrize("begins", BEGINS)
+def test_18_a_deflated_dicom_file_is_refused_before_it_is_unpacked(tmp_path, begins):
+    """300 kB that hold 300 MiB, or an image with much behind it."""
+    write_dicom(tmp_path / "a.dcm", np.arange(20, dtype=np.uint16).reshape(4, 5))
     whole = (tmp_path / "a.dcm").read_bytes()
-    plain, deflated = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
-    at = whole.index(plain) - 2
-    meta = whole[:at] + struct.pack("<H", len(deflated)) + deflated
     engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    block = engine.compress(bytes(2**20)) + engine.flush(zlib.Z_FULL_FLUSH)
-    rest = whole[at + 2 + len(plain) : 144 + int.from_bytes(whole[140:144], "little")]
-    length = int.from_bytes(whole[140:144], "little") + len(deflated) - len(plain)
-    meta = meta[:140] + struct.pack("<I", length) + meta[144:] + rest
-    (tmp_path / "a.dcm").write_bytes(meta + 300 * block)
-    assert "it is deflated, and has more than 256 MiB unpacked" in reason(tmp_path / "a.dcm", channels=1)
+    image = whole[144 + int.from_bytes(whole[140:144], "little") :]
+    packed = engine.compress(image) + engine.flush(zlib.Z_FULL_FLUSH)
+    zeros = engine.compress(bytes(2**20)) + engine.flush(zlib.Z_FULL_FLUSH)
+    small = BEGINS[begins] + packed + engine.flush()
+    (tmp_path / "a.dcm").write_bytes(small)
+    assert values(tmp_path / "a.dcm", channels=1).shape == (4, 5, 1)
+    said = "it is deflated, and has more than 256 MiB packed or unpacked"
+    (tmp_path / "a.dcm").write_bytes(BEGINS[begins] + packed + 300 * zeros)
+    assert said in reason(tmp_path / "a.dcm", channels=1)
+    with open(tmp_path / "a.dcm", "wb") as file:
+        file.write(small)
+        file.truncate(300 * 2**20)
+    assert said in reason(tmp_path / "a.dcm", channels=1, max_pixels=2**30)

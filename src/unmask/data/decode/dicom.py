@@ -11,13 +11,11 @@ import numpy as np
 
 from unmask.data.decode.arrays import in_order, order_by_name
 from unmask.data.decode.dicom_frames import decoded_frame
-from unmask.data.decode.dicom_header import read_header
+from unmask.data.decode.dicom_header import MARKED_AT, MARKER, read_header
 from unmask.data.decode.pictures import ArrayPicture, Picture
 from unmask.data.decode.quiet import notes_on, quietly
 from unmask.data.decode.reading import Reading
 
-MARKER, MARKED_AT = b"DICM", 128
-"""What every DICOM file that follows Part 10 of the standard has behind its preamble."""
 NOT_IMAGES = (
     b"1.2.840.10008.1.3.10",  # the directory of a medium
     b"1.2.840.10008.5.1.4.1.1.11.",  # presentation states
@@ -35,7 +33,7 @@ UNITS_BY_RULE = ("CT", "PT")
 
 def is_dicom_image(start: bytes) -> bool:
     """Whether a file that begins so, with 512 bytes or more, is a DICOM file that may hold an image."""
-    marked = start[MARKED_AT : MARKED_AT + len(MARKER)] == MARKER
+    marked = start.startswith(MARKER, MARKED_AT)
     return marked and not any(kind in start for kind in NOT_IMAGES)
 
 

@@ -1,17 +1,19 @@
 """The header of a DICOM file: all but its pixels, if that is no more than a header is."""
 
 import io
-import os
 import zlib
 from typing import Any
 
+from unmask.data.decode.file_sizes import bytes_in
 from unmask.units import data_size
 
 MOST_HEADER, MOST_INFLATED = 2**24, 2**28
 """Bytes: as Python's objects a header takes up to 60 times as many; and of a deflated file, unpacked."""
-DEFLATED = b"1.2.840.10008.1.2.1.99"
-META_LENGTH, META_BEGINS = b"\2\0\0\0UL\4\0", 132
-"""The element that says how long the first part is, behind which a deflated file is packed."""
+DEFLATED = "1.2.840.10008.1.2.1.99"
+MARKER, MARKED_AT = b"DICM", 128
+"""What every DICOM file that follows Part 10 of the standard has behind its preamble."""
+COMMANDS, META = 0, 2
+"""Groups of elements in front, of which the second says how the file is written."""
 
 
 def read_header(path: str) -> tuple[Any, int]:
@@ -23,8 +25,8 @@ def read_header(path: str) -> tuple[Any, int]:
 
     with open(path, "rb") as file:
         start = file.read(MOST_HEADER)
-    if DEFLATED in start[:1024]:
-        _refuse_inflated(path, start)
+    if (packed_from := _packed_from(start)) is not None:
+        _refuse_inflated(path, packed_from)
         return pydicom.dcmread(path, stop_before_pixels=True, force=True), 0
     stream = io.BytesIO(start)
     header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
@@ -35,18 +37,27 @@ def read_header(path: str) -> tuple[Any, int]:
     return header, end
 
 
-def _refuse_inflated(path: str, start: bytes) -> None:
+def _packed_from(start: bytes) -> int | None:
+    """Where a deflated file is packed from, as pydicom finds it; None of other files."""
+    from pydicom.filereader import read_dataset
+
+    stream = io.BytesIO(start)
+    marked = start.startswith(MARKER, MARKED_AT)
+    stream.seek(MARKED_AT + len(MARKER) if marked else 0)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != META)
+    read_dataset(stream, True, True, stop_when=lambda tag, *_: tag >> 16 != COMMANDS)
+    return stream.tell() if meta.get("TransferSyntaxUID") == DEFLATED else None
+
+
+def _refuse_inflated(path: str, begins: int) -> None:
     """Raises ValueError for a file that is far larger unpacked; pydicom unpacks all of it."""
-    at = META_BEGINS + len(META_LENGTH)
-    if start[META_BEGINS:at] != META_LENGTH:
-        raise ValueError("it is deflated, and does not say from where on")
-    begins = at + 4 + int.from_bytes(start[at : at + 4], "little")
     engine, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with open(path, "rb") as file:
-        file.seek(begins, os.SEEK_SET)
-        while piece := file.read(2**14):
+        packed = bytes_in(file) - begins
+        file.seek(begins)
+        while not engine.eof and (piece := file.read(2**14)):
             unpacked += len(engine.decompress(piece))
-            if unpacked > MOST_INFLATED:
+            if max(packed, unpacked) > MOST_INFLATED:
                 raise ValueError(
-                    f"it is deflated, and has more than {data_size(MOST_INFLATED)} unpacked"
+                    f"it is deflated, and has more than {data_size(MOST_INFLATED)} packed or unpacked"
                 )
