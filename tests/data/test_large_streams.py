@@ -17,6 +17,7 @@ from unmask.data.decode.tiff_streams import JPEG, LERC, WITH_HEADERS
 
 SOF, SIZ = b"\xff\xc0\0\x0b", b"\xff\x4f\xff\x51"
 J2K, JPEG_LOSSLESS, RLE = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.5"
+MPEG_4 = "1.2.840.10008.1.2.4.102"
 WHOLE = 42113, "s", 0, "-1", True
 """A tag of GDAL's, with which Pillow does not read the file."""
 ENCODERS = {
@@ -352,6 +353,51 @@ def test_frames_of_a_dicom_file_as_channels(tmp_path):
         write_frames(tmp_path / "a.dcm", frames, encode, syntax)
         shown = values(tmp_path / "a.dcm", channels=5, pixel_type="uint8", axes="CYX")
         assert np.array_equal(shown, frames.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("table", "parts"), [("basic", 1), ("basic", 3), ("none", 1), ("none", 3), ("extended", 1)]
+)
+def test_frames_of_a_dicom_file_are_sought_once(tmp_path, monkeypatch, table, parts):
+    """However many are read: it is opened once more for all, and each part is found once."""
+    frames = np.stack([gradient(40, 50) + np.uint8(9 * index) for index in range(20)])
+    write_frames(tmp_path / "a.dcm", frames, parts=parts, table=table)
+    fragments, opened, found = dicom_frames._fragments, [], []
+
+    def counted(*where, **options):
+        for part in fragments(*where, **options):
+            found.append(part)
+            yield part
+
+    def noted(path, mode):
+        opened.append(path)
+        return open(path, mode)
+
+    monkeypatch.setattr(dicom_frames, "_fragments", counted)
+    monkeypatch.setattr(dicom_frames, "open", noted, raising=False)
+    shown = values(tmp_path / "a.dcm", channels=20, pixel_type="uint8", axes="CYX")
+    assert np.array_equal(shown, frames.transpose(1, 2, 0))
+    assert len(opened) == 1
+    assert len(found) == 1 + (0 if table == "extended" else 20 * parts)
+
+
+def test_dicom_films_that_no_decoder_reads(tmp_path):
+    """Their frames are in one stream, so that they seem to be too few."""
+    frames = np.stack([gradient(40, 50)] * 3)
+    write_frames(tmp_path / "a.dcm", frames, lambda _: bytes(80), MPEG_4, table="none")
+    whole = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(whole.replace(b"\xfe\xff\0\xe0\x50\0\0\0" + bytes(80), b"", 2))
+    found = reason(tmp_path / "a.dcm", channels=1)
+    assert "No pixel data decoders have been implemented for 'MPEG-4" in found, found
+
+
+def test_a_dicom_file_with_a_table_without_lengths(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    write_frames(tmp_path / "a.dcm", np.stack([gradient(40, 50)] * 3), table="extended")
+    d = pydicom.dcmread(tmp_path / "a.dcm")
+    del d.ExtendedOffsetTableLengths
+    d.save_as(tmp_path / "a.dcm")
+    assert "its table of frames has no lengths: save it again" in reason(tmp_path / "a.dcm", channels=1)
 
 
 def literal(frame: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unmask.data.decode.arrays import in_order, order_by_name
-from unmask.data.decode.dicom_frames import decoded_frame
+from unmask.data.decode.dicom_frames import decoded_frames
 from unmask.data.decode.dicom_header import MARKED_AT, MARKER, read_header
 from unmask.data.decode.pictures import ArrayPicture, Picture
 from unmask.data.decode.quiet import notes_on, quietly
@@ -94,13 +94,16 @@ def _decoded(path: str, header: Any, at: int, frame: int | None) -> np.ndarray:
 
     syntax = _syntax_of(header)
     if syntax.is_encapsulated:
-        frames = int(header.get("NumberOfFrames") or 1) if frame is None else 1
-        first = decoded_frame(path, header, at, syntax, frame or 0)
-        if frames == 1:
+        count = int(header.get("NumberOfFrames") or 1)
+        wanted = range(count) if frame is None else range(frame, frame + 1)
+        each = decoded_frames(path, header, at, syntax, wanted)
+        first = next(each)
+        if len(wanted) == 1:
             return first
-        whole = np.empty((frames, *first.shape), first.dtype)
-        for index in range(frames):
-            whole[index] = decoded_frame(path, header, at, syntax, index) if index else first
+        whole = np.empty((count, *first.shape), first.dtype)
+        whole[0] = first
+        for index, stored in enumerate(each, 1):
+            whole[index] = stored
         return whole
     if syntax.is_deflated:
         return pixel_array(pydicom.dcmread(path, force=True), index=frame)

@@ -1,4 +1,4 @@
-"""One compressed frame of a DICOM file, checked before it is decoded."""
+"""Compressed frames of a DICOM file, each checked before it is decoded."""
 
 import itertools
 import os
@@ -31,84 +31,95 @@ Part = tuple[int, int]
 """Where a part of a frame begins, and its bytes."""
 
 
-def decoded_frame(path: str, header: Any, at: int, syntax: str, frame: int) -> np.ndarray:
-    """[h, w] or [h, w, 3]; the pixels' element is `at` that byte of the file.
+def decoded_frames(path: str, header: Any, at: int, syntax: str, wanted: range) -> Iterator[np.ndarray]:
+    """Each [h, w] or [h, w, 3]; the pixels' element is `at` that byte of the file.
 
-    Raises ValueError if the frame is larger than the header says, and what pydicom raises.
+    Raises ValueError if a frame is larger than the header says, and what pydicom raises.
     """
     from pydicom.encaps import encapsulate
     from pydicom.pixels import as_pixel_options, convert_color_space, get_decoder
 
-    stream = _encoded(path, header, at, frame)
-    _refuse_large(stream, header, syntax)
+    decoder = get_decoder(syntax)
+    if "ExtendedOffsetTable" in header and not header.get("ExtendedOffsetTableLengths"):
+        raise ValueError("its table of frames has no lengths: save it again")
     options = as_pixel_options(header, number_of_frames=1, pixel_keyword="PixelData")
     options.pop("extended_offsets", None)
-    source = encapsulate([stream], has_bot=False)
-    del stream
-    stored, found = get_decoder(syntax).as_array(source, index=0, raw=True, **options)
-    if found["photometric_interpretation"] in LUMINANCE_FIRST:
-        strip = max(1, pictures.STRIP_VALUES // stored[0].size)
-        for top in range(0, len(stored), strip):
-            rows = stored[top : top + strip]
-            rows[:] = convert_color_space(rows, "YBR_FULL", "RGB")
-    return stored
+    with open(path, "rb") as file:
+        for parts in _parts(file, header, at + ELEMENT_HEADER, wanted):
+            stream = _joined(file, header, parts)
+            _refuse_large(stream, header, syntax)
+            source = encapsulate([stream], has_bot=False)
+            del stream
+            stored, found = decoder.as_array(source, index=0, raw=True, **options)
+            if found["photometric_interpretation"] in LUMINANCE_FIRST:
+                strip = max(1, pictures.STRIP_VALUES // stored[0].size)
+                for top in range(0, len(stored), strip):
+                    rows = stored[top : top + strip]
+                    rows[:] = convert_color_space(rows, "YBR_FULL", "RGB")
+            yield stored
 
 
-def _encoded(path: str, header: Any, at: int, frame: int) -> bytes:
+def _joined(file: IO[bytes], header: Any, parts: list[Part]) -> bytes:
     values = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1)
     most = values * ((int(header.BitsAllocated) + 7) // 8) + BESIDE_PIXELS
-    with open(path, "rb") as file:
-        parts = _parts(file, header, at + ELEMENT_HEADER, frame)
-        whole = os.fstat(file.fileno()).st_size
-        needed = sum(min(length, max(0, whole - begins)) for begins, length in parts)
-        if needed > most:
-            raise ValueError(
-                f"a frame of it takes {data_size(needed)}, and {header.Rows} x {header.Columns} pixels "
-                f"at most {data_size(most)}: save it again"
-            )
-        pieces = []
-        for begins, length in parts:
-            file.seek(begins)
-            pieces.append(file.read(length))
-        return b"".join(pieces)
+    whole = os.fstat(file.fileno()).st_size
+    needed = sum(min(length, max(0, whole - begins)) for begins, length in parts)
+    if needed > most:
+        raise ValueError(
+            f"a frame of it takes {data_size(needed)}, and {header.Rows} x {header.Columns} pixels "
+            f"at most {data_size(most)}: save it again"
+        )
+    pieces = []
+    for begins, length in parts:
+        file.seek(begins)
+        pieces.append(file.read(length))
+    return b"".join(pieces)
 
 
-def _parts(file: IO[bytes], header: Any, at: int, frame: int) -> list[Part]:
-    """What a frame consists of: by one of two tables, or by how its parts end."""
+def _parts(file: IO[bytes], header: Any, at: int, wanted: range) -> Iterator[list[Part]]:
+    """What each frame consists of: by one of two tables, or by how its parts end."""
     frames = int(header.get("NumberOfFrames") or 1)
     (_, length), *_ = _fragments(file, at, most=1)
     first = at + ITEM_HEADER + length
     if offsets := header.get("ExtendedOffsetTable"):
+        starts = np.frombuffer(offsets, "<u8")
         lengths = np.frombuffer(header.ExtendedOffsetTableLengths, "<u8")
-        begins = first + _entry(np.frombuffer(offsets, "<u8"), frame) + ITEM_HEADER
-        return [(begins, _entry(lengths, frame))]
-    if frames == 1:
-        return list(_fragments(file, first))
-    if length:
+        for frame in wanted:
+            yield [(first + _entry(starts, frame) + ITEM_HEADER, _entry(lengths, frame))]
+    elif frames == 1:
+        yield list(_fragments(file, first))
+    elif length:
         if length > 4 * MOST_FRAGMENTS:
             raise ValueError(f"its table of frames takes {data_size(length)}: save it again")
         file.seek(at + ITEM_HEADER)
         table = np.frombuffer(file.read(length), "<u4")
-        begins = first + _entry(table, frame)
-        end = first + int(table[frame + 1]) if frame + 1 < len(table) else None
-        return list(_fragments(file, begins, end))
-    found = list(_fragments(file, first))
-    return [found[frame]] if len(found) == frames else _ended(file, found, frame)
+        for frame in wanted:
+            begins = first + _entry(table, frame)
+            end = first + int(table[frame + 1]) if frame + 1 < len(table) else None
+            yield list(_fragments(file, begins, end))
+    else:
+        found = list(_fragments(file, first))
+        each = ([part] for part in found) if len(found) == frames else _ended(file, found)
+        some = itertools.islice(each, wanted.start, wanted.stop)
+        for _ in wanted:
+            if (parts := next(some, None)) is None:
+                raise ValueError(
+                    "it holds fewer frames than its header says: remove it, or save it again"
+                )
+            yield parts
 
 
-def _ended(file: IO[bytes], found: list[Part], frame: int) -> list[Part]:
-    """The parts of a frame among those of many."""
+def _ended(file: IO[bytes], found: list[Part]) -> Iterator[list[Part]]:
+    """The parts of each frame among those of many."""
     parts = []
     for begins, length in found:
         parts.append((begins, length))
         file.seek(begins + max(0, length - LAST_BYTES))
         if END_OF_IMAGE in file.read(min(length, LAST_BYTES)):
-            if frame == 0:
-                return parts
-            frame, parts = frame - 1, []
-    if frame or not parts:
-        raise ValueError("it holds fewer frames than its header says: remove it, or save it again")
-    return parts
+            yield parts
+            parts = []
+    if parts:
+        yield parts
 
 
 def _entry(table: np.ndarray, frame: int) -> int:
