@@ -281,6 +281,21 @@ def test_18_a_stream_without_a_header_in_a_tiff(tmp_path):
     assert "a strip of it has no header of its compression" in reason(tmp_path / "a.tif")
 
 
+def test_18_bands_that_jpeg_xl_keeps_as_a_film(tmp_path):
+    """How many there are is not in its header; the refusal says what is read, and it is."""
+    bands = gradient(40, 50, 6)
+    options = {"compression": "jpegxl", "photometric": "minisblack", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", bands, planarconfig="contig", **options)
+    found = reason(tmp_path / "a.tif", channels=6)
+    assert 'save bands one after another (tifffile: planarconfig="separate"), or in another' in found
+    tifffile.imwrite(tmp_path / "a.tif", bands.transpose(2, 0, 1), planarconfig="separate", **options)
+    shown = values(tmp_path / "a.tif", channels=6, pixel_type="uint8")
+    assert np.array_equal(shown, bands)
+    options["compression"] = "zlib"
+    tifffile.imwrite(tmp_path / "a.tif", bands, planarconfig="contig", **options)
+    assert np.array_equal(values(tmp_path / "a.tif", channels=6, pixel_type="uint8"), bands)
+
+
 def test_18_other_pages_of_a_tiff_are_looked_at_too(tmp_path):
     pages = np.stack([gradient(64, 64)] * 3)
     tifffile.imwrite(

@@ -138,7 +138,10 @@ def _jpeg_xl(data: bytes) -> StreamSize:
     if bits.take(1):
         bits.take(3)  # how it is turned
         if bits.take(3):
-            raise ValueError("its JPEG XL stream is a film, or has a preview: save it again without")
+            raise ValueError(
+                "its JPEG XL stream is a film, as bands are written too, or has a preview: save bands "
+                'one after another (tifffile: planarconfig="separate"), or in another compression'
+            )
     is_float = bits.take(1)
     bits.one_of(((0, 8), (0, 10), (0, 12), (6, 1)))
     bits.take(5 if is_float else 1)
