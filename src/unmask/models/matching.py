@@ -51,7 +51,7 @@ def match(
 def _matched(
     truth: Tensor, some: tuple[Tensor, ...], positive: float, negative: float, each_object: bool
 ) -> Int[Tensor, "N"]:
-    kept = len(truth) * sum(map(len, some)) <= MOST_PAIRS_KEPT
+    kept = each_object and len(truth) * sum(map(len, some)) <= MOST_PAIRS_KEPT
     overlaps = [box_iou(truth, part) for part in some] if kept else None
     found = [(pairs.max(dim=0), pairs.amax(dim=1)) for pairs in overlaps or _overlaps(truth, some)]
     overlap = torch.cat([best.values for best, _ in found])
