@@ -1,7 +1,6 @@
 """Faults 27 and 28: one process of several fails, or is given something else than the others."""
 
-import itertools
-import os
+import socket
 import subprocess
 import sys
 import time
@@ -43,7 +42,12 @@ if os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0
         loop.take_step = failing
 sys.exit(run(words))
 """
-ports = itertools.count(29500 + os.getpid() % 3000)
+
+
+def free_port() -> int:
+    """One that nobody listens on, also not another run of these tests beside this one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def start(tmp_path: Path, photos: Path, rank: int, how: str, *torchrun: str):
@@ -81,7 +85,7 @@ def test_27_all_processes_end_with_one(photos, tmp_path, how, sentence, rank):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_27_max_restarts(photos, tmp_path, rank):
     """Without --standalone torchrun keeps one store, with the addresses of processes that are gone."""
-    result = start(tmp_path, photos, rank, "kill", "--max-restarts=1", f"--master-port={next(ports)}")
+    result = start(tmp_path, photos, rank, "kill", "--max-restarts=1", f"--master-port={free_port()}")
     assert result.returncode == 0, result.stderr[-3000:]
     assert "resuming exactly after step 2 of 6" in result.stdout
     assert (tmp_path / "run" / "model.safetensors").exists()

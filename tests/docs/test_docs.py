@@ -16,6 +16,7 @@ from PIL import Image
 
 import unmask
 from conftest import photograph
+from faults.table import rows
 from unmask.cli.main import commands as all_commands
 from unmask.cli.main import run
 from unmask.recipes import pretrain
@@ -159,6 +160,12 @@ def test_reliability_names_tests_that_exist():
     assert len(named) > 20
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / file).read_text(), test
+
+
+def test_every_row_of_reliability_is_run_by_make_faults():
+    """One test each: `make faults` would pass over a row of another form."""
+    table = (ROOT / "docs" / "reliability.md").read_text()
+    assert len(rows()) == len(re.findall(r"^\| \d", table, re.MULTILINE))
 
 
 def test_reliability_names_guards_that_exist():
