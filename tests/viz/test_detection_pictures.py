@@ -72,6 +72,21 @@ def test_boxes_and_masks_stand_where_they_should():
     assert tuple(large[29 * 4, 5 * 4]) == BLUE
 
 
+def test_many_objects_have_frames_and_no_words():
+    """Which would cover all of them."""
+    places = [(x, y, x + 4, y + 4) for x in range(0, 60, 6) for y in range(0, 36, 6)]
+
+    def drawn(count):
+        given = case(there=places[:count])
+        return [objects_figure(given.picture, given.truth, names) for names in ("abc", "xyz")]
+
+    few, many = drawn(10), drawn(60)
+    assert not np.array_equal(*map(np.asarray, few))
+    assert np.array_equal(*map(np.asarray, many))
+    pixels = np.asarray(many[0])
+    assert all(pixels[y, x].any() and not pixels[y, x + 5].any() for x, y, _, _ in places)
+
+
 def test_a_crowd_is_named():
     given = case().truth
     crowd = TrueObjects(**{**vars(given), "crowd": torch.tensor([True, False])})

@@ -4,7 +4,7 @@ Legend: H x W pixels of an image, G objects, n detections.
 Pictures are uint8 arrays [H, W, 3] of any sizes, as `displayable` makes them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import matplotlib
@@ -28,6 +28,8 @@ SIDE = 320
 """Pixels of a tile's side; pictures are resized to fit."""
 
 NAME_LENGTH = 24
+MOST_NAMED = 40
+"""Objects of a picture that have their names on it."""
 SHOWN_SCORE = 0.5
 """Detections below are not drawn, nor called invented."""
 
@@ -59,7 +61,8 @@ def objects_figure(
 ) -> Image.Image:
     """The picture with a box, a mask and a name for each object, and a score if it has one.
 
-    Where there is only one class, what was found has its score alone.
+    Where there is only one class, what was found has its score alone; many objects have no words, which
+    would cover them.
 
     Args:
         side: pixels of the longer side that the picture is resized to; its own size if None.
@@ -67,12 +70,16 @@ def objects_figure(
     factor = 1.0 if side is None else side / max(picture.shape[:2])
     canvas = Image.fromarray(picture).resize(_scaled(picture, factor), Image.Resampling.BICUBIC)
     if objects.masks is not None:
-        masks = decode(objects.masks, objects.size)
+        masks = (decode([code], objects.size)[0] for code in objects.masks)  # not all at once
         canvas = _tinted(canvas, masks, [_colour(int(label)) for label in objects.labels])
     pen = ImageDraw.Draw(canvas)
+    crowded = len(objects.boxes) > MOST_NAMED
     for i in range(len(objects.boxes)):
         box = [factor * edge for edge in objects.boxes[i].tolist()]
         label = int(objects.labels[i])
+        if crowded:
+            pen.rectangle(box, outline=_colour(label))
+            continue
         text = one_line(names[label], NAME_LENGTH)
         if isinstance(objects, FoundObjects):
             score = percent(float(objects.scores[i]))
@@ -251,10 +258,10 @@ def _closeup(
     return np.asarray(part), words + one_line(names[label], NAME_LENGTH)
 
 
-def _tinted(canvas: Image.Image, masks: Bool[Tensor, "n H W"], colours: list) -> Image.Image:
+def _tinted(canvas: Image.Image, masks: Iterable[Bool[Tensor, "H W"]], colours: list) -> Image.Image:
     pixels = np.asarray(canvas).astype(np.float32)
-    for mask, colour in zip(masks.numpy(), colours, strict=True):
-        sized = Image.fromarray(mask).resize(canvas.size, Image.Resampling.NEAREST)
+    for mask, colour in zip(masks, colours, strict=True):
+        sized = Image.fromarray(mask.numpy()).resize(canvas.size, Image.Resampling.NEAREST)
         inside = np.asarray(sized)
         pixels[inside] = (1 - TINT) * pixels[inside] + TINT * np.asarray(colour)
     return Image.fromarray(pixels.round().astype(np.uint8))
