@@ -24,6 +24,8 @@ class Board:
 
     def __init__(self, workers: int):
         self.workers, self.main = workers, os.getpid()
+        self.ended_because = ""
+        """Why the main process killed the others, if it did."""
         self._memory = mmap.mmap(-1, 1 + max(1, workers) * self._SLOT.size)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -146,14 +146,16 @@ def sharing(workers: int, batch_bytes: int) -> Sharing:
 def lost_workers_named(board: Board | None = None) -> Iterator[None]:
     """DataError for the errors that follow from a lost loader process.
 
-    Torch raises its own wherever the program is when the system reports a dead process; a process
-    that dies while it writes leaves half a message.
+    Torch raises its own wherever the program is when the system reports a dead process, for each of
+    them; a process that dies while it writes leaves half a message.
     """
     try:
         yield
     except (RuntimeError, EOFError, ConnectionError) as error:
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in WORKER_IS_GONE):
             raise
+        if board and board.ended_because:
+            raise DataError(board.ended_because) from error
         reason = str(error) or type(error).__name__
         if board and (files := board.reading()):
             reason += f", reading: {files}"
@@ -184,7 +186,6 @@ class _Guard:
     ):
         self.board, self.batches, self.timeout, self.stopping = board, batches, timeout, stopping
         self._waiting = False
-        self._killed = False
         if board.workers:
             threading.Thread(target=self._watch, daemon=True).start()
 
@@ -203,10 +204,6 @@ class _Guard:
                 if self.stopping() and waited > SECONDS_AFTER_SIGNAL:
                     names = self.board.reading()
                     raise DataError(f"stopping on a signal, and the next batch is late ({names})")
-        except (RuntimeError, EOFError, ConnectionError) as error:
-            if self._killed:
-                raise self._stuck() from error
-            raise
         finally:
             self._waiting = False
 
@@ -216,18 +213,15 @@ class _Guard:
             self._seen, self._moved = found, time.monotonic()
         return time.monotonic() - self._moved
 
-    def _stuck(self) -> DataError:
-        names = self.board.reading() or "they may be stopped"
-        return DataError(
-            f"the loader processes have done nothing for {duration(self._idle())} ({names}): check that "
-            f"storage, and run the same command again to resume"
-        )
-
     def _watch(self) -> None:
         while not self.board.leaving:
             time.sleep(POLL_SECONDS)
             if self._waiting and self._idle() > self.timeout + GRACE_SECONDS:
-                self._killed = True
+                names = self.board.reading() or "they may be stopped"
+                self.board.ended_because = (
+                    f"the loader processes have done nothing for {duration(self._idle())} ({names}): "
+                    f"check that storage, and run the same command again to resume"
+                )
                 _kill(self.batches)
                 return
 
