@@ -279,15 +279,15 @@ def _ended(board: Board, batches: Iterator[Any]) -> Iterator[Iterator[Any]]:
     try:
         yield batches
     finally:
-        board.leave()
-        atexit.unregister(board.leave)
-        last = threading.Timer(KILL_SECONDS, _kill, [batches])
-        last.daemon = True
-        last.start()
         with _no_news_of_children():
+            board.leave()
+            atexit.unregister(board.leave)
+            last = threading.Timer(KILL_SECONDS, _kill, [batches])
+            last.daemon = True
+            last.start()
             # Otherwise a traceback that somebody keeps would keep the processes.
             getattr(batches, "_shutdown_workers", lambda: None)()
-        last.cancel()
+            last.cancel()
 
 
 def _kill(batches: Iterator[Any]) -> None:
