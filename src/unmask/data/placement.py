@@ -10,6 +10,7 @@ Legend: C channels, H x W pixels of the image, h x w of the canvas, M objects.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -160,6 +161,7 @@ def _resampled(layer: Tensor, size: Size, box: tuple[float, float, float, float]
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
 
 
+@lru_cache(maxsize=1)  # for the objects of one image
 def _pixels_of(placement: Placement) -> tuple[Int[Tensor, "h"], Int[Tensor, "w"]]:
     """The image's row and column of each row and column of the cut."""
     top, left, h, w = placement.crop
